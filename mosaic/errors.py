@@ -1,0 +1,33 @@
+"""The errors a user meets: one sentence each, saying what was wrong and what to do next."""
+
+from __future__ import annotations
+
+
+class MosaicError(Exception):
+    """Base of every error this package raises on purpose; `exit_code` is what the CLI returns."""
+
+    exit_code = 1
+
+
+class ConfigError(MosaicError):
+    """A name, option or file of settings that does not fit: unknown layer, width, task, field."""
+
+    exit_code = 2
+
+
+class AccessError(MosaicError):
+    """Something that could not be reached: gated model, missing file, no network."""
+
+    exit_code = 3
+
+
+class IntegrityError(MosaicError):
+    """Data that is not what it should be: wrong checksum, row count, shape or schema."""
+
+    exit_code = 4
+
+
+class ResourceError(MosaicError):
+    """Not enough disk, memory or device for what was asked."""
+
+    exit_code = 5
