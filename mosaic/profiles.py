@@ -1,0 +1,223 @@
+"""Profiles: which models, layers, SAEs and tasks a run uses, as data.
+
+One code path serves all of them; a profile is the YAML file of its name in `assets/profiles/`, or
+any YAML file of the same form (that is how a reader brings an own model).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mosaic.errors import ConfigError
+
+PROFILES = Path(__file__).parent / "assets" / "profiles"
+DEPTHS = ("early", "middle", "late")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class SAESpec:
+    """One SAE: either `release` and `sae_id` in sae-lens' registry, or a local `folder`."""
+
+    layer: int
+    width: str
+    """Name of the width, such as "16k"; the number of latents is read from the SAE itself."""
+    release: str | None = None
+    sae_id: str | None = None
+    path: str | None = None
+    """What `sae_id` must resolve to in the registry ("canonical" is only an alias)."""
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.folder is None) == (self.release is None or self.sae_id is None):
+            raise ConfigError(
+                f"SAE of layer {self.layer}, width {self.width!r}: give either `folder`, or both "
+                f"`release` and `sae_id`."
+            )
+
+    @property
+    def name(self) -> str:
+        """`layer_12/width_16k`: how an SAE is called in messages and stores."""
+        return f"layer_{self.layer}/width_{self.width}"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One language model, the layers studied and the SAEs that belong to it."""
+
+    name: str
+    source: str
+    """Hub id, or a folder written by `save_pretrained`."""
+    layers: dict[str, int]
+    """Depth (early, middle, late) to 0-based block index."""
+    saes: tuple[SAESpec, ...] = ()
+    revision: str | None = None
+    kind: str = "text"
+    """"text", or "vision" for a vision-language model whose text model is probed."""
+    chat: bool = False
+    """Whether prompts for generated answers go through the tokenizer's chat template."""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("text", "vision"):
+            raise ConfigError(f"Model {self.name!r} has kind {self.kind!r}; use 'text' or 'vision'.")
+        unknown = sorted(set(self.layers) - set(DEPTHS))
+        if unknown:
+            raise ConfigError(f"Model {self.name!r} names depth {unknown[0]!r}; use {DEPTHS}.")
+
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """Names of the widths that exist for any layer, in the profile's order."""
+        return tuple(dict.fromkeys(sae.width for sae in self.saes))
+
+    def depth_of(self, layer: int) -> str:
+        """early, middle or late; ConfigError where the layer is not one of the model's."""
+        for depth, index in self.layers.items():
+            if index == layer:
+                return depth
+        raise ConfigError(
+            f"Layer {layer} is not among the layers of {self.name!r}: {self.layers}. "
+            f"Name one of these, or add the layer to the profile."
+        )
+
+    def sae(self, layer: int, width: str) -> SAESpec:
+        """The SAE of exactly that layer and width; ConfigError names what exists."""
+        self.depth_of(layer)
+        for sae in self.saes:
+            if sae.layer == layer and sae.width == width:
+                return sae
+        there = [sae.width for sae in self.saes if sae.layer == layer]
+        raise ConfigError(
+            f"{self.name!r} has no SAE of width {width!r} at layer {layer}; "
+            f"there it has the widths {there}."
+        )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything a run needs besides code; see the fields' own lines."""
+
+    name: str
+    catalogue: str
+    models: tuple[ModelSpec, ...]
+    tasks: tuple[str, ...]
+    description: str = ""
+    chapters: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Task keys a chapter uses by default; a chapter without an entry uses `tasks`."""
+    data_dir: str | None = None
+    """Folder laid out like Hub repositories; None reads MOSAIC_DATA_DIR, else the Hub."""
+    max_length: int = 512
+    """Tokens kept of a document, special tokens included."""
+    bos: str = "drop"
+    """"drop" pools over real tokens; "keep" pools special tokens too, as the authors do."""
+    top_n: tuple[int, ...] = (20, 50)
+    thresholds: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 5.0)
+    n_train: int | None = None
+    """Cap on training documents of a split, or None for all."""
+    n_test: int | None = None
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    token_budget: int = 8192
+    """Padded tokens in one forward pass."""
+    shard_docs: int = 2048
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.bos not in ("drop", "keep"):
+            raise ConfigError(f"Profile {self.name!r}: bos is {self.bos!r}; use 'drop' or 'keep'.")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"Profile {self.name!r}: dtype is {self.dtype!r}; use {DTYPES}.")
+        for name in ("max_length", "token_budget", "shard_docs"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
+                raise ConfigError(
+                    f"Profile {self.name!r}: {name} is {getattr(self, name)!r}; "
+                    f"it must be a positive integer."
+                )
+
+    def model(self, name: str) -> ModelSpec:
+        """The model of exactly that name (never a prefix: 9B and 9B-IT have other SAEs)."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise ConfigError(
+            f"Profile {self.name!r} has no model {name!r}; it has {[m.name for m in self.models]}."
+        )
+
+    def chapter_tasks(self, chapter: str) -> tuple[str, ...]:
+        """Task keys of a chapter such as `04_baselines`."""
+        return self.chapters.get(chapter, self.tasks)
+
+    @property
+    def text_models(self) -> tuple[ModelSpec, ...]:
+        """The models that read text, in the profile's order (smallest first by convention)."""
+        return tuple(model for model in self.models if model.kind == "text")
+
+
+def profile_names() -> list[str]:
+    """Names of the shipped profiles."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load_profile(name: str, **overrides: Any) -> Profile:
+    """Read a shipped profile by name, or any YAML file; `overrides` replace single fields.
+
+    Folders in the file are relative to the file. Raises ConfigError for what does not fit.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"No profile {name!r}; use one of {profile_names()} or a YAML file.")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable YAML ({error}); correct it.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must be a mapping of profile fields, found {raw!r}.")
+    base = path.parent
+    raw["models"] = tuple(_model(entry, base) for entry in raw.get("models") or ())
+    raw["chapters"] = {k: tuple(v) for k, v in (raw.get("chapters") or {}).items()}
+    if raw.get("data_dir") is not None:
+        raw["data_dir"] = str((base / raw["data_dir"]).resolve())
+    else:
+        raw["data_dir"] = os.environ.get("MOSAIC_DATA_DIR") or None
+    if str(raw.get("catalogue", "")).endswith((".yaml", ".yml")):
+        raw["catalogue"] = str((base / raw["catalogue"]).resolve())
+    profile = _build(Profile, raw, str(path))
+    try:
+        return replace(profile, **overrides)
+    except TypeError as error:
+        known = [f.name for f in fields(Profile)]
+        raise ConfigError(f"Unknown profile field in {sorted(overrides)}; use {known}.") from error
+
+
+def _model(entry: dict[str, Any], base: Path) -> ModelSpec:
+    entry = dict(entry)
+    entry["source"] = _folder_or_id(str(entry.get("source", "")), base)
+    saes = []
+    for sae in entry.get("saes") or ():
+        sae = dict(sae)
+        if sae.get("folder") is not None:
+            sae["folder"] = str((base / sae["folder"]).resolve())
+        saes.append(_build(SAESpec, sae, f"model {entry.get('name')!r}"))
+    entry["saes"] = tuple(saes)
+    return _build(ModelSpec, entry, f"model {entry.get('name')!r}")
+
+
+def _folder_or_id(source: str, base: Path) -> str:
+    """A path beginning with "." or "/" is a folder beside the profile; all else is a Hub id."""
+    return str((base / source).resolve()) if source.startswith((".", "/")) else source
+
+
+def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
+    known = {f.name: f for f in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; use {sorted(known)}.")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}.") from error
