@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,6 @@ def task_from_mapping(entry: dict[str, Any], where: str) -> Iterator[Task]:
             raise ConfigError(f"{where}: task {entry.get('name')!r}: {error}.") from error
 
 
-@cache
 def load_catalogue(name: str) -> dict[str, Task]:
     """All tasks of a catalogue by key. `name` is a shipped one ("paper") or a path to a YAML file.
 

@@ -1,0 +1,156 @@
+"""Scores: one tidy table with one schema, from the published scores to every figure.
+
+A row is one probe under one protocol. A value that does not apply is missing, never 0 or "".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mosaic.errors import IntegrityError
+
+# name -> (pandas dtype, meaning)
+SCHEMA: dict[str, tuple[str, str]] = {
+    "source": ("string", "published, run or bundle"),
+    "protocol": ("string", "published or nested"),
+    "profile": ("string", "profile of a run; missing for published scores"),
+    "model": ("string", "model the features come from"),
+    "layer": ("Int64", "0-based block index: layer L is the output of block L"),
+    "depth": ("string", "early, middle or late"),
+    "width": ("string", "name of the SAE's width, such as 16k"),
+    "sae_release": ("string", "release or folder of the SAE"),
+    "feature": ("string", "what the probe reads; one of FEATURES"),
+    "pooling": ("string", "how token values become one value a document"),
+    "top_n": ("Int64", "n of the token-level top-n pooling"),
+    "threshold": ("Float64", "binarization: 1 where the pooled value is strictly above it"),
+    "selection": ("string", "all latents, or topk by class mean difference"),
+    "k": ("Int64", "number of latents kept by selection"),
+    "scaling": ("string", "scaling of the features before the probe"),
+    "bos": ("string", "drop or keep special tokens in pooling"),
+    "task": ("string", "name of the task, without its language"),
+    "language": ("string", "language of the test documents"),
+    "train_language": ("string", "language of the training documents"),
+    "train_fraction": ("Float64", "share of the training part used"),
+    "label_model": ("string", "model whose correctness is the label"),
+    "split": ("string", "identity of the train/test split: equal where it is the same"),
+    "probe": ("string", "linear or tree"),
+    "seed": ("Int64", "seed of split and probe"),
+    "repeat": ("Int64", "running number of repetitions of the same cell"),
+    "n_train": ("Int64", "training documents"),
+    "n_test": ("Int64", "test documents"),
+    "n_features": ("Int64", "columns the probe reads"),
+    "macro_f1": ("Float64", "unweighted mean of the classes' F1 on the test documents"),
+    "macro_f1_low": ("Float64", "lower end of its 95% interval"),
+    "macro_f1_high": ("Float64", "upper end of its 95% interval"),
+    "accuracy": ("Float64", "share of test documents that are right"),
+    "cv_accuracy": ("Float64", "mean score of the inner cross-validation (see protocol)"),
+    "seconds": ("Float64", "wall-clock seconds of selection, fit and prediction"),
+}
+COLUMNS = tuple(SCHEMA)
+FEATURES = ("sae", "hidden", "tfidf", "length", "base_rate", "vision_tower")
+VOCABULARY: dict[str, tuple[str, ...]] = {
+    "source": ("published", "run", "bundle"),
+    "protocol": ("published", "nested"),
+    "depth": ("early", "middle", "late"),
+    "feature": FEATURES,
+    "pooling": ("sum", "mean", "max", "last", "count", "top_n"),
+    "selection": ("all", "topk"),
+    "bos": ("drop", "keep"),
+    "probe": ("linear", "tree"),
+}
+REQUIRED = ("source", "protocol", "feature", "task", "probe", "macro_f1")
+SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction")
+# What makes two rows the same cell, apart from seed and repeat.
+CELL = tuple(c for c in COLUMNS[: COLUMNS.index("split")] if c != "source") + ("probe",)
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A validated score table; columns a row lacks are missing. Raises IntegrityError."""
+    rows = list(rows)
+    unknown = sorted({name for row in rows for name in row} - set(COLUMNS))
+    if unknown:
+        raise IntegrityError(f"Unknown score column {unknown[0]!r}; the schema is {COLUMNS}.")
+    return validate(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def validate(scores: pd.DataFrame) -> pd.DataFrame:
+    """The table with the schema's column order and dtypes.
+
+    Raises IntegrityError for a wrong column, type, vocabulary or range, with the first bad row.
+    """
+    if tuple(scores.columns) != COLUMNS:
+        odd = sorted(set(scores.columns) ^ set(COLUMNS))
+        raise IntegrityError(
+            f"The score table's columns do not fit the schema (first difference: "
+            f"{odd[0] if odd else 'their order'!r}). Write it with mosaic.scores.write."
+        )
+    try:
+        typed = scores.astype({name: dtype for name, (dtype, _) in SCHEMA.items()})
+    except (TypeError, ValueError) as error:
+        raise IntegrityError(f"A score table value has the wrong type: {error}.") from error
+    for name in REQUIRED:
+        _refuse(typed, typed[name].isna(), name, "must not be missing")
+    for name, allowed in VOCABULARY.items():
+        bad = typed[name].notna() & ~typed[name].isin(allowed)
+        _refuse(typed, bad, name, f"must be one of {allowed}")
+    for name in SHARES:
+        bad = (typed[name] < 0) | (typed[name] > 1)
+        _refuse(typed, bad.fillna(False), name, "must lie between 0 and 1")
+    low, f1, high = (typed[c] for c in ("macro_f1_low", "macro_f1", "macro_f1_high"))
+    bad = ((low > f1 + 1e-9) | (high < f1 - 1e-9)).fillna(False)
+    _refuse(typed, bad, "macro_f1", "must lie inside its interval")
+    return typed
+
+
+def _refuse(scores: pd.DataFrame, bad: pd.Series, name: str, rule: str) -> None:
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise IntegrityError(
+            f"Score table row {row}: {name} is {scores[name].iloc[row]!r} but {rule}."
+        )
+
+
+def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read and validate a score table. Raises IntegrityError where it is not one."""
+    path = Path(path)
+    try:
+        raw = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{path} is not a readable score table ({error}).") from error
+    numeric = [name for name, (dtype, _) in SCHEMA.items() if dtype in ("Int64", "Float64")]
+    try:
+        raw = raw.assign(**{c: pd.to_numeric(raw[c]) for c in numeric if c in raw})
+    except (TypeError, ValueError) as error:
+        raise IntegrityError(f"{path}: a number cannot be read ({error}).") from error
+    return validate(raw)
+
+
+def write(scores: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Validate and write atomically (temporary file, then rename); returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    validate(scores).to_csv(part, index=False, lineterminator="\n")
+    os.replace(part, path)
+    return path
+
+
+def concat(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several; empty ones are fine."""
+    kept = [t for t in tables if len(t)]
+    return pd.concat(kept, ignore_index=True) if kept else table([])
+
+
+def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds and repeats of every cell, one row a cell (numbers averaged)."""
+    keys = ["source", *CELL]
+    numbers = ["macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "seconds"]
+    sizes = ["n_train", "n_test", "n_features"]
+    grouped = scores.groupby(keys, dropna=False, sort=False)
+    means = grouped[numbers].mean().join(grouped[sizes].first())
+    return validate(means.reset_index().reindex(columns=list(COLUMNS)))
