@@ -1,0 +1,73 @@
+"""What the notebooks need to speak to the book: glued numbers, figures and tables."""
+
+from __future__ import annotations
+
+import base64
+import html
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from IPython.display import HTML, display
+
+from mosaic.errors import MosaicError
+
+if TYPE_CHECKING:
+    from mosaic.figures.style import SavedFigure
+
+
+def glue(**values: Any) -> None:
+    """Record values under their names, for `{glue:text}` in the prose of the same page.
+
+    Writes the cell metadata that myst-nb reads; done here because myst-nb (and with it Sphinx) is
+    not installed where a notebook runs on its own, as in Colab.
+    """
+    for name, value in values.items():
+        display(
+            {"text/plain": repr(value.item() if hasattr(value, "item") else value)},
+            raw=True,
+            metadata={"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}},
+        )
+
+
+def show(figure: SavedFigure) -> HTML:
+    """A saved figure as an image that carries its alt text; SVG, so it stays sharp at any width."""
+    data = base64.b64encode(figure.svg.read_bytes()).decode("ascii")
+    alt = html.escape(figure.alt, quote=True)
+    return HTML(
+        f'<figure class="mosaic-figure" id="{html.escape(figure.name, quote=True)}">'
+        f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"></figure>'
+    )
+
+
+def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
+    """A data frame as an escaped HTML table that scrolls sideways on a narrow screen."""
+    tidy = frame.dropna(axis="columns", how="all")
+    body = tidy.to_html(
+        index=False,
+        escape=True,
+        border=0,
+        na_rep="–",
+        float_format=lambda value: f"{value:.{digits}f}",
+        classes="mosaic-table",
+    )
+    title = f"<p class='mosaic-caption'>{html.escape(caption)}</p>" if caption else ""
+    return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
+
+
+def setup() -> None:
+    """Notebook-wide behaviour: a MosaicError shows its sentence instead of a traceback.
+
+    The error still fails the cell, so papermill and the runner see it.
+    """
+    from IPython import get_ipython  # type: ignore[attr-defined]
+
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((MosaicError,), _show_error)
+
+
+def _show_error(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> list[str]:
+    message = f"{kind.__name__}: {error}"
+    # Jupyter takes the returned list as the traceback of the failed cell.
+    shell._showtraceback(kind, error, [message])
+    return [message]
