@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mosaic.cards import task_table
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.workspace import Workspace
 
@@ -133,6 +134,10 @@ def build_book(workspace: Workspace) -> Path:
         _stage_notebook(executed, stage / "notebooks" / executed.name)
     if workspace.figures.is_dir():
         shutil.copytree(workspace.figures, stage / "figures")
+    generated = stage / "book" / "_generated"
+    generated.mkdir()
+    for catalogue in ("paper", "mini"):
+        (generated / f"{catalogue}_tasks.md").write_text(task_table(catalogue), encoding="utf-8")
     command = [sys.executable, "-m", "jupyter_book", "build", str(stage), "--path-output"]
     command += [str(stage), "--warningiserror", "--nitpick", "--keep-going", "--quiet"]
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}

@@ -1,0 +1,36 @@
+"""Markdown tables for the book's card pages, made from the same data the loaders use."""
+
+from __future__ import annotations
+
+from mosaic.tasks import load_catalogue
+
+COLUMNS = ("task", "dataset", "config", "split", "input", "label", "rows", "licence", "section")
+
+
+def task_table(catalogue: str) -> str:
+    """One row per task of a catalogue; tasks with a replaced repository or a note are footed."""
+    tasks = list(load_catalogue(catalogue).values())
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    remarks = []
+    for task in tasks:
+        cells = (
+            task.key,
+            f"`{task.dataset}`",
+            task.config or "",
+            task.split,
+            f"`{task.input_field}`",
+            f"`{task.label_field}`",
+            "" if task.rows is None else f"{task.rows:,}",
+            task.licence,
+            task.section,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+        if task.replaces:
+            revision = f", revision `{task.revision}`" if task.revision else ""
+            remarks.append(
+                f"- {task.key}: the authors name {task.replaces}; loaded here from "
+                f"`{task.dataset}`{revision}."
+            )
+        if task.note:
+            remarks.append(f"- {task.key}: {task.note}.")
+    return "\n".join([*lines, "", *remarks]) + "\n"
