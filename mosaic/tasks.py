@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -232,21 +234,29 @@ def load_task(key: str, profile: Profile) -> TaskData:
 def _read(task: Task, profile: Profile) -> Dataset:
     from datasets import disable_progress_bars, enable_progress_bars, load_dataset
     from datasets.exceptions import DatasetNotFoundError
+    from pyarrow import ArrowException
 
-    source = task.dataset
-    if profile.data_dir is not None:
-        folder = Path(profile.data_dir) / task.dataset
-        if not folder.is_dir():
+    if profile.data_dir is None:
+        source = task.dataset
+        where: AbstractContextManager[str | None] = nullcontext()
+        options: dict[str, Any] = {"revision": task.revision}
+    else:
+        source = str(Path(profile.data_dir) / task.dataset)
+        if not os.path.isdir(source):
             raise AccessError(
                 f"No folder {task.dataset!r} in {profile.data_dir}: the task {task.key!r} needs a "
                 f"copy of that Hub dataset there. Put one there, or unset MOSAIC_DATA_DIR to use "
                 f"the Hub."
             )
-        source = str(folder)
-    revision = None if profile.data_dir is not None else task.revision
+        # datasets keys the cache of a local folder by its README alone: a changed Parquet file
+        # would be served stale. So a folder is read afresh, through a cache that does not last.
+        where = TemporaryDirectory(prefix="mosaic-")
+        options = {"keep_in_memory": True}
     disable_progress_bars()  # a local Parquet file needs none, and they would fill the book's pages
     try:
-        return load_dataset(source, task.config, split=task.split, revision=revision)
+        with where as cache_dir:
+            options["cache_dir"] = cache_dir
+            return load_dataset(source, task.config, split=task.split, **options)
     except FileNotFoundError as error:
         raise AccessError(
             f"A file of {_where(task)} is missing ({error}). Fetch the dataset again."
@@ -256,6 +266,8 @@ def _read(task: Task, profile: Profile) -> Dataset:
             f"{task.dataset} cannot be loaded from the Hub ({error}). Accept its terms while "
             f"logged in and set HF_TOKEN, or point MOSAIC_DATA_DIR at a local copy."
         ) from error
+    except ArrowException as error:
+        raise IntegrityError(f"{_where(task)} cannot be read ({error}). Fetch it again.") from error
     except ValueError as error:  # unknown config or split: datasets' message lists what exists
         raise ConfigError(f"{_where(task)} does not exist: {error}") from error
     except (OSError, RuntimeError) as error:
@@ -264,9 +276,7 @@ def _read(task: Task, profile: Profile) -> Dataset:
                 f"{task.dataset} could not be fetched ({type(error).__name__}: {error}). Check the "
                 f"network, or point MOSAIC_DATA_DIR at a local copy."
             ) from error
-        raise IntegrityError(
-            f"{_where(task)} cannot be read ({type(error).__name__}: {error}). Fetch it again."
-        ) from error
+        raise IntegrityError(f"{_where(task)} cannot be read ({error}). Fetch it again.") from error
     finally:
         enable_progress_bars()
 

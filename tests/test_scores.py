@@ -1,0 +1,160 @@
+"""The tidy schema, and the published scores in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mosaic import published, scores
+from mosaic.errors import IntegrityError
+
+ROW = {
+    "source": "run",
+    "protocol": "nested",
+    "feature": "sae",
+    "task": "safety",
+    "probe": "linear",
+    "layer": 3,
+    "macro_f1": 0.8,
+    "macro_f1_low": 0.75,
+    "macro_f1_high": 0.85,
+}
+
+
+def test_a_table_survives_the_disk(tmp_path: Path) -> None:
+    table = scores.table([ROW, {**ROW, "feature": "tfidf", "layer": None, "threshold": 0.5}])
+    again = scores.read(scores.write(table, tmp_path / "deep" / "scores.csv"))
+    pd.testing.assert_frame_equal(table, again)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"macro_f1": 1.2}, "must lie between 0 and 1"),
+        ({"macro_f1_low": 0.9}, "inside its interval"),
+        ({"macro_f1": None}, "must not be missing"),
+        ({"feature": "magic"}, "must be one of"),
+        ({"layer": "deep"}, "wrong type"),
+        ({"f1": 0.5}, "Unknown score column 'f1'"),
+    ],
+)
+def test_bad_rows_are_refused(change: dict, says: str) -> None:
+    with pytest.raises(IntegrityError, match=says):
+        scores.table([{**ROW, **change}])
+
+
+def test_bad_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    scores.write(scores.table([ROW]), path)
+    whole = path.read_text()
+    for damaged in (
+        whole.replace("macro_f1,", "f1,", 1),
+        whole.replace("0.8,", "zero,", 1),
+        "\x00\x01",
+        "",
+    ):
+        path.write_text(damaged)
+        with pytest.raises(IntegrityError):
+            scores.read(path)
+
+
+def test_over_seeds_averages_only_repetitions() -> None:
+    rows = [{**ROW, "seed": s, "macro_f1": f, "macro_f1_low": 0.1} for s, f in ((0, 0.7), (1, 0.8))]
+    means = scores.over_seeds(scores.table([*rows, {**ROW, "layer": 4, "seed": 0}]))
+    assert means["macro_f1"].round(6).tolist() == [0.75, 0.8]
+    assert means["seed"].isna().all()
+
+
+RAW = pd.DataFrame(
+    {
+        "model": ["google/gemma-2-9b-it"] * 3,
+        "layer": [9, 9, 9],
+        "width": ["16k"] * 3,
+        "feature": ["hidden", "hidden", "sae"],
+        "dataset": ["cardiffnlp/tweet_sentiment_multilingual"] * 3,
+        "config": ["german"] * 3,
+        "split": ["test"] * 3,
+        "top_n": [0, 20, 20],
+        "binarize": [0, 0, 1],
+        "repeat": [1, 1, 1],
+        "macro_f1": [0.5, 0.6, 0.7],
+        "accuracy": [0.5, 0.6, 0.7],
+        "cv_accuracy": [0.5, "", 0.7],
+        "tree_macro_f1": ["", "", 0.4],
+    }
+)
+TFIDF = pd.DataFrame(
+    {
+        "dataset": ["AIM-Harvard/reject_prompts"],
+        "config": [""],
+        "split": ["train"],
+        "n_test": [248],
+        "macro_f1": [0.98],
+        "accuracy": [0.98],
+        "roc_auc": [0.99],
+    }
+)
+
+
+def test_conversion_of_the_authors_columns() -> None:
+    table = published.convert(RAW, TFIDF)
+    hidden = table[table["feature"] == "hidden"]
+    assert hidden["repeat"].tolist() == [1, 2], "other top-n runs of a hidden probe are repeats"
+    assert hidden["split"].tolist() == ["features-top0", "features-top20"]
+    assert hidden["pooling"].unique().tolist() == ["last"]
+    sae = table[(table["feature"] == "sae") & (table["probe"] == "linear")].iloc[0]
+    assert (sae["pooling"], sae["top_n"], sae["threshold"]) == ("top_n", 20, 1.0)
+    assert (sae["model"], sae["depth"], sae["language"]) == ("gemma-2-9b-it", "early", "de")
+    assert (sae["n_train"], sae["n_test"]) == (696, 174)
+    assert table[table["probe"] == "tree"]["macro_f1"].tolist() == [0.4]
+    tfidf = table[table["feature"] == "tfidf"].iloc[0]
+    assert (tfidf["task"], tfidf["n_test"], tfidf["n_train"]) == ("reject", 248, 992)
+
+
+def test_an_unknown_dataset_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="add it there"):
+        published.convert(RAW.assign(dataset="who/what"), TFIDF)
+
+
+# The authors' own best-of table (SAE, hidden state), as the paper's section 4.3 shows it.
+BEST_OF = {
+    "banking77": (0.916, 0.845),
+    "scenario": (0.906, 0.872),
+    "intent": (0.831, 0.807),
+    "sentiment": (0.857, 0.799),
+    "stance": (0.7775, 0.7720),
+    "toxicity": (0.972, 0.966),
+    "toxicity-translated": (0.970, 0.973),
+    "election": (1.0, 1.0),
+    "reject": (1.0, 1.0),
+    "jailbreak": (1.0, 1.0),
+    "nqswap-closed": (0.871, 0.845),
+    "nqswap-original": (0.737, 0.727),
+    "nqswap-substituted": (0.627, 0.611),
+    "pubmedqa gemma-2-2b": (0.713, 0.850),
+    "pubmedqa gemma-2-9b": (0.675, 0.847),
+    "pubmedqa gemma-2-9b-it": (0.631, 0.774),
+}
+
+
+def test_best_of_table_is_recomputed_from_the_shipped_scores() -> None:
+    best = published.best_of(published.load())
+    for name, (sae, hidden) in BEST_OF.items():
+        task, _, label_model = name.partition(" ")
+        row = best[best["task"] == task]
+        if label_model:
+            row = row[row["label_model"] == label_model]
+        assert len(row) == 1, name
+        assert abs(row["sae"].iloc[0] - sae) <= 0.0005 + 1e-9, name
+        assert abs(row["hidden"].iloc[0] - hidden) <= 0.0005 + 1e-9, name
+
+
+def test_shipped_scores_are_all_there() -> None:
+    table = published.load()
+    linear = table[(table["probe"] == "linear") & (table["feature"] != "tfidf")]
+    assert len(linear) == 4159
+    assert (table["feature"] == "tfidf").sum() == 11
+    assert not set(table["width"].dropna()) & {"131k", "1m"}, "the book says they are missing"
