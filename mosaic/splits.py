@@ -1,0 +1,179 @@
+"""Which documents train and which test: decided once per task and seed, shared by every cell."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from mosaic.errors import ConfigError
+from mosaic.tasks import TaskData
+
+PROTOCOLS = ("published", "nested")
+PUBLISHED_SEED = 42
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Row positions of the training and test part, and the ids they stand for."""
+
+    protocol: str
+    seed: int
+    train: np.ndarray
+    """int64 `[n_train]`, positions in the task's row order."""
+    test: np.ndarray
+    train_ids: np.ndarray
+    test_ids: np.ndarray
+    train_groups: np.ndarray | None = None
+    """Training rows that share a value stay on one side of every inner fold."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the ids of both parts: equal exactly when two cells are paired."""
+        parts = ("\x1f".join(sorted(map(str, ids))) for ids in (self.train_ids, self.test_ids))
+        return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()
+
+
+def make_split(
+    data: TaskData,
+    seed: int,
+    protocol: str = "nested",
+    n_train: int | None = None,
+    n_test: int | None = None,
+) -> Split:
+    """Cut a task into training and test documents, stratified by label.
+
+    - `published`: 80/20 with seed 42 on the order of the dataset; `seed` is only passed on to the
+      probe, the caps are ignored (authors' code).
+    - `nested`: rows are sorted by id first, so the split does not depend on their order. Rows that
+      share a group or an identical text stay together. The test share is 0.2, or
+      `n_test / (n_train + n_test)` where both caps are given; each part is then cut down to its
+      cap, still stratified (ours).
+
+    Raises ConfigError for an unknown protocol, or a class too small to stand on both sides.
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
+    if protocol == "published":
+        groups = None
+        train, test = _stratified_sample(data.labels, TEST_SHARE, PUBLISHED_SEED)
+    else:
+        order = np.argsort(data.ids, kind="stable")
+        groups = _linked_groups(data.inputs, data.groups)
+        share = n_test / (n_train + n_test) if n_train and n_test else TEST_SHARE
+        unit, unit_labels = _units(
+            data.labels[order], None if groups is None else groups[order], "documents"
+        )
+        chosen = np.zeros(len(unit_labels), dtype=bool)
+        chosen[_stratified_sample(unit_labels, share, seed)[1]] = True
+        in_test = chosen[unit]
+        train = _cap(order[~in_test], data.labels, n_train, seed)
+        test = _cap(order[in_test], data.labels, n_test, seed)
+    return Split(
+        protocol=protocol,
+        seed=seed,
+        train=train,
+        test=test,
+        train_ids=data.ids[train],
+        test_ids=data.ids[test],
+        train_groups=None if groups is None else groups[train],
+    )
+
+
+def inner_folds(
+    labels: np.ndarray, groups: np.ndarray | None, n_folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Stratified inner folds `(fit_rows, score_rows)` of a training part, groups kept together.
+
+    A class with fewer members than folds is spread as far as it goes. The number of folds falls
+    only where otherwise a fold would be left with a single class to learn from.
+    """
+    unit, unit_labels = _units(labels, groups, "training documents")
+    second_largest = np.sort(np.bincount(unit_labels))[-2]
+    if second_largest < 2:
+        raise ConfigError(
+            f"Inner cross-validation needs two classes with at least 2 training documents or "
+            f"groups each, found class sizes {np.bincount(unit_labels).tolist()}; "
+            f"raise n_train or merge classes."
+        )
+    folds = StratifiedKFold(min(n_folds, int(second_largest)), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = [score for _, score in folds.split(unit_labels, unit_labels)]
+    fold_of_unit = np.empty(len(unit_labels), dtype=int)
+    for number, part in enumerate(parts):
+        fold_of_unit[part] = number
+    fold = fold_of_unit[unit]
+    return [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(len(parts))]
+
+
+def _units(
+    labels: np.ndarray, groups: np.ndarray | None, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn as one: rows, or groups labelled by their majority.
+
+    Returns the unit of each row `[n_rows]` and the label of each unit `[n_units]`.
+    """
+    classes, coded = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ConfigError(
+            f"A probe needs at least two classes, found only {classes.tolist()} in "
+            f"{len(labels)} {what}; check the label field or take more rows."
+        )
+    if groups is None:
+        return np.arange(len(labels)), coded
+    unit = pd.factorize(groups)[0]
+    votes = np.zeros((unit.max() + 1, len(classes)), dtype=np.int64)
+    np.add.at(votes, (unit, coded), 1)
+    return unit, votes.argmax(axis=1)
+
+
+def _stratified_sample(
+    labels: np.ndarray, size: int | float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rest and of a stratified sample: a share if `size` is a float."""
+    try:
+        rest, chosen = train_test_split(
+            np.arange(len(labels)), test_size=size, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{len(labels)} documents or groups with class sizes "
+            f"{np.unique(labels, return_counts=True)[1].tolist()} cannot give a stratified sample "
+            f"of {size}: {error} Take more rows, merge classes, or change n_train and n_test."
+        ) from error
+    return rest, chosen
+
+
+def _cap(rows: np.ndarray, labels: np.ndarray, size: int | None, seed: int) -> np.ndarray:
+    if size is None or size >= len(rows):
+        return rows
+    return rows[np.sort(_stratified_sample(labels[rows], size, seed)[1])]
+
+
+def _linked_groups(inputs: Sequence[Any], groups: np.ndarray | None) -> np.ndarray | None:
+    """Group number per row, identical texts joined; None where every row stands alone.
+
+    Copies of a text on both sides of a split would be answered from memory.
+    """
+    n_rows = len(inputs)
+    keys = [] if groups is None else [pd.factorize(groups)[0]]
+    if all(isinstance(text, str) for text in inputs):
+        keys.append(pd.factorize(np.asarray(inputs, dtype=object))[0])
+    if all(key.max() + 1 == n_rows for key in keys):
+        return None
+    rows, edges = np.arange(n_rows), []
+    for key in keys:
+        first = np.unique(key, return_index=True)[1]
+        edges.append(first[key])
+    start, end = np.tile(rows, len(edges)), np.concatenate(edges)
+    graph = sparse.csr_array((np.ones(len(start)), (start, end)), shape=(n_rows, n_rows))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
