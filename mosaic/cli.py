@@ -66,6 +66,16 @@ def build_parser() -> argparse.ArgumentParser:
     figure.add_argument("figure", help="such as fig-baselines")
     figure.set_defaults(action=_figure)
 
+    sweep = verbs.add_parser(
+        "sweep", parents=[common], help="score text baselines and write them as a bundle"
+    )
+    sweep.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
+    sweep.add_argument("--feature", choices=("tfidf", "length", "base_rate"), default="tfidf")
+    sweep.add_argument("--protocols", nargs="+", choices=("published", "nested"), default=["nested"])
+    sweep.add_argument("--title", default="text baselines", help="what the bundle is called")
+    sweep.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
+    sweep.set_defaults(action=_sweep)
+
     book = verbs.add_parser("book", parents=[common], help="run every notebook and build the book")
     book.add_argument("--no-run", action="store_true", help="use the notebooks already executed")
     book.set_defaults(action=_book)
@@ -97,6 +107,26 @@ def _figure(args: argparse.Namespace) -> None:
         print(workspace.figures / f"{args.figure}.{ending}")
 
 
+def _sweep(args: argparse.Namespace) -> None:
+    import shlex
+    from pathlib import Path
+
+    from mosaic import bundles
+    from mosaic.sweep import Spec, score, to_table
+
+    workspace = _workspace(args)
+    specs = [
+        Spec(task, args.feature, protocol=protocol, seed=seed)
+        for task in args.tasks or workspace.profile.tasks
+        for protocol in args.protocols
+        # The published protocol knows one split and TF-IDF is deterministic: one seed says all.
+        for seed in (workspace.profile.seeds if protocol == "nested" else (0,))
+    ]
+    table = to_table(score(specs, workspace))
+    command = "mosaic " + shlex.join(args.argv)
+    print(bundles.write_bundle(Path(args.out), table, args.title, command))
+
+
 def _book(args: argparse.Namespace) -> None:
     from mosaic import runner
 
@@ -111,6 +141,7 @@ def _book(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; a MosaicError prints its sentence and returns its exit code."""
     args = build_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else argv
     try:
         args.action(args)
     except MosaicError as error:

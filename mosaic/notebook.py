@@ -54,6 +54,18 @@ def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
     return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
 
 
+def depth_summary(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
+    """Best and worst depth by mean macro-F1 over cells, named for the page's prose."""
+    means = table.groupby("depth")["macro_f1"].mean().astype(float)
+    return {
+        f"{prefix}_best_depth": means.idxmax(),
+        f"{prefix}_best_depth_f1": means.max(),
+        f"{prefix}_worst_depth": means.idxmin(),
+        f"{prefix}_worst_depth_f1": means.min(),
+        f"{prefix}_depth_spread": means.max() - means.min(),
+    }
+
+
 def setup() -> None:
     """Notebook-wide behaviour: a MosaicError shows its sentence instead of a traceback.
 

@@ -130,6 +130,30 @@ def best_of(table: pd.DataFrame) -> pd.DataFrame:
     return best[["task", "label_model", "sae", "hidden", "difference"]]
 
 
+def text_classification(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the tasks of §4.1-4.4 in their own language: no behaviour, images or translations."""
+    kept = [
+        t.name
+        for t in load_catalogue("paper").values()
+        if t.role not in ("behaviour", "vision") and not t.name.endswith("-translated")
+    ]
+    return table[table["task"].isin(kept)].reset_index(drop=True)
+
+
+def chosen(table: pd.DataFrame, *more_keys: str) -> pd.DataFrame:
+    """Per task, language and feature (and `more_keys`) the linear cell that is best on TEST.
+
+    This is how the paper's comparison chooses its cells; rows come in the catalogue's order.
+    """
+    linear = table[table["probe"] == "linear"]
+    keys = ["task", "language", "label_model", "feature", *more_keys]
+    best = linear.groupby(keys, dropna=False, sort=False)["macro_f1"].idxmax()
+    names = dict.fromkeys(t.name for t in load_catalogue("paper").values())
+    order = {name: i for i, name in enumerate(names)}
+    rows = linear.loc[best].sort_values("task", key=lambda s: s.map(order), kind="stable")
+    return rows.reset_index(drop=True)
+
+
 if __name__ == "__main__":
     raw_scores_path, raw_tfidf_path, out = sys.argv[1:]
     converted = convert(

@@ -144,13 +144,3 @@ def concat(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """One table of several; empty ones are fine."""
     kept = [t for t in tables if len(t)]
     return pd.concat(kept, ignore_index=True) if kept else table([])
-
-
-def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds and repeats of every cell, one row a cell (numbers averaged)."""
-    keys = ["source", *CELL]
-    numbers = ["macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "seconds"]
-    sizes = ["n_train", "n_test", "n_features"]
-    grouped = scores.groupby(keys, dropna=False, sort=False)
-    means = grouped[numbers].mean().join(grouped[sizes].first())
-    return validate(means.reset_index().reindex(columns=list(COLUMNS)))

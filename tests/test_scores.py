@@ -61,13 +61,6 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
             scores.read(path)
 
 
-def test_over_seeds_averages_only_repetitions() -> None:
-    rows = [{**ROW, "seed": s, "macro_f1": f, "macro_f1_low": 0.1} for s, f in ((0, 0.7), (1, 0.8))]
-    means = scores.over_seeds(scores.table([*rows, {**ROW, "layer": 4, "seed": 0}]))
-    assert means["macro_f1"].round(6).tolist() == [0.75, 0.8]
-    assert means["seed"].isna().all()
-
-
 RAW = pd.DataFrame(
     {
         "model": ["google/gemma-2-9b-it"] * 3,

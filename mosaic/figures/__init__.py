@@ -1,5 +1,11 @@
 """One function per figure; each takes tidy scores and does not care where they come from."""
 
 CHAPTER_OF_FIGURE = {
+    "fig-layers": "02_layers_and_scale",
+    "fig-scale": "02_layers_and_scale",
+    "fig-width": "03_width_pooling_binarization",
+    "fig-topn": "03_width_pooling_binarization",
+    "fig-binarize": "03_width_pooling_binarization",
     "fig-baselines": "04_baselines",
+    "fig-layerwise": "04_baselines",
 }

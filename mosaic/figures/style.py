@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 WIDTH_INCHES = 7.2
@@ -18,22 +19,25 @@ WIDTH_INCHES = 7.2
 
 # Okabe-Ito hues chosen for distinct lightness, each with its own marker, so that neither colour
 # blindness nor a greyscale print takes a series away.
-FEATURE_STYLE: dict[str, tuple[str, str, str]] = {
-    "sae": ("#0072B2", "o", "SAE latents"),
-    "hidden": ("#E69F00", "s", "hidden state"),
-    "tfidf": ("#4D4D4D", "^", "TF-IDF"),
-    "length": ("#CC79A7", "v", "prompt length"),
-    "base_rate": ("#9E9E9E", "x", "base rate"),
-    "vision_tower": ("#009E73", "D", "vision tower"),
+SERIES_STYLE: dict[str, tuple[str, str]] = {
+    "SAE latents": ("#0072B2", "o"),
+    "hidden state, last token": ("#E69F00", "s"),
+    "hidden state, mean": ("#D55E00", "D"),
+    "TF-IDF": ("#4D4D4D", "^"),
+    "prompt length": ("#CC79A7", "v"),
+    "base rate": ("#9E9E9E", "X"),
+    "vision tower": ("#009E73", "P"),
 }
-SERIES: tuple[tuple[str, str, str], ...] = (
+# For models, widths and other series without a fixed meaning: colour, marker and dash differ.
+CYCLE: tuple[tuple[str, str, Any], ...] = (
     ("#0072B2", "o", "-"),
     ("#E69F00", "s", "--"),
     ("#009E73", "D", "-."),
     ("#CC79A7", "v", ":"),
-    ("#4D4D4D", "^", (0, (5, 1))),  # type: ignore[assignment]
-    ("#56B4E9", "P", (0, (1, 1))),  # type: ignore[assignment]
+    ("#4D4D4D", "^", (0, (5, 1))),
+    ("#56B4E9", "P", (0, (1, 1))),
 )
+DEPTH_POSITION = {"early": 0, "middle": 1, "late": 2}
 SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
 
 
@@ -48,7 +52,7 @@ class SavedFigure:
     csv: Path
 
 
-def new_figure(n_rows: int = 1, n_cols: int = 1, height: float = 3.2, **kwargs: object) -> Figure:
+def new_figure(n_rows: int = 1, n_cols: int = 1, height: float = 3.2, **kwargs: Any) -> Figure:
     """A figure with `n_rows` x `n_cols` axes (`figure.axes`) in the house style."""
     sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
     mpl.rcParams.update(
@@ -66,44 +70,50 @@ def new_figure(n_rows: int = 1, n_cols: int = 1, height: float = 3.2, **kwargs: 
         figsize=(WIDTH_INCHES, height),
         layout="constrained",
         squeeze=False,
-        **kwargs,  # type: ignore[arg-type]
+        **kwargs,
     )
     return figure
 
 
-def draw_points(
-    axes: Axes,
-    table: pd.DataFrame,
-    positions: list[float],
-    feature: str,
-    label: str | None = None,
-) -> None:
-    """Points of `macro_f1` with their intervals, one feature's colour and marker, sideways."""
-    colour, marker, name = FEATURE_STYLE[feature]
-    values = table["macro_f1"].astype(float).to_numpy()
-    low = table["macro_f1_low"].astype(float).fillna(table["macro_f1"].astype(float)).to_numpy()
-    high = table["macro_f1_high"].astype(float).fillna(table["macro_f1"].astype(float)).to_numpy()
-    axes.errorbar(
-        values,
-        positions,
-        xerr=[values - low, high - values],
-        fmt=marker,
-        color=colour,
-        markersize=5.5,
-        elinewidth=1.2,
-        capsize=2,
-        label=name if label is None else label,
+def series_of(row: pd.Series) -> str:
+    """Name of the series a score row belongs to in a comparison of feature types."""
+    if row["feature"] == "hidden":
+        return "hidden state, mean" if row["pooling"] == "mean" else "hidden state, last token"
+    names = {"sae": "SAE latents", "tfidf": "TF-IDF", "length": "prompt length"}
+    return names.get(row["feature"], str(row["feature"]).replace("_", " "))
+
+
+def source_label(table: pd.DataFrame) -> str:
+    """Where a table's scores come from, as a panel title; a table has one source."""
+    source = SOURCE_LABEL[str(table["source"].iloc[0])]
+    profile = table["profile"].dropna()
+    return source if profile.empty else f"{source}, profile {profile.iloc[0]}"
+
+
+def task_label(row: pd.Series) -> str:
+    """A task as a reader sees it: `toxicity (de)`, `pubmedqa (gemma-2-9b right?)`."""
+    if pd.notna(row["label_model"]):
+        return f"{row['task']} ({row['label_model']} right?)"
+    return str(row["task"]) if pd.isna(row["language"]) else f"{row['task']} ({row['language']})"
+
+
+def interval_bars(table: pd.DataFrame) -> np.ndarray:
+    """Distances `[2, n]` from macro-F1 to the ends of its interval; 0 where there is none."""
+    value, low, high = (
+        table[name].astype(float).to_numpy()
+        for name in ("macro_f1", "macro_f1_low", "macro_f1_high")
     )
+    return np.nan_to_num(np.stack([value - low, high - value]))
 
 
 def legend_below(figure: Figure) -> None:
     """One legend for all axes, below them, in the order of first appearance."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(
-        list(handles.values()),  # type: ignore[arg-type]
+        list(handles.values()),
         list(handles),
         loc="outside lower center",
         ncols=min(len(handles), 4),
