@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from mosaic import baselines, scores, stats
 from mosaic.errors import ConfigError, IntegrityError
-from mosaic.probe import Cell, Outcome, evaluate
+from mosaic.evaluate import Outcome, evaluate
+from mosaic.probe import Cell
 from mosaic.profiles import ModelSpec, Profile
 from mosaic.splits import Split, make_split
 from mosaic.tasks import TaskData, load_task
@@ -33,7 +34,15 @@ if TYPE_CHECKING:
     from mosaic.features import Features
 
 # A change of these modules changes numbers, so scored cells made by other code are not reused.
-_CODE = ("baselines.py", "pooling.py", "probe.py", "published_probe.py", "scaling.py", "splits.py")
+_CODE = (
+    "baselines.py",
+    "evaluate.py",
+    "pooling.py",
+    "probe.py",
+    "published_probe.py",
+    "scaling.py",
+    "splits.py",
+)
 
 _TEXT_BASELINES = {"tfidf": baselines.tfidf, "length": baselines.length}
 FEATURES = ("sae", "hidden", "base_rate", *_TEXT_BASELINES)
