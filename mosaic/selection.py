@@ -31,6 +31,10 @@ GRIDS: dict[str, tuple[Any, ...]] = {
 }
 """Inverse regularisation C at rows of unit mean square length (`Scaler`); tree depth."""
 N_FOLDS = 5
+TOLERANCE = 1e-5
+"""Ten times stricter than scikit-learn's: gradients are small where rows have unit length."""
+DENSE_FROM = 0.25
+"""Share of non-zero entries above which a dense copy is faster, at twice the memory at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +212,11 @@ def _fit_each(
             )
         return
     scaled = scaler.transform(X)
-    model = LogisticRegression(class_weight="balanced", max_iter=2000, warm_start=True)
+    if sparse.issparse(scaled) and scaled.nnz > DENSE_FROM * np.prod(scaled.shape):
+        scaled = scaled.toarray()
+    model = LogisticRegression(
+        class_weight="balanced", max_iter=2000, tol=TOLERANCE, warm_start=True
+    )
     with threadpool_limits(1):
         for C in grid:
             model.set_params(C=C).fit(scaled, y)
