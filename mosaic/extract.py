@@ -1,0 +1,187 @@
+"""The one pass: every wanted block and SAE of a model over the documents of a task.
+
+Documents are cut into shards of a fixed size, a shard into batches by length. A batch goes through
+the model once, up to the deepest block wanted; the residual vectors of the tokens that count are
+packed, encoded by every SAE while they are at hand, and reduced to statistics per document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mosaic.batches import TextReader, text_reader
+from mosaic.errors import ConfigError
+from mosaic.features import Block, Features
+from mosaic.forward import Pass
+from mosaic.models import (
+    choose_device,
+    choose_dtype,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_identity,
+    skeleton,
+    truncated,
+)
+from mosaic.saes import load_sae, sae_identity
+from mosaic.store import Store, default_root, make_key
+
+if TYPE_CHECKING:
+    import torch
+
+    from mosaic.profiles import ModelSpec, Profile
+    from mosaic.tasks import TaskData
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What one call of `extract` asks for, and the identity of every block of it."""
+
+    model: ModelSpec
+    data: TaskData
+    profile: Profile
+    store: Store
+    blocks: tuple[Block, ...]
+    identities: dict[str, dict[str, Any]]
+    reader: TextReader
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards each block has."""
+        return -(-len(self.data) // self.profile.shard_docs)
+
+
+def extract(
+    model: ModelSpec,
+    data: TaskData,
+    profile: Profile,
+    layers: Sequence[int] | None = None,
+    widths: Sequence[str] | None = None,
+    store: Store | Path | str | None = None,
+) -> Features:
+    """Features of `data` under `model`: computes what the store lacks, and reads the rest.
+
+    `layers` defaults to all of the model's, `widths` to every SAE each layer has; `widths=()` asks
+    for hidden states alone. `store` defaults to the folder `features` below MOSAIC_CACHE_DIR, else
+    below `_build/cache`. Raises AccessError, ConfigError, IntegrityError, ResourceError.
+    """
+    if not isinstance(store, Store):
+        store = Store(Path(store) if store is not None else default_root())
+    job = resolve_job(model, data, profile, layers, widths, store)
+    if incomplete := {block.key for blocks in missing_shards(job).values() for block in blocks}:
+        with store.lock(sorted(incomplete)):
+            missing = missing_shards(job)  # another process may have done the work meanwhile
+            if missing:
+                _compute(job, missing)
+    return Features(data.ids, store, job.blocks)
+
+
+def resolve_job(
+    model: ModelSpec,
+    data: TaskData,
+    profile: Profile,
+    layers: Sequence[int] | None,
+    widths: Sequence[str] | None,
+    store: Store,
+) -> Job:
+    """Resolve names and hash what decides the numbers of each block; loads no model.
+
+    Raises AccessError, ConfigError (unknown layer or width, an image task), IntegrityError.
+    """
+    if len(data) == 0:
+        raise ConfigError(f"Task {data.task.key!r} has no documents; there is nothing to extract.")
+    if data.task.modality != "text":
+        raise ConfigError(
+            f"Task {data.task.key!r} holds {data.task.modality}s and {model.name!r} is read as a "
+            f"text model; choose a text task."
+        )
+    layers = tuple(model.layers.values()) if layers is None else tuple(layers)
+    wanted: list[tuple[int, str | None]] = []
+    for layer in layers:
+        model.depth_of(layer)  # names the layers there are
+        there = [sae.width for sae in model.saes if sae.layer == layer]
+        wanted += [(layer, None), *((layer, w) for w in (there if widths is None else widths))]
+    config = load_config(model)
+    text = truncated(config, max(layers) + 1).get_text_config()
+    reader = text_reader(
+        load_tokenizer(model), profile, getattr(text, "max_position_embeddings", None)
+    )
+    device = choose_device()
+    dtype = choose_dtype(profile.dtype, device)
+    common = {
+        "model": model_identity(model),
+        "data": data.fingerprint,
+        "shard_docs": profile.shard_docs,
+        "dtype": str(dtype),
+        "attention": skeleton(truncated(config, 1)).config.get_text_config()._attn_implementation,
+        **reader.identity,
+    }
+    blocks, identities = [], {}
+    for layer, width in wanted:
+        identity = {**common, "layer": layer}
+        if width is not None:
+            spec = model.sae(layer, width)
+            identity |= {"sae": sae_identity(spec, _pins(store)), "top_n": list(profile.top_n)}
+        blocks.append(Block(layer, width, make_key(identity)))
+        identities[blocks[-1].key] = identity
+    return Job(model, data, profile, store, tuple(blocks), identities, reader, device, dtype)
+
+
+def missing_shards(job: Job) -> dict[int, tuple[Block, ...]]:
+    """Shard to the blocks that lack it; a block without its manifest is listed once at least."""
+    missing: dict[int, tuple[Block, ...]] = {}
+    for block in job.blocks:
+        shards = job.store.missing(block.key, job.n_shards)
+        if not shards and job.store.manifest(block.key) is None:
+            shards = [job.n_shards - 1]  # killed between its last shard and its manifest
+        for shard in shards:
+            missing[shard] = (*missing.get(shard, ()), block)
+    return dict(sorted(missing.items()))
+
+
+def _compute(job: Job, missing: dict[int, tuple[Block, ...]]) -> None:
+    """Run the model over the missing shards, write them, then the manifests."""
+    import torch
+    from tqdm import tqdm
+
+    blocks = tuple(block for block in job.blocks if any(block in b for b in missing.values()))
+    deepest = max(block.layer for block in blocks)
+    n_docs = sum(len(_rows(job, shard)) for shard in missing)
+    with (
+        tqdm(total=n_docs, unit="doc", desc=job.data.task.key, disable=None) as bar,
+        torch.inference_mode(),
+    ):
+        model = load_model(job.model, deepest + 1, job.device, job.dtype, _pins(job.store))
+        d_model = model.text.config.hidden_size
+        saes = {
+            block: load_sae(job.model.sae(block.layer, block.width), job.device, d_model)
+            for block in blocks
+            if block.width is not None
+        }
+        run = Pass(model, saes, job.profile.top_n, job.profile.token_budget)
+        for shard, wanted in missing.items():
+            rows = _rows(job, shard)
+            documents = job.reader.read([job.data.inputs[row] for row in rows])
+            arrays = run.shard(documents, wanted, bar)
+            for block in wanted:
+                job.store.set_aside(block.key, shard)
+                job.store.write(block.key, shard, arrays[block])
+    for block in blocks:
+        facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
+        if block.width is not None:
+            facts |= {"top_n": list(job.profile.top_n), "d_sae": saes[block].cfg.d_sae}
+        job.store.finish(block.key, job.n_shards, job.identities[block.key], **facts)
+
+
+def _rows(job: Job, shard: int) -> range:
+    size = job.profile.shard_docs
+    return range(shard * size, min((shard + 1) * size, len(job.data)))
+
+
+def _pins(store: Store) -> Path:
+    return store.root / "pins.json"

@@ -1,0 +1,113 @@
+"""What stands between us and model weights: access, identity, and a change nobody announced.
+
+Every weight file used is named by content. A local folder is hashed; what comes from the Hub is
+known by its commit and by the sha256 of its files, both recorded in `pins.json` the first time and
+compared ever after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mosaic.errors import AccessError, IntegrityError
+
+NO_NEED = "The figures and notebooks of the `mini` profile need none of this."
+
+
+@contextmanager
+def reachable(source: str) -> Iterator[None]:
+    """Turn the many ways in which `source` cannot be fetched into one AccessError sentence."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:
+        causes = list(_causes(error))
+
+        def has(*kinds: type[BaseException]) -> bool:
+            return any(isinstance(cause, kinds) for cause in causes)
+
+        if has(errors.GatedRepoError):
+            raise AccessError(
+                f"{source!r} is gated: accept its licence at https://huggingface.co/{source} while "
+                f"logged in, then set HF_TOKEN to a token of that account. {NO_NEED}"
+            ) from error
+        if has(errors.RevisionNotFoundError):
+            raise AccessError(
+                f"{source!r} has no such revision on the Hub; correct `revision` in the profile."
+            ) from error
+        if has(errors.RepositoryNotFoundError):
+            raise AccessError(
+                f"{source!r} is not on the Hub, or only for accounts with access: check the name, "
+                f"or set HF_TOKEN. {NO_NEED}"
+            ) from error
+        if has(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
+            raise AccessError(
+                f"{source!r} is not in the local cache and the Hub cannot be reached: go online "
+                f"once (and unset HF_HUB_OFFLINE), or name a local folder instead. {NO_NEED}"
+            ) from error
+        if isinstance(error, (OSError, errors.HfHubHTTPError)):
+            raise AccessError(
+                f"{source!r} cannot be loaded ({str(error).splitlines()[0]}). It must be a Hub id, "
+                f"or a folder with config.json, tokenizer and *.safetensors. {NO_NEED}"
+            ) from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def is_local(source: str) -> bool:
+    """Whether a model source is a folder of this machine rather than a Hub id."""
+    return os.path.isabs(source) or os.path.isdir(source)
+
+
+def digest_files(paths: Iterable[Path]) -> dict[str, str]:
+    """File name to sha256; a file is read once per process unless its size or time changes."""
+    found = {}
+    for path in sorted(paths):
+        stat = path.stat()
+        found[path.name] = _sha256(path, stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_pin(pins: Path, name: str, found: dict[str, Any]) -> None:
+    """Record what `name` resolved to, or refuse when it is not what was recorded before.
+
+    `found` holds the commit and the sha256 of every file used. Raises IntegrityError.
+    """
+    from filelock import FileLock
+
+    from mosaic.store import replace_file, storage_errors
+
+    with storage_errors(pins):
+        pins.parent.mkdir(parents=True, exist_ok=True)
+        known = json.loads(pins.read_text()) if pins.is_file() else {}
+        if name not in known:
+            with FileLock(f"{pins}.lock"):
+                known = json.loads(pins.read_text()) if pins.is_file() else {}
+                known.setdefault(name, found)
+                replace_file(pins, json.dumps(known, indent=1, sort_keys=True).encode())
+    for what, value in known[name].items():
+        if found.get(what) != value:
+            raise IntegrityError(
+                f"{name!r} has changed since it was first downloaded: its {what} was {value!r} and "
+                f"is now {found.get(what)!r}. Restore the old files, or, to accept the new ones, "
+                f"delete its entry from {pins}."
+            )
