@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from mosaic import baselines, scores, stats
 from mosaic.errors import ConfigError, IntegrityError
-from mosaic.evaluate import Outcome, evaluate
-from mosaic.probe import Cell
+from mosaic.probe import Outcome, evaluate
 from mosaic.profiles import ModelSpec, Profile
+from mosaic.selection import Cell
 from mosaic.splits import Split, make_split
+from mosaic.store import Store
 from mosaic.tasks import TaskData, load_task
 from mosaic.workspace import Workspace
 
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 # A change of these modules changes numbers, so scored cells made by other code are not reused.
 _CODE = (
     "baselines.py",
-    "evaluate.py",
     "pooling.py",
     "probe.py",
     "published_probe.py",
     "scaling.py",
+    "selection.py",
     "splits.py",
 )
 
@@ -260,37 +261,47 @@ class _Source:
         self._features: Features | None = None
 
     @cached_property
-    def _context(self) -> dict[str, Any]:
-        code = hashlib.sha256()
+    def _block_keys(self) -> dict[tuple[int, str | None], str]:
+        """Keys of the feature store's blocks: they change with weights, texts and settings."""
+        if self.model is None:
+            return {}
+        from mosaic.extract import resolve_job  # text baselines need no torch
+
+        store = Store(self.workspace.cache / "features")
+        job = resolve_job(self.model, self.data, self.profile, None, None, store)
+        return {(block.layer, block.width): block.key for block in job.blocks}
+
+    @cached_property
+    def _code(self) -> str:
+        digest = hashlib.sha256()
         for name in _CODE:
-            code.update((Path(__file__).parent / name).read_bytes())
-        profile = self.profile
-        return {
-            "data": self.data.fingerprint,
-            "caps": [profile.n_train, profile.n_test],
-            "features": None if self.model is None else asdict(self.model),
-            "extraction": [profile.max_length, profile.bos, profile.dtype, profile.top_n],
-            "code": code.hexdigest(),
-        }
+            digest.update((Path(__file__).parent / name).read_bytes())
+        return digest.hexdigest()
 
     def path(self, spec: Spec) -> Path:
-        text = json.dumps([asdict(spec), self._context], sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()
+        """Where the scored cell is kept; ConfigError for a layer or width that does not exist."""
+        block = None
+        if self.model is not None and spec.layer is not None:
+            if spec.width is not None:
+                self.model.sae(spec.layer, spec.width)
+            self.model.depth_of(spec.layer)
+            block = self._block_keys[spec.layer, spec.width]
+        caps = [self.profile.n_train, self.profile.n_test]
+        inputs = [asdict(spec), self.data.fingerprint, block, caps, self._code]
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return self.workspace.cache / "cells" / key[:2] / f"{key}.json"
 
     def prepare(self, specs: Sequence[Spec]) -> None:
         """One extraction for all layers and widths that the cells of this task and model need."""
         if self.model is not None and self._features is None:
-            from mosaic.extract import extract  # torch is not needed for text baselines
+            from mosaic.extract import extract
 
-            layers = sorted({spec.layer for spec in specs if spec.layer is not None})
-            widths = [w for w in self.model.widths if any(spec.width == w for spec in specs)]
             self._features = extract(
                 self.model,
                 self.data,
                 self.profile,
-                layers=layers,
-                widths=widths,
+                layers=sorted({spec.layer for spec in specs if spec.layer is not None}),
+                widths=[w for w in self.model.widths if any(spec.width == w for spec in specs)],
                 store=self.workspace.cache / "features",
             )
 
