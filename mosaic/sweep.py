@@ -159,7 +159,8 @@ def score(specs: Sequence[Spec], workspace: Workspace, n_jobs: int = -1) -> list
                     bar.update()
             if missing:
                 source.prepare(missing)
-            fitted = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
+            # Processes: small fits spend their time in Python, where threads wait for each other.
+            fitted = Parallel(n_jobs=n_jobs, return_as="generator")(
                 delayed(_score_one)(spec, source) for spec in missing
             )
             for spec, result in zip(missing, fitted, strict=True):
