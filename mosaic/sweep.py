@@ -148,10 +148,10 @@ def score(specs: Sequence[Spec], workspace: Workspace, n_jobs: int = -1) -> list
     with bar:
         for (task, model), members in groups.items():
             data = tasks.setdefault(task, load_task(task, workspace.profile))
-            source = _Source(workspace, data, model)
+            source = Source(workspace, data, model)
             missing = []
             for spec in members:
-                found = _read(source.path(spec), spec)
+                found = read_result(source.path(spec), spec)
                 if found is None:
                     missing.append(spec)
                 else:
@@ -251,7 +251,7 @@ def _cell_name(spec: Spec) -> str:
     return " ".join(part for part in parts if part)
 
 
-class _Source:
+class Source:
     """Documents of one task and, for one model, their features; extracted when first needed."""
 
     def __init__(self, workspace: Workspace, data: TaskData, model: str | None) -> None:
@@ -279,8 +279,11 @@ class _Source:
             digest.update((Path(__file__).parent / name).read_bytes())
         return digest.hexdigest()
 
-    def path(self, spec: Spec) -> Path:
-        """Where the scored cell is kept; ConfigError for a layer or width that does not exist."""
+    def path(self, spec: Spec, *more: str) -> Path:
+        """Where the scored cell is kept; ConfigError for a layer or width that does not exist.
+
+        `more` names what else decides its numbers, such as other training documents.
+        """
         block = None
         if self.model is not None and spec.layer is not None:
             if spec.width is not None:
@@ -288,7 +291,7 @@ class _Source:
             self.model.depth_of(spec.layer)
             block = self._block_keys[spec.layer, spec.width]
         caps = [self.profile.n_train, self.profile.n_test]
-        inputs = [asdict(spec), self.data.fingerprint, block, caps, self._code]
+        inputs = [asdict(spec), self.data.fingerprint, block, caps, self._code, *more]
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return self.workspace.cache / "cells" / key[:2] / f"{key}.json"
 
@@ -306,6 +309,18 @@ class _Source:
                 store=self.workspace.cache / "features",
             )
 
+    def matrix(self, spec: Spec) -> Any:
+        """What an SAE or hidden-state probe reads, all documents `[n_docs, n_features]`."""
+        if self._features is None or spec.layer is None or spec.pooling is None:
+            raise ConfigError(f"{spec} must name a model, a layer and a pooling.")
+        if spec.feature == "hidden":
+            return self._features.hidden(spec.layer, spec.pooling)
+        if spec.feature == "sae" and spec.width is not None:
+            return self._features.matrix(
+                spec.layer, spec.width, spec.pooling, spec.top_n, spec.threshold
+            )
+        raise ConfigError(f"{spec} has no feature that can be scored; use one of {FEATURES}.")
+
     def outcome(self, spec: Spec, split: Split) -> Outcome:
         """Fit and apply the probe of one cell."""
         # Cells run side by side, so each keeps to one core.
@@ -314,25 +329,22 @@ class _Source:
             return _TEXT_BASELINES[spec.feature](self.data, split, **options)
         if spec.feature == "base_rate":
             return baselines.base_rate(self.data, split)
-        if self._features is None or spec.layer is None or spec.pooling is None:
-            raise ConfigError(f"{spec} must name a model, a layer and a pooling.")
-        if spec.feature == "hidden":
-            X = self._features.hidden(spec.layer, spec.pooling)
-        elif spec.feature == "sae" and spec.width is not None:
-            X = self._features.matrix(
-                spec.layer, spec.width, spec.pooling, spec.top_n, spec.threshold
-            )
-        else:
-            raise ConfigError(f"{spec} has no feature that can be scored; use one of {FEATURES}.")
-        cell = Cell(X, scaling=spec.scaling, k=spec.k)
+        cell = Cell(self.matrix(spec), scaling=spec.scaling, k=spec.k)
         return evaluate(cell, self.data.labels, split, probe=spec.probe, **options)
 
 
-def _score_one(spec: Spec, source: _Source) -> Result:
-    profile, data, model = source.profile, source.data, source.model
+def _score_one(spec: Spec, source: Source) -> Result:
+    profile, data = source.profile, source.data
     split = make_split(data, spec.seed, spec.protocol, profile.n_train, profile.n_test)
-    outcome = source.outcome(spec, split)
-    interval = stats.interval(outcome)
+    result = to_result(spec, source, source.outcome(spec, split))
+    write_result(source.path(spec), result)
+    return result
+
+
+def to_result(spec: Spec, source: Source, outcome: Outcome) -> Result:
+    """An outcome on the documents of `source` as a scored cell, with its row and interval."""
+    profile, data, model = source.profile, source.data, source.model
+    split, interval = outcome.split, stats.interval(outcome)
     sae = (
         model.sae(spec.layer, spec.width)
         if model and spec.width and spec.layer is not None
@@ -365,7 +377,7 @@ def _score_one(spec: Spec, source: _Source) -> Result:
         "cv_accuracy": outcome.probe.cv_score if outcome.probe else None,
         "seconds": outcome.seconds,
     }
-    result = Result(
+    return Result(
         spec=spec,
         row=row,
         ids=outcome.ids,
@@ -374,11 +386,10 @@ def _score_one(spec: Spec, source: _Source) -> Result:
         scores=outcome.scores if outcome.scores.shape[1] == 2 else outcome.scores[:, :0],
         setting=outcome.probe.setting if outcome.probe else None,
     )
-    _write(source.path(spec), result)
-    return result
 
 
-def _write(path: Path, result: Result) -> None:
+def write_result(path: Path, result: Result) -> None:
+    """Keep a scored cell on disk; the file is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "row": result.row,
@@ -393,7 +404,8 @@ def _write(path: Path, result: Result) -> None:
     os.replace(part, path)
 
 
-def _read(path: Path, spec: Spec) -> Result | None:
+def read_result(path: Path, spec: Spec) -> Result | None:
+    """The scored cell kept at `path`, or None. Raises IntegrityError where it is damaged."""
     if not path.is_file():
         return None
     try:
