@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -46,7 +46,7 @@ _CODE = (
 )
 
 _TEXT_BASELINES = {"tfidf": baselines.tfidf, "length": baselines.length}
-FEATURES = ("sae", "hidden", "base_rate", *_TEXT_BASELINES)
+FEATURES = ("sae", "hidden", "vision_tower", "base_rate", *_TEXT_BASELINES)
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,15 @@ def selections(
     return [replace(base, threshold=None, k=k) for k in k_values]
 
 
-def score(specs: Sequence[Spec], workspace: Workspace, n_jobs: int = -1) -> list[Result]:
+def score(
+    specs: Sequence[Spec],
+    workspace: Workspace,
+    n_jobs: int = -1,
+    load: Callable[[str, Profile], TaskData] = load_task,
+) -> list[Result]:
     """Score every cell, in order; those scored before come from disk.
 
+    `load` gives the documents of a task key; another one than the default brings labels made here.
     Raises what loading, extraction and probes raise; cells finished before stay on disk.
     """
     results: dict[Spec, Result] = {}
@@ -147,8 +153,9 @@ def score(specs: Sequence[Spec], workspace: Workspace, n_jobs: int = -1) -> list
     tasks: dict[str, TaskData] = {}
     with bar:
         for (task, model), members in groups.items():
-            data = tasks.setdefault(task, load_task(task, workspace.profile))
-            source = Source(workspace, data, model)
+            if task not in tasks:
+                tasks[task] = load(task, workspace.profile)
+            source = Source(workspace, tasks[task], model)
             missing = []
             for spec in members:
                 found = read_result(source.path(spec), spec)
@@ -258,8 +265,13 @@ class Source:
         self.workspace = workspace
         self.profile = workspace.profile
         self.data = data
+        # Whose correctness is asked changes no text, so all label models share one extraction.
+        made = data.task.label_model is not None
+        self.documents = replace(data, labels=np.zeros_like(data.labels)) if made else data
         self.model = None if model is None else self.profile.model(model)
         self._features: Features | None = None
+        self._tower: np.ndarray | None = None
+        self._store = Store(workspace.cache / "features")
 
     @cached_property
     def _block_keys(self) -> dict[tuple[int, str | None], str]:
@@ -268,8 +280,7 @@ class Source:
             return {}
         from mosaic.extract import resolve_job  # text baselines need no torch
 
-        store = Store(self.workspace.cache / "features")
-        job = resolve_job(self.model, self.data, self.profile, None, None, store)
+        job = resolve_job(self.model, self.documents, self.profile, None, None, self._store)
         return {(block.layer, block.width): block.key for block in job.blocks}
 
     @cached_property
@@ -290,6 +301,10 @@ class Source:
                 self.model.sae(spec.layer, spec.width)
             self.model.depth_of(spec.layer)
             block = self._block_keys[spec.layer, spec.width]
+        if self.model is not None and spec.feature == "vision_tower":
+            from mosaic.vision import tower_key
+
+            block = tower_key(self.model, self.data, self.profile)
         caps = [self.profile.n_train, self.profile.n_test]
         inputs = [asdict(spec), self.data.fingerprint, block, caps, self._code, *more]
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -297,20 +312,27 @@ class Source:
 
     def prepare(self, specs: Sequence[Spec]) -> None:
         """One extraction for all layers and widths that the cells of this task and model need."""
-        if self.model is not None and self._features is None:
+        if self.model is not None and any(spec.feature == "vision_tower" for spec in specs):
+            from mosaic.vision import tower_states
+
+            self._tower = tower_states(self.model, self.data, self.profile, self._store)
+        layers = sorted({spec.layer for spec in specs if spec.layer is not None})
+        if self.model is not None and self._features is None and layers:
             from mosaic.extract import extract
 
             self._features = extract(
                 self.model,
-                self.data,
+                self.documents,
                 self.profile,
-                layers=sorted({spec.layer for spec in specs if spec.layer is not None}),
+                layers=layers,
                 widths=[w for w in self.model.widths if any(spec.width == w for spec in specs)],
-                store=self.workspace.cache / "features",
+                store=self._store,
             )
 
     def matrix(self, spec: Spec) -> Any:
-        """What an SAE or hidden-state probe reads, all documents `[n_docs, n_features]`."""
+        """What a probe of a model's features reads, all documents `[n_docs, n_features]`."""
+        if spec.feature == "vision_tower" and self._tower is not None:
+            return self._tower
         if self._features is None or spec.layer is None or spec.pooling is None:
             raise ConfigError(f"{spec} must name a model, a layer and a pooling.")
         if spec.feature == "hidden":
