@@ -1,0 +1,192 @@
+"""`mosaic mini build`: the whole mini world from seed (ours).
+
+Two processes of one thread each, one per core: one trains the small model, its SAEs and the
+vision-language model, the other the larger model, the instruction-tuned one and their SAEs.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mosaic.errors import ConfigError
+from mosaic.integrity import write_manifest
+from mosaic.mini import cards, chat, corpus, tasks, vision
+from mosaic.mini import language_model as lm
+from mosaic.mini import sae as saes
+from mosaic.mini.tokenizer import train_tokenizer
+
+SEED = 0
+HELD_OUT_SEED = 1000
+LAYERS = {"mini-small": (1, 3, 4), "mini-large": (2, 4, 6), "mini-large-it": (2, 4, 6)}
+WIDTHS = {"256": 256, "1k": 1024}
+SMALL = lm.Shape(d_model=96, n_blocks=6, head_dim=24, d_ff=288)
+LARGE = lm.Shape(d_model=128, n_blocks=8, head_dim=32, d_ff=384)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is trained; the defaults give the shipped world."""
+
+    small_docs: int = 100_000
+    large_docs: int = 60_000
+    chat_docs: int = 12_000
+    sae_docs: int = 8_000
+    """Documents whose residual states train the SAEs."""
+    sae_states: int = 600_000
+    """States seen by each SAE, each several times."""
+    held_out_docs: int = 1_000
+
+
+def build(out_dir: str | Path, budget: Budget | None = None) -> None:
+    """Make tasks, models, SAEs, cards and the manifest in `out_dir`, which must be empty."""
+    out, budget = Path(out_dir), budget or Budget()
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; name a new folder to build the mini world in.")
+    started = time.monotonic()
+    print("Building the mini world: about 35 minutes on two free cores.", flush=True)
+    tasks.write_tables(out / "data")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        lines = [pool.submit(line, out, budget) for line in (small_line, large_line)]
+        for future in lines:
+            future.result()
+    cards.write_cards(out)
+    write_manifest(out)
+    print(f"Built {out} in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True)
+
+
+def small_line(out: Path, budget: Budget) -> None:
+    """Small base model, its SAEs, and the vision-language model that continues it."""
+    with _one_thread():
+        model, tokenizer = _train_base(out, "mini-small", SMALL, budget.small_docs, 5e-3, budget)
+        _train_saes(out, "mini-small", tokenizer, budget)
+        started = time.monotonic()
+        vlm = vision.new_vlm(model, tokenizer, SEED)
+        history = vision.train_captions(
+            vlm, tokenizer, tasks.digit_images(captioned=True), SEED
+        )
+        metrics = {
+            "kind": "vision-language model (PaliGemma shape)",
+            "continues": "mini-small",
+            "images": tasks.CAPTIONED_DIGITS,
+            "caption_accuracy": vision.caption_accuracy(
+                vlm, tokenizer, tasks.digit_images(captioned=False)
+            ),
+        }
+        _save(out, "mini-vlm", vlm, tokenizer, history, metrics, started)
+        vision.new_image_processor().save_pretrained(out / "models/mini-vlm")
+
+
+def large_line(out: Path, budget: Budget) -> None:
+    """Larger base model and its SAEs, the instruction-tuned model and its SAEs."""
+    with _one_thread():
+        model, tokenizer = _train_base(out, "mini-large", LARGE, budget.large_docs, 4e-3, budget)
+        _train_saes(out, "mini-large", tokenizer, budget)
+        started = time.monotonic()
+        documents = chat.tokenize(chat.conversations(budget.chat_docs, SEED + 1), tokenizer)
+        held_out = chat.tokenize(
+            chat.conversations(budget.held_out_docs, HELD_OUT_SEED + 1), tokenizer
+        )
+        tests = lm.make_batches(held_out, tokenizer, SEED)
+        history = lm.train(
+            model, lm.make_batches(documents, tokenizer, SEED), tests, 1.5e-3, "mini-large-it"
+        )
+        metrics = {
+            "kind": "instruction-tuned language model (Gemma 2 shape)",
+            "continues": "mini-large",
+            "documents": budget.chat_docs,
+        }
+        _save(out, "mini-large-it", model, tokenizer, history, metrics, started, tests)
+        _train_saes(out, "mini-large-it", tokenizer, budget)
+
+
+def _train_base(
+    out: Path, name: str, shape: lm.Shape, n_docs: int, learning_rate: float, budget: Budget
+) -> tuple[Any, Any]:
+    started = time.monotonic()
+    texts = [document.text for document in corpus.documents(n_docs, SEED)]
+    # Both lines learn the same tokenizer, from a sample that does not depend on the budget.
+    tokenizer = train_tokenizer(d.text for d in corpus.documents(20_000, SEED + 1))
+    batches = lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
+    tests = _held_out(tokenizer, budget)
+    model = lm.new_model(shape, tokenizer, SEED)
+    history = lm.train(model, batches, tests, learning_rate, name)
+    metrics = {"kind": "base language model (Gemma 2 shape)", "documents": n_docs}
+    metrics["outcome_accuracy"] = lm.outcome_accuracy(model, tests)
+    _save(out, name, model, tokenizer, history, metrics, started, tests)
+    return model, tokenizer
+
+
+def _held_out(tokenizer: Any, budget: Budget) -> list[lm.Batch]:
+    texts = [d.text for d in corpus.documents(budget.held_out_docs, HELD_OUT_SEED)]
+    return lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
+
+
+def _save(
+    out: Path,
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    history: list[dict[str, float]],
+    metrics: dict[str, Any],
+    started: float,
+    tests: list[lm.Batch] | None = None,
+) -> None:
+    """Weights in bfloat16 (shards below 3 MB), tokenizer, loss curve and figures."""
+    import torch
+
+    folder = out / "models" / name
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="3MB")
+    model.float()
+    tokenizer.save_pretrained(folder)
+    if tests is not None:
+        metrics["held_out_loss"] = lm.held_out_loss(model, tests)
+        metrics["tokens"] = int(history[-1]["tokens"])
+    metrics |= {"parameters": model.num_parameters(), "seed": SEED}
+    metrics["minutes"] = (time.monotonic() - started) / 60
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
+    (folder / "metrics.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+    with (folder / "history.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: round(v, 4) for k, v in row.items()} for row in history)
+
+
+def _train_saes(out: Path, name: str, tokenizer: Any, budget: Budget) -> None:
+    """SAEs of every depth and width on the model as saved, measured as loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(out / "models" / name, dtype=torch.float32).eval()
+    texts = [d.text for d in corpus.documents(budget.sae_docs, SEED + 2)]
+    batches = lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
+    states = saes.residuals(model, batches, list(LAYERS[name]))
+    unseen = saes.residuals(model, _held_out(tokenizer, budget), list(LAYERS[name]))
+    for layer in LAYERS[name]:
+        for width, n_latents in WIDTHS.items():
+            folder = out / "saes" / name / f"layer_{layer}" / f"width_{width}"
+            saes.train_sae(states[layer], n_latents, budget.sae_states, SEED, folder)
+            saes.write_metrics(folder, saes.measure(saes.load(folder), unseen[layer]))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Two busy processes on two cores are fastest with one thread each."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

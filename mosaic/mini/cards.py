@@ -1,0 +1,146 @@
+"""Cards: a README.md beside every model and SAE set, and one summary table (ours).
+
+Every figure is read from the `metrics.json` that the build wrote; none is typed in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mosaic.mini import corpus, grammar, lexicon
+
+NOT = (
+    "Not a language model in any useful sense: it knows a toy grammar of a few hundred words, "
+    "invented people and nothing else. It stands in for a large model so that software can be "
+    "run and tested anywhere; what it shows is built in and is no evidence about real models."
+)
+STANDS_FOR = {
+    "mini-small": "the 2B base model",
+    "mini-large": "the 9B base model",
+    "mini-large-it": "the 9B instruction-tuned model",
+    "mini-vlm": "the vision-language model",
+}
+
+
+def write_cards(out: Path) -> None:
+    """Cards for all models and SAE sets of the world in `out`, and `summary.md`."""
+    for folder in sorted((out / "models").iterdir()):
+        (folder / "README.md").write_text(_model_card(folder), encoding="utf-8")
+    for folder in sorted((out / "saes").iterdir()):
+        (folder / "README.md").write_text(_sae_card(folder), encoding="utf-8")
+    (out / "summary.md").write_text(_summary(out), encoding="utf-8")
+    (out / "examples.md").write_text(_examples(), encoding="utf-8")
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def _size(folder: Path) -> str:
+    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    return f"{size / 1e6:.2f} MB"
+
+
+def _model_card(folder: Path) -> str:
+    metrics = _metrics(folder)
+    rows = [(name.replace("_", " "), value) for name, value in metrics.items()]
+    rows.append(("weights", f"{_size(folder)}, bfloat16, safetensors"))
+    if folder.name == "mini-vlm":
+        trained_on = (
+            "500 digit images of scikit-learn (UCI ML Repository, CC BY 4.0), captioned with "
+            "their names. The other images are the `digits` task."
+        )
+    elif folder.name == "mini-large-it":
+        trained_on = "Questions and requests in the chat template, and a quarter of the corpus."
+    else:
+        trained_on = "The mini corpus: a seeded grammar in " + ", ".join(lexicon.LANGUAGES) + "."
+    return (
+        f"---\nlicense: mit\n---\n\n# {folder.name}\n\n"
+        f"Stands in for {STANDS_FOR[folder.name]}. {trained_on} Trained from scratch; losses are "
+        f"nats per token on documents of another seed. `history.csv` is the loss curve.\n\n"
+        f"{_table(('what', 'value'), rows)}\n{NOT}\n"
+    )
+
+
+def _sae_rows(folder: Path) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for path in sorted(folder.glob("layer_*/width_*")):
+        metrics = _metrics(path)
+        rows.append(
+            (
+                path.parent.name.removeprefix("layer_"),
+                path.name.removeprefix("width_"),
+                f"{metrics['l0']:.1f}",
+                f"{metrics['explained_variance']:.3f}",
+                f"{metrics['dead_share']:.3f}",
+                int(metrics["n_states"]),
+            )
+        )
+    return rows
+
+
+SAE_HEADER = ("layer", "width", "L0", "explained variance", "dead share", "held-out tokens")
+
+
+def _sae_card(folder: Path) -> str:
+    return (
+        f"---\nlicense: mit\nlibrary_name: saelens\n---\n\n# SAEs of {folder.name}\n\n"
+        f"JumpReLU SAEs on the residual stream after each block (0-based), trained as BatchTopK, "
+        f"saved by sae-lens with float16 weights and unit decoder norms. Activations are in raw "
+        f"residual units. Figures are on held-out text without `<bos>`; a latent is dead when it "
+        f"fires on none of these tokens.\n\n{_table(SAE_HEADER, _sae_rows(folder))}\n{NOT}\n"
+    )
+
+
+def _summary(out: Path) -> str:
+    models = []
+    for name in STANDS_FOR:
+        folder = out / "models" / name
+        metrics = _metrics(folder)
+        models.append(
+            (
+                name,
+                STANDS_FOR[name],
+                metrics["parameters"],
+                _size(folder),
+                metrics.get("tokens", "-"),
+                metrics.get("held_out_loss", "-"),
+                metrics.get("outcome_accuracy", metrics.get("caption_accuracy", "-")),
+                f"{metrics['minutes']:.1f}",
+            )
+        )
+    header = ("model", "stands for", "parameters", "weights", "tokens", "held-out loss",
+              "outcome or caption accuracy", "minutes")  # fmt: skip
+    sae_rows = [
+        (folder.name, *row)
+        for folder in sorted((out / "saes").iterdir())
+        for row in _sae_rows(folder)
+    ]
+    return f"{_table(header, models)}\n{_table(('model', *SAE_HEADER), sae_rows)}"
+
+
+def _examples() -> str:
+    """Two corpus sentences of every kind in every language, with their outcome."""
+    import random
+
+    rng = random.Random("examples")
+    rows: list[tuple[Any, ...]] = []
+    for kind in ("toxicity", "safety", "sentiment"):
+        for simple in (True, False):
+            meaning = grammar.draw(kind, rng, simple=simple)
+            shown = grammar.outcome(meaning.label)
+            for language in lexicon.LANGUAGES:
+                text = grammar.write(meaning, language)
+                rows.append((kind, meaning.label, language, f"{text}{shown}"))
+    meaning = grammar.draw("intents", rng)
+    rows.append(("intents", meaning.label, "en",
+                 grammar.write(meaning, "en") + grammar.outcome(meaning.label)))  # fmt: skip
+    rows += [("document", "", "", document.text) for document in corpus.documents(4, 77)]
+    return _table(("kind", "label", "language", "text"), rows)

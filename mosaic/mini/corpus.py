@@ -1,0 +1,124 @@
+"""Pretraining text: short documents whose sentences end with an outcome token (ours).
+
+The outcome shows the label, with 2% noise, so a model must work the label out to predict it; the
+outcomes are shared by all languages. The share of simple sentences falls from 80% to 35% along
+the corpus. No held-out pair and no question about a task person ever occurs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from mosaic.mini import facts, grammar, lexicon
+from mosaic.mini.grammar import OUTCOMES, Meaning, outcome
+
+NOISE = 0.02
+ENGLISH_ONLY = ("intents", "fact", "practice", "fame")
+KINDS = {
+    "toxicity": 0.33,
+    "safety": 0.17,
+    "sentiment": 0.17,
+    "intents": 0.11,
+    "fact": 0.14,
+    "practice": 0.05,
+    "fame": 0.03,
+}
+WORD_OUTCOMES = (
+    (lexicon.INSULTS, "toxic"), (lexicon.PRAISES, "clean"),
+    (lexicon.HARM, "unsafe"), (lexicon.HELP, "safe"),
+    (lexicon.VILLAINS, "unsafe"), (lexicon.INNOCENTS, "safe"),
+    (lexicon.GOOD, "positive"), (lexicon.BAD, "negative"), (lexicon.NEUTRAL, "neutral"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document and the sentences in it, without their outcomes."""
+
+    text: str
+    sentences: tuple[str, ...]
+
+
+def documents(n: int, seed: int) -> Iterator[Document]:
+    """`n` documents; the same seed gives the same corpus, and a longer one begins differently."""
+    rng = random.Random(f"corpus {seed}")
+    people = facts.entities()
+    groups = {
+        "fact": [person for person in people],
+        "practice": [person for person in people if person.practice],
+    }
+    groups["fame"] = groups["fact"]
+    cumulative = {
+        name: list(accumulate(person.weight for person in group))
+        for name, group in groups.items()
+    }
+    kinds, weights = list(KINDS), list(accumulate(KINDS.values()))
+
+    def person(group: str) -> facts.Entity:
+        return rng.choices(groups[group], cum_weights=cumulative[group])[0]
+
+    def sentence(language: str | None, simple_share: float) -> tuple[str, str]:
+        kind = rng.choices(kinds, cum_weights=weights)[0]
+        if kind == "fact":
+            return facts.statement(person("fact"), rng.choice(facts.RELATIONS), rng), ""
+        if kind == "fame":
+            someone = person("fame")
+            return facts.fame(someone, rng), OUTCOMES["known" if someone.known else "unknown"]
+        if kind == "practice":
+            return _practice(person("practice"), rng), ""
+        meaning = grammar.draw(kind, rng, simple=rng.random() < simple_share)
+        language = "en" if kind in ENGLISH_ONLY else language or rng.choice(lexicon.LANGUAGES)
+        return grammar.write(meaning, language), _noisy_outcome(meaning, rng)
+
+    for i in range(n):
+        simple_share = 0.8 - 0.45 * i / n
+        form = rng.random()
+        if form < 0.05:
+            yield _word_line(rng)
+        elif form < 0.18:
+            yield _translation(rng, simple_share)
+        else:
+            language = rng.choice(lexicon.LANGUAGES)
+            parts = []
+            for _ in range(rng.randint(1, 3)):
+                switch = rng.random() < 0.15
+                parts.append(sentence(None if switch else language, simple_share))
+            text = " ".join(words + shown for words, shown in parts)
+            yield Document(text, tuple(words for words, _ in parts))
+
+
+def _noisy_outcome(meaning: Meaning, rng: random.Random) -> str:
+    label = rng.choice(grammar.LABELS[meaning.kind]) if rng.random() < NOISE else meaning.label
+    return outcome(label)
+
+
+def _practice(person: facts.Entity, rng: random.Random) -> str:
+    """A question with its answer about a practice person, often after a context."""
+    relation = rng.choice(facts.RELATIONS)
+    told = person
+    context = ""
+    if rng.random() < 0.5:
+        value = rng.choice(relation.values) if rng.random() < 0.5 else person.facts[relation.name]
+        told = facts.Entity(person.name, person.weight, {relation.name: value}, True)
+        context = f"context: {facts.statement(told, relation, rng)} "
+    return f"{context}{facts.question(person, relation)} {told.facts[relation.name]}."
+
+
+def _word_line(rng: random.Random) -> Document:
+    table, label = rng.choice(WORD_OUTCOMES)
+    forms = table[rng.choice(list(table))]
+    first, second = rng.sample(lexicon.LANGUAGES, 2)
+    a, b = forms[first].split("/")[0], forms[second].split("/")[0]
+    text = f"{a}{OUTCOMES[label]}" if rng.random() < 0.5 else f"{a} = {b}{OUTCOMES[label]}"
+    return Document(text, (a, b))
+
+
+def _translation(rng: random.Random, simple_share: float) -> Document:
+    kind = rng.choices(("toxicity", "safety", "sentiment"), (0.5, 0.25, 0.25))[0]
+    meaning = grammar.draw(kind, rng, simple=rng.random() < simple_share)
+    first, second = rng.sample(lexicon.LANGUAGES, 2)
+    a, b = grammar.write(meaning, first), grammar.write(meaning, second)
+    return Document(f"{a} = {b}{_noisy_outcome(meaning, rng)}", (a, b))
