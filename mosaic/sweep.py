@@ -284,6 +284,10 @@ class Source:
         return {(block.layer, block.width): block.key for block in job.blocks}
 
     @cached_property
+    def _data(self) -> str:
+        return self.data.fingerprint
+
+    @cached_property
     def _code(self) -> str:
         digest = hashlib.sha256()
         for name in _CODE:
@@ -306,7 +310,7 @@ class Source:
 
             block = tower_key(self.model, self.data, self.profile)
         caps = [self.profile.n_train, self.profile.n_test]
-        inputs = [asdict(spec), self.data.fingerprint, block, caps, self._code, *more]
+        inputs = [asdict(spec), self._data, block, caps, self._code, *more]
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return self.workspace.cache / "cells" / key[:2] / f"{key}.json"
 
