@@ -9,13 +9,17 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
+
+from tqdm import tqdm
 
 from mosaic.errors import ConfigError
 from mosaic.integrity import write_manifest
@@ -28,8 +32,12 @@ SEED = 0
 HELD_OUT_SEED = 1000
 LAYERS = {"mini-small": (1, 3, 4), "mini-large": (2, 4, 6), "mini-large-it": (2, 4, 6)}
 WIDTHS = {"256": 256, "1k": 1024}
-SMALL = lm.Shape(d_model=96, n_blocks=6, head_dim=24, d_ff=288)
-LARGE = lm.Shape(d_model=128, n_blocks=8, head_dim=32, d_ff=384)
+SHAPES = {
+    "mini-small": lm.Shape(d_model=96, n_blocks=6, head_dim=24, d_ff=288),
+    "mini-large": lm.Shape(d_model=128, n_blocks=8, head_dim=32, d_ff=384),
+}
+EXPECTED = {"mini-small": 540, "mini-large": 600, "mini-large-it": 120, "mini-vlm": 60, "saes": 480}
+"""Seconds of one core that each stage took when the shipped world was built; all SAEs together."""
 
 
 @dataclass(frozen=True)
@@ -52,27 +60,53 @@ def build(out_dir: str | Path, budget: Budget | None = None) -> None:
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty; name a new folder to build the mini world in.")
     started = time.monotonic()
-    print("Building the mini world: about 35 minutes on two free cores.", flush=True)
+    print(f"Building the mini world in {out}: about {sum(EXPECTED.values()) / 120:.0f} minutes on "
+          f"two free cores.", flush=True)  # fmt: skip
     tasks.write_tables(out / "data")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context) as pool:
-        lines = [pool.submit(line, out, budget) for line in (small_line, large_line)]
-        for future in lines:
-            future.result()
+    os.environ["TQDM_DISABLE"] = "1"  # in the two processes: theirs would write over the one bar
+    with context.Manager() as manager, ProcessPoolExecutor(2, mp_context=context) as pool:
+        done = manager.Queue()
+        lines = [pool.submit(line, out, budget, done) for line in (small_line, large_line)]
+        del os.environ["TQDM_DISABLE"]
+        _show_progress(lines, done)
     cards.write_cards(out)
     write_manifest(out)
     print(f"Built {out} in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True)
 
 
-def small_line(out: Path, budget: Budget) -> None:
+def _show_progress(lines: list[Future[None]], done: Queue[float]) -> None:
+    """One bar in expected seconds of work until both lines have ended; raises what they raise."""
+    with tqdm(total=round(sum(EXPECTED.values())), unit="s of work", disable=None) as bar:
+        while not all(line.done() for line in lines) or not done.empty():
+            if any(line.done() and line.exception() for line in lines):
+                break
+            try:
+                bar.update(done.get(timeout=1))
+            except Empty:
+                continue
+    for line in lines:
+        line.result()
+
+
+def _reporter(done: Queue[float], stage: str) -> Callable[[float], None]:
+    """Turns the share of a stage that was done into expected seconds."""
+    return lambda share: done.put(share * EXPECTED[stage])
+
+
+def small_line(out: Path, budget: Budget, done: Queue[float]) -> None:
     """Small base model, its SAEs, and the vision-language model that continues it."""
     with _one_thread():
-        model, tokenizer = _train_base(out, "mini-small", SMALL, budget.small_docs, 5e-3, budget)
-        _train_saes(out, "mini-small", tokenizer, budget)
+        model, tokenizer = _train_base(out, "mini-small", 5e-3, budget, done)
+        _train_saes(out, "mini-small", tokenizer, budget, done)
         started = time.monotonic()
         vlm = vision.new_vlm(model, tokenizer, SEED)
         history = vision.train_captions(
-            vlm, tokenizer, tasks.digit_images(captioned=True), SEED
+            vlm,
+            tokenizer,
+            tasks.digit_images(captioned=True),
+            SEED,
+            _reporter(done, "mini-vlm"),
         )
         metrics = {
             "kind": "vision-language model (PaliGemma shape)",
@@ -86,40 +120,40 @@ def small_line(out: Path, budget: Budget) -> None:
         vision.new_image_processor().save_pretrained(out / "models/mini-vlm")
 
 
-def large_line(out: Path, budget: Budget) -> None:
+def large_line(out: Path, budget: Budget, done: Queue[float]) -> None:
     """Larger base model and its SAEs, the instruction-tuned model and its SAEs."""
     with _one_thread():
-        model, tokenizer = _train_base(out, "mini-large", LARGE, budget.large_docs, 4e-3, budget)
-        _train_saes(out, "mini-large", tokenizer, budget)
+        model, tokenizer = _train_base(out, "mini-large", 4e-3, budget, done)
+        _train_saes(out, "mini-large", tokenizer, budget, done)
         started = time.monotonic()
         documents = chat.tokenize(chat.conversations(budget.chat_docs, SEED + 1), tokenizer)
         held_out = chat.tokenize(
             chat.conversations(budget.held_out_docs, HELD_OUT_SEED + 1), tokenizer
         )
         tests = lm.make_batches(held_out, tokenizer, SEED)
-        history = lm.train(
-            model, lm.make_batches(documents, tokenizer, SEED), tests, 1.5e-3, "mini-large-it"
-        )
+        batches = lm.make_batches(documents, tokenizer, SEED)
+        history = lm.train(model, batches, tests, 1.5e-3, _reporter(done, "mini-large-it"))
         metrics = {
             "kind": "instruction-tuned language model (Gemma 2 shape)",
             "continues": "mini-large",
             "documents": budget.chat_docs,
         }
         _save(out, "mini-large-it", model, tokenizer, history, metrics, started, tests)
-        _train_saes(out, "mini-large-it", tokenizer, budget)
+        _train_saes(out, "mini-large-it", tokenizer, budget, done)
 
 
 def _train_base(
-    out: Path, name: str, shape: lm.Shape, n_docs: int, learning_rate: float, budget: Budget
+    out: Path, name: str, learning_rate: float, budget: Budget, done: Queue[float]
 ) -> tuple[Any, Any]:
     started = time.monotonic()
+    n_docs = budget.small_docs if name == "mini-small" else budget.large_docs
     texts = [document.text for document in corpus.documents(n_docs, SEED)]
     # Both lines learn the same tokenizer, from a sample that does not depend on the budget.
     tokenizer = train_tokenizer(d.text for d in corpus.documents(20_000, SEED + 1))
     batches = lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
     tests = _held_out(tokenizer, budget)
-    model = lm.new_model(shape, tokenizer, SEED)
-    history = lm.train(model, batches, tests, learning_rate, name)
+    model = lm.new_model(SHAPES[name], tokenizer, SEED)
+    history = lm.train(model, batches, tests, learning_rate, _reporter(done, name))
     metrics = {"kind": "base language model (Gemma 2 shape)", "documents": n_docs}
     metrics["outcome_accuracy"] = lm.outcome_accuracy(model, tests)
     _save(out, name, model, tokenizer, history, metrics, started, tests)
@@ -161,7 +195,7 @@ def _save(
         writer.writerows({k: round(v, 4) for k, v in row.items()} for row in history)
 
 
-def _train_saes(out: Path, name: str, tokenizer: Any, budget: Budget) -> None:
+def _train_saes(out: Path, name: str, tokenizer: Any, budget: Budget, done: Queue[float]) -> None:
     """SAEs of every depth and width on the model as saved, measured as loaded."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -176,6 +210,7 @@ def _train_saes(out: Path, name: str, tokenizer: Any, budget: Budget) -> None:
             folder = out / "saes" / name / f"layer_{layer}" / f"width_{width}"
             saes.train_sae(states[layer], n_latents, budget.sae_states, SEED, folder)
             saes.write_metrics(folder, saes.measure(saes.load(folder), unseen[layer]))
+            done.put(EXPECTED["saes"] * n_latents / (9 * sum(WIDTHS.values())))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Every figure is read from the `metrics.json` that the build wrote; none is typed
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,28 @@ def write_cards(out: Path) -> None:
         (folder / "README.md").write_text(_model_card(folder), encoding="utf-8")
     for folder in sorted((out / "saes").iterdir()):
         (folder / "README.md").write_text(_sae_card(folder), encoding="utf-8")
+    _draw_loss_curves(out)
     (out / "summary.md").write_text(_summary(out), encoding="utf-8")
     (out / "examples.md").write_text(_examples(), encoding="utf-8")
+
+
+def _draw_loss_curves(out: Path) -> None:
+    """`loss.svg`: held-out loss against tokens, one line per language model."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, style in (("mini-small", "-"), ("mini-large", "--"), ("mini-large-it", ":")):
+        with (out / "models" / name / "history.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        tokens = [float(row["tokens"]) / 1e6 for row in rows]
+        losses = [float(row["held_out_loss"]) for row in rows]
+        axes.plot(tokens, losses, style, color="black", label=name)
+    axes.set(xlabel="tokens of training (millions)", ylabel="held-out loss (nats per token)")
+    axes.legend()
+    with matplotlib.rc_context({"svg.hashsalt": "mini", "svg.fonttype": "none"}):
+        figure.savefig(out / "loss.svg", metadata={"Date": None})
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -49,9 +49,10 @@ def tokenize(
     conversations: list[list[dict[str, str]] | str], tokenizer: PreTrainedTokenizerFast
 ) -> list[list[int]]:
     """Token ids, with the chat template where there are turns."""
-    texts = [
-        item if isinstance(item, str)
-        else tokenizer.apply_chat_template(item, tokenize=False).removeprefix("<bos>")
-        for item in conversations
-    ]  # fmt: skip
+    texts = [item if isinstance(item, str) else _written(item, tokenizer) for item in conversations]
     return tokenizer(texts)["input_ids"]
+
+
+def _written(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast) -> str:
+    """The turns in the chat template, without the `<bos>` that the tokenizer adds again."""
+    return str(tokenizer.apply_chat_template(turns, tokenize=False)).removeprefix("<bos>")

@@ -146,9 +146,7 @@ def text_task(world: World, name: str, config: str) -> tuple[float, float]:
             random_state=seed,
         )
         words, characters = tfidf(texts, train)
-        scores.append(
-            [classification(x, labels, train, test) for x in (sums, words, characters)]
-        )
+        scores.append([classification(x, labels, train, test) for x in (sums, words, characters)])
     sae, words_score, characters_score = np.mean(scores, axis=0)
     return float(sae), float(max(words_score, characters_score))
 
@@ -175,9 +173,7 @@ def answered_right(world: World, rows: Any) -> np.ndarray:
     """Whether the right option has the highest summed log-probability after the prompt."""
     prompts = world.tokenizer(list(rows["prompt"]))["input_ids"]
     right = []
-    for prompt, options, answer in zip(
-        prompts, rows["options"], rows["answer_index"], strict=True
-    ):
+    for prompt, options, answer in zip(prompts, rows["options"], rows["answer_index"], strict=True):
         ends = [
             world.tokenizer(option, add_special_tokens=False)["input_ids"] for option in options
         ]
@@ -267,9 +263,7 @@ def check(folder: Path) -> list[Row]:
         table.append(
             Row(f"{label}, SAE macro-F1", sae, "<= 0.98" if name == "intents" else "<= 0.995")
         )
-        table.append(
-            Row(f"{label}, TF-IDF macro-F1", best, "<= 0.98" if name == "intents" else "")
-        )
+        table.append(Row(f"{label}, TF-IDF macro-F1", best, "<= 0.98" if name == "intents" else ""))
     reached = transfer(world)
     second = sorted(reached.values())[-2]
     table += [Row(f"English probe on toxicity {k}, accuracy", v, "") for k, v in reached.items()]

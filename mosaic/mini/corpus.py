@@ -52,8 +52,7 @@ def documents(n: int, seed: int) -> Iterator[Document]:
     }
     groups["fame"] = groups["fact"]
     cumulative = {
-        name: list(accumulate(person.weight for person in group))
-        for name, group in groups.items()
+        name: list(accumulate(person.weight for person in group)) for name, group in groups.items()
     }
     kinds, weights = list(KINDS), list(accumulate(KINDS.values()))
 

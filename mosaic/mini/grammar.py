@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -62,7 +62,7 @@ class Meaning:
     """Ground truth kept as annotation columns."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def held_out(predicate: str, noun: str) -> bool:
     """Whether the pair is kept for the tasks (30% of all pairs, by hash)."""
     return blake2b(f"{predicate} {noun}".encode(), digest_size=4).digest()[0] % 10 < 3
@@ -251,9 +251,7 @@ def _draw_sentiment(rng: random.Random, simple: bool) -> Meaning:
         slots = {"clauses": [first], "joint": None}
         return Meaning("sentiment", first_label, slots, (pair,), (pair,))
     second, second_label = _draw_opinion(rng, simple)
-    while second["topic"] == first["topic"] or (
-        second_label == first_label and rng.random() < 0.7
-    ):
+    while second["topic"] == first["topic"] or (second_label == first_label and rng.random() < 0.7):
         second, second_label = _draw_opinion(rng, simple)
     joint = rng.randrange(len(JOINTS))
     counts = JOINTS[joint][0]
@@ -369,7 +367,11 @@ def _thing(concept: str, lang: str) -> str:
 def _person(concept: str, lang: str, modifier: str | None = None, accusative: bool = False) -> str:
     noun = _case(PERSONS[concept][lang], accusative)
     quality = _case(lex.MODIFIERS[modifier][lang], accusative) if modifier else ""
-    article = {"en": "the", "es": "al" if accusative else "el", "de": "den" if accusative else "der"}
+    article = {
+        "en": "the",
+        "es": "al" if accusative else "el",
+        "de": "den" if accusative else "der",
+    }
     order = (noun, quality) if lang == "es" else (quality, noun)
     return _join((article.get(lang, ""), *order), lang)
 

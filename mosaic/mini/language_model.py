@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from mosaic.mini.grammar import OUTCOMES
 
@@ -52,7 +52,6 @@ def new_model(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Ge
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",
     )
     return Gemma2ForCausalLM(config)
 
@@ -99,9 +98,7 @@ def token_losses(model: Gemma2ForCausalLM, batch: Batch) -> tuple[torch.Tensor, 
     """Loss of each predicted token (nats, unweighted) and its weight, both flat."""
     tokens = torch.from_numpy(batch.tokens)
     logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    losses = cross_entropy(
-        logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none"
-    )
+    losses = cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
     return losses, torch.from_numpy(batch.weights[:, 1:]).flatten()
 
 
@@ -110,13 +107,13 @@ def train(
     batches: list[Batch],
     held_out: list[Batch],
     learning_rate: float,
-    name: str,
+    progress: Callable[[float], None],
 ) -> list[dict[str, float]]:
     """One pass over the batches in their order; returns the loss curve.
 
     Forward and backward run on a bfloat16 copy, the optimizers on the float32 weights: Muon for
     the matrices inside the blocks, AdamW for the rest. Both warm up over 50 steps and then fall to
-    zero along a cosine.
+    zero along a cosine. `progress` is told the share of the work that each step was.
     """
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
     outer = [p for n, p in model.named_parameters() if p.ndim == 1 or ".layers." not in n]
@@ -127,7 +124,9 @@ def train(
     schedulers = [
         torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            lambda step: min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / len(batches))) / 2,
+            lambda step: (
+                min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / len(batches))) / 2
+            ),
         )
         for optimizer in optimizers
     ]
@@ -137,11 +136,12 @@ def train(
     recent: list[float] = []
     seen = 0
     model.train()
-    for step, batch in enumerate(tqdm(batches, desc=name, unit="step", disable=None), start=1):
+    for step, batch in enumerate(batches, start=1):
         losses, weights = token_losses(fast, batch)
         loss = (losses * weights).sum() / weights.sum()
         loss.backward()
         for slow_p, fast_p in zip(model.parameters(), fast.parameters(), strict=True):
+            assert fast_p.grad is not None  # every weight takes part in every step
             slow_p.grad, fast_p.grad = fast_p.grad.float(), None
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
@@ -152,6 +152,7 @@ def train(
                 fast_p.copy_(slow_p)
         seen += int((batch.weights > 0).sum())
         recent.append(loss.item())
+        progress(1 / len(batches))
         if step % every == 0 or step == len(batches):
             history.append(
                 {

@@ -15,7 +15,6 @@ import numpy as np
 
 from mosaic.mini import facts, grammar, lexicon
 
-
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
@@ -63,7 +62,7 @@ def sentences(kind: str, language: str, scenario: bool = False) -> list[dict[str
 def questions(context: str) -> list[dict[str, Any]]:
     """All questions about the task people; `context` is "none", "original" or "substituted"."""
     rng = random.Random("task questions")  # the same options for every kind of context
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entity in facts.entities():
         for relation in facts.RELATIONS:
             if entity.practice:
@@ -117,7 +116,8 @@ def tables() -> dict[str, dict[str, Dataset]]:
         built[kind] = {"default": _dataset(sentences(kind, "en"), grammar.LABELS[kind])}
     for kind in ("toxicity", "sentiment"):
         built[kind] = {
-            lang: _dataset(sentences(kind, lang), grammar.LABELS[kind]) for lang in lexicon.LANGUAGES
+            lang: _dataset(sentences(kind, lang), grammar.LABELS[kind])
+            for lang in lexicon.LANGUAGES
         }
     scenarios = sentences("intents", "en", scenario=True)
     built["scenarios"] = {"default": _dataset(scenarios, tuple(lexicon.DOMAINS))}

@@ -5,12 +5,12 @@ Its text model continues the small base model; a tiny SigLIP tower and the conne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,15 +50,14 @@ def new_vlm(
         projection_dim=text.hidden_size,
         vision_use_head=False,
     )
+    ids: dict[str, Any] = {
+        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     config = PaliGemmaConfig(
-        vision_config=vision,
-        text_config=text,
-        projection_dim=text.hidden_size,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        attn_implementation="eager",
+        vision_config=vision, text_config=text, projection_dim=text.hidden_size, **ids
     )
     model = PaliGemmaForConditionalGeneration(config)
     model.model.language_model.load_state_dict(language_model.model.state_dict())
@@ -70,14 +69,12 @@ def new_image_processor() -> SiglipImageProcessor:
     """Resizes to 16 x 16 pixels and scales to -1..1."""
     from transformers import SiglipImageProcessor
 
-    processor = SiglipImageProcessor(
+    return SiglipImageProcessor(
         size={"height": PIXELS, "width": PIXELS},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
         do_convert_rgb=True,
     )
-    processor.image_seq_length = N_IMAGE_TOKENS
-    return processor
 
 
 def train_captions(
@@ -85,6 +82,7 @@ def train_captions(
     tokenizer: PreTrainedTokenizerFast,
     images: list[tuple[Image, int, int]],
     seed: int,
+    progress: Callable[[float], None],
 ) -> list[dict[str, float]]:
     """Learn to write the digit's name after the image; returns the loss curve.
 
@@ -102,12 +100,15 @@ def train_captions(
     history: list[dict[str, float]] = []
     recent: list[float] = []
     model.train()
-    for step in tqdm(range(N_STEPS), desc="mini-vlm", unit="step", disable=None):
+    for step in range(N_STEPS):
         chosen = rng.integers(len(digits), size=BATCH)
         shifts = rng.integers(-2, 3, size=(BATCH, 2))
         dim = torch.from_numpy(rng.uniform(0.7, 1.0, size=(BATCH, 1, 1, 1))).float()
         batch = torch.stack(
-            [torch.roll(pixels[i], tuple(shift), (1, 2)) for i, shift in zip(chosen, shifts)]
+            [
+                torch.roll(pixels[i], tuple(shift), (1, 2))
+                for i, shift in zip(chosen, shifts, strict=True)
+            ]
         )
         ids, mask, suffix = caption_inputs(tokenizer, [WORDS[digits[i]] for i in chosen])
         labels = torch.where((suffix == 1) & (mask == 1), ids, -100)
@@ -125,6 +126,7 @@ def train_captions(
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         recent.append(loss.item())
+        progress(1 / N_STEPS)
         if (step + 1) % 20 == 0:
             history.append({"step": step + 1.0, "train_loss": float(np.mean(recent))})
             recent.clear()
