@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -40,6 +40,14 @@ class Documents:
     """Positions of it that are pooled `[n_docs]`; 0 for an empty document."""
     collate: Callable[[np.ndarray], Batch]
     """Rows of the shard to one batch."""
+
+
+class Reader(Protocol):
+    """What extraction asks of the inputs of a task, texts or images."""
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
+    def read(self, inputs: list[Any]) -> Documents: ...
 
 
 @dataclass(frozen=True, eq=False)

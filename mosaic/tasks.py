@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from mosaic.errors import AccessError, ConfigError, IntegrityError
+from mosaic.images import read_images
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -216,10 +217,11 @@ def load_task(key: str, profile: Profile) -> TaskData:
             f"Fetch the dataset again, or correct `rows` if it was changed on purpose."
         )
     labels, label_names = _encode_labels(task, table)
+    inputs: list[Any]
     if task.modality == "text":
         inputs = [_as_text(value) for value in table[task.input_field]]
     else:
-        inputs = list(table[task.input_field])
+        inputs = read_images(table, task.input_field, _where(task))
     return TaskData(
         task=task,
         ids=_row_ids(task, table),
@@ -227,7 +229,7 @@ def load_task(key: str, profile: Profile) -> TaskData:
         labels=labels,
         label_names=label_names,
         groups=np.asarray(table[task.group_field]) if task.group_field else None,
-        annotations={name: np.asarray(table[name]) for name in task.annotations},
+        annotations={name: _as_column(table[name]) for name in task.annotations},
     )
 
 
@@ -290,6 +292,12 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         value = value[0] if value else None
     return "" if value is None else str(value)
+
+
+def _as_column(values: Any) -> np.ndarray:
+    """One entry per row; lists and mappings stay whole, for their lengths may differ."""
+    whole = len(values) > 0 and isinstance(values[0], (list, dict))
+    return np.fromiter(values, dtype=object) if whole else np.asarray(values)
 
 
 def _row_ids(task: Task, table: Dataset) -> np.ndarray:
