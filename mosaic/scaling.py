@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from mosaic.errors import ConfigError
+from mosaic.errors import ConfigError, IntegrityError
 
 SCALINGS = ("auto", "none", "max", "std")
 Matrix = Any
@@ -45,13 +45,23 @@ class Scaler:
 
         With `k`, only the k features are kept whose scaled class means differ most: the largest
         gap between the mean inside a class and outside it (the paper's top-k selection; formula
-        ours). Raises ConfigError for an unknown scaling or a training part without features.
+        ours). Raises ConfigError for an unknown scaling or a training part without features,
+        IntegrityError for values that are not finite.
         """
         if scaling not in SCALINGS:
             raise ConfigError(f"Unknown scaling {scaling!r}; use one of {SCALINGS}.")
         if scaling == "auto":
             scaling = "max" if sparse.issparse(X) else "std"
-        columns = np.unique(X.indices) if sparse.issparse(X) else np.flatnonzero(X.any(axis=0))
+        if not np.isfinite(X.data if sparse.issparse(X) else X).all():
+            raise IntegrityError(
+                f"The features of {X.shape[0]} training documents hold NaN or infinite values; "
+                f"extract them again, in float32 or bfloat16 if the model ran in float16."
+            )
+        columns = (
+            np.flatnonzero(np.bincount(X.indices[X.data != 0], minlength=X.shape[1]))
+            if sparse.issparse(X)
+            else np.flatnonzero(X.any(axis=0))
+        )
         if not len(columns):
             raise ConfigError(
                 f"No feature is active in {X.shape[0]} training documents ({X.shape[1]} features);"
