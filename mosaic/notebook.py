@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from mosaic.errors import MosaicError
 
 if TYPE_CHECKING:
     from mosaic.figures.style import SavedFigure
+    from mosaic.interpret import TokenActivations
 
 
 def glue(**values: Any) -> None:
@@ -54,6 +56,22 @@ def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
     return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
 
 
+def show_latents(
+    latents: Sequence[int], documents: Sequence[Sequence[TokenActivations]]
+) -> HTML:
+    """One folded note per latent with texts it fires on; dataset text is escaped."""
+    from mosaic.interpret import highlight
+
+    notes = []
+    for latent, read in zip(latents, documents, strict=True):
+        lines = "".join(f"<li>{highlight(document, int(latent))}</li>" for document in read)
+        notes.append(
+            f"<details><summary>Latent {int(latent)}: {len(read)} texts it is strongest on "
+            f"(may offend)</summary><ul>{lines}</ul></details>"
+        )
+    return HTML("".join(notes))
+
+
 def depth_summary(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
     """Best and worst depth by mean macro-F1 over cells, named for the page's prose."""
     means = table.groupby("depth")["macro_f1"].mean().astype(float)
@@ -71,7 +89,7 @@ def setup() -> None:
 
     The error still fails the cell, so papermill and the runner see it.
     """
-    from IPython import get_ipython  # type: ignore[attr-defined]
+    from IPython import get_ipython
 
     shell = get_ipython()
     if shell is not None:

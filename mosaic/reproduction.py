@@ -5,10 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from mosaic import published
-from mosaic.profiles import load_profile
 from mosaic.sweep import Spec, score, to_table
 from mosaic.tasks import load_catalogue, missing_reason
-from mosaic.workspace import Workspace
+from mosaic.workspace import Workspace, open_workspace
 
 KEYS = ["task", "language", "label_model"]
 
@@ -20,7 +19,7 @@ def tfidf_check(workspace: Workspace, bundles: pd.DataFrame) -> pd.DataFrame:
     left out with the reason. Returns task, language, label_model, n_test, published, ours,
     difference and status; the baseline is deterministic, so the difference should be 0.
     """
-    real = Workspace(load_profile("encoder"), workspace.root)
+    real = open_workspace("encoder", str(workspace.root))
     targets = published.load().query("feature == 'tfidf'")
     wanted = {_key(row): row for _, row in targets.iterrows()}
     tasks = {

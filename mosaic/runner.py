@@ -70,7 +70,7 @@ def run_chapter(chapter: str, workspace: Workspace, parameters: dict[str, Any]) 
     target = workspace.run / "notebooks" / f"{chapter}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     parameters = {
-        "profile": workspace.profile.name,
+        "profile": workspace.source,
         "build_dir": str(workspace.root),
         **parameters,
     }

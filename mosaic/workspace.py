@@ -19,6 +19,8 @@ class Workspace:
 
     profile: Profile
     root: Path
+    source: str
+    """What the profile was loaded from: a shipped name or a YAML file."""
 
     @property
     def cache(self) -> Path:
@@ -45,4 +47,4 @@ def open_workspace(profile: str, build_dir: str = "_build", **overrides: Any) ->
 
     `overrides` replace fields of the profile, such as `n_train=100`. Raises ConfigError.
     """
-    return Workspace(load_profile(profile, **overrides), Path(build_dir))
+    return Workspace(load_profile(profile, **overrides), Path(build_dir), profile)

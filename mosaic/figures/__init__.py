@@ -1,6 +1,7 @@
 """One function per figure; each takes tidy scores and does not care where they come from."""
 
 CHAPTER_OF_FIGURE = {
+    "fig-anatomy": "01_features",
     "fig-layers": "02_layers_and_scale",
     "fig-scale": "02_layers_and_scale",
     "fig-width": "03_width_pooling_binarization",

@@ -82,7 +82,7 @@ def _lines(
                     elinewidth=1.1,
                     label=value,
                 )
-            axes.set_xticks(range(len(ticks)), ticks, fontsize=7.5)
+            axes.set_xticks(range(len(ticks)), ticks, fontsize=7.5, rotation=20)
             axes.set_xlim(-0.4, len(ticks) - 0.6)
         for axes in row_of_axes[len(labels) :]:
             axes.set_visible(False)

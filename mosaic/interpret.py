@@ -1,0 +1,220 @@
+"""What a probe reads: its strongest latents, what they mark, and the tokens they fire on."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from mosaic import stats
+from mosaic.errors import ConfigError
+from mosaic.probe import Outcome
+from mosaic.profiles import ModelSpec, Profile, SAESpec
+from mosaic.selection import FittedProbe
+from mosaic.splits import make_split
+from mosaic.sweep import Source, Spec, poolings
+from mosaic.tasks import TaskData, load_task
+from mosaic.workspace import Workspace
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+MOST_VALUES = 24
+"""Annotations with more values than this name single documents rather than causes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A cell with its probe kept, for looking inside."""
+
+    data: TaskData
+    X: csr_array
+    """What the probe reads, all documents `[n_docs, d_sae]`."""
+    raw: csr_array
+    """The same before binarization."""
+    outcome: Outcome
+    interval: stats.Interval
+    sizes: pd.DataFrame
+    """For every pooling of the grid: latents that are not zero, per test document on average."""
+
+
+def read_cell(spec: Spec, workspace: Workspace) -> Reading:
+    """Score one SAE cell and keep its probe and features. Raises what `sweep.score` raises."""
+    profile = workspace.profile
+    source = Source(workspace, load_task(spec.task, profile), spec.model)
+    source.prepare([spec])
+    split = make_split(source.data, spec.seed, spec.protocol, profile.n_train, profile.n_test)
+    outcome = source.outcome(spec, split)
+    sizes = []
+    for pooling in poolings(profile):
+        pooled = source.matrix(replace(spec, **{"top_n": None, **pooling}))[split.test]
+        sizes.append({**pooling, "active_latents": pooled.count_nonzero() / len(split.test)})
+    return Reading(
+        data=source.data,
+        X=source.matrix(spec),
+        raw=source.matrix(replace(spec, threshold=None)),
+        outcome=outcome,
+        interval=stats.interval(outcome),
+        sizes=pd.DataFrame(sizes)[["pooling", "top_n", "threshold", "active_latents"]],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TokenActivations:
+    """One document token by token."""
+
+    tokens: list[str]
+    """Pooled tokens as text, `[n_tokens]`."""
+    values: csr_array
+    """Activations `[n_tokens, d_sae]` in units of the residual stream."""
+
+
+def token_activations(
+    model: ModelSpec, texts: Sequence[str], layer: int, width: str, profile: Profile
+) -> list[TokenActivations]:
+    """Activations of one SAE on every pooled token of a few texts (for figures; not stored).
+
+    Raises what loading raises.
+    """
+    import torch
+
+    from mosaic.batches import text_reader
+    from mosaic.encode import encode
+    from mosaic.forward import residual_stream
+    from mosaic.models import choose_device, choose_dtype, fetch_model, load_model, load_tokenizer
+    from mosaic.saes import load_sae
+
+    device = choose_device()
+    folder = fetch_model(model)
+    loaded = load_model(folder, layer + 1, device, choose_dtype(profile.dtype, device))
+    sae = load_sae(model.sae(layer, width), device, loaded.text.config.hidden_size)
+    tokenizer = load_tokenizer(folder)
+    reader = text_reader(
+        tokenizer, profile, getattr(loaded.text.config, "max_position_embeddings", None)
+    )
+    documents = reader.read(list(texts))
+    found = []
+    with torch.inference_mode(), residual_stream(loaded, [layer]) as outputs:
+        for row in range(len(texts)):
+            batch = documents.collate(np.asarray([row]))
+            loaded.text(**{k: torch.from_numpy(v).to(device) for k, v in batch.arguments.items()})
+            x = outputs[layer][torch.from_numpy(batch.keep).to(device)].float()
+            triplets = encode(sae, x)
+            values = sparse.coo_array(
+                (
+                    triplets.value.cpu().numpy(),
+                    (triplets.token.cpu().numpy(), triplets.latent.cpu().numpy()),
+                ),
+                shape=(len(x), sae.cfg.d_sae),
+            ).tocsr()
+            ids = batch.arguments["input_ids"][batch.keep]
+            found.append(TokenActivations([tokenizer.decode([i]) for i in ids], values))
+    return found
+
+
+def top_latents(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> pd.DataFrame:
+    """The k latents that move the probe's decision most on documents `X [n_docs, d_sae]`.
+
+    `effect` is the weight times the difference of the latent's mean between the class it speaks
+    for and the rest, in logits. Two classes: positive weights speak for class 1. Columns: latent,
+    class, weight (per unit of the pooled value), effect, active_in_class, active_elsewhere.
+    Raises ConfigError for a tree, which has no weights.
+    """
+    if probe.coef is None:
+        raise ConfigError("A decision tree has no weights per latent; interpret a linear probe.")
+    read = X[:, probe.columns]
+    active = sparse.csr_array(read != 0) if sparse.issparse(read) else read != 0
+    binary = len(probe.coef) == 1
+    rows = []
+    for position, weights in enumerate(np.asarray(probe.coef)):
+        label = probe.classes[1] if binary else probe.classes[position]
+        inside = np.asarray(y == label)
+        gap = _mean(read, inside) - _mean(read, ~inside)
+        share, other = _mean(active, inside), _mean(active, ~inside)
+        effect = weights * gap
+        for j in np.argsort(-np.abs(effect), kind="stable")[:k]:
+            speaks_for = label if weights[j] > 0 or not binary else probe.classes[0]
+            swap = binary and weights[j] <= 0
+            rows.append(
+                {
+                    "latent": int(probe.columns[j]),
+                    "class": int(speaks_for),
+                    "weight": float(weights[j]),
+                    "effect": float(effect[j]),
+                    "active_in_class": float(other[j] if swap else share[j]),
+                    "active_elsewhere": float(share[j] if swap else other[j]),
+                }
+            )
+    table = pd.DataFrame(rows).sort_values("effect", key=np.abs, ascending=False, kind="stable")
+    return table.head(k).reset_index(drop=True)
+
+
+def known_causes(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame:
+    """For each latent the annotated cause it marks best; empty where a task has no annotations.
+
+    A latent marks a value of an annotation as far as being active and having the value agree:
+    Matthews correlation over documents, 1 for always and 0 for chance. Columns: latent, cause,
+    agreement.
+    """
+    marks = {}
+    for name, values in data.annotations.items():
+        kinds = pd.unique(pd.Series(values).astype(str))
+        if 2 <= len(kinds) <= MOST_VALUES:
+            marks |= {f"{name} = {kind}": values.astype(str) == kind for kind in kinds}
+    rows = []
+    for latent in latents if marks else ():
+        active = np.asarray(X[:, [latent]].todense()).ravel() != 0
+        agreement = {cause: _matthews(active, mark) for cause, mark in marks.items()}
+        best = max(agreement, key=lambda cause: abs(agreement[cause]))
+        rows.append({"latent": int(latent), "cause": best, "agreement": agreement[best]})
+    return pd.DataFrame(rows, columns=["latent", "cause", "agreement"])
+
+
+def neuronpedia_link(sae: SAESpec, latent: int) -> str | None:
+    """Address of the latent's page on Neuronpedia, or None where the SAE is not there."""
+    if sae.release is None:
+        return None
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    release = get_pretrained_saes_directory().get(sae.release)
+    place = release.neuronpedia_id.get(str(sae.sae_id)) if release else None
+    return f"https://www.neuronpedia.org/{place}/{latent}" if place else None
+
+
+def highlight(document: TokenActivations, latent: int) -> str:
+    """A text as HTML with each token shaded by the latent's activation; everything is escaped."""
+    values = np.asarray(document.values[:, [latent]].todense()).ravel()
+    top = values.max() if len(values) and values.max() > 0 else 1.0
+    spans = []
+    for token, value in zip(document.tokens, values, strict=True):
+        text = html.escape(token, quote=True)
+        if value > 0:
+            text = (
+                f'<mark style="background: rgba(230, 159, 0, {0.15 + 0.75 * value / top:.2f})" '
+                f'title="{value:.2f}">{text}</mark>'
+            )
+        spans.append(text)
+    return f'<span class="mosaic-text" dir="auto">{"".join(spans)}</span>'
+
+
+def strongest_documents(X: Any, latent: int, n: int = 3) -> np.ndarray:
+    """Positions of the documents with the largest pooled value of a latent, strongest first."""
+    values = np.asarray(X[:, [latent]].todense()).ravel()
+    order = np.argsort(-values, kind="stable")[:n]
+    return order[values[order] > 0]
+
+
+def _mean(X: Any, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(X[rows].mean(axis=0)).ravel()
+
+
+def _matthews(a: np.ndarray, b: np.ndarray) -> float:
+    # The correlation of two yes-or-no variables; constant ones agree with nothing.
+    if a.all() or b.all() or not a.any() or not b.any():
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
