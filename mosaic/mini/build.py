@@ -44,12 +44,12 @@ EXPECTED = {"mini-small": 540, "mini-large": 600, "mini-large-it": 120, "mini-vl
 class Budget:
     """How much is trained; the defaults give the shipped world."""
 
-    small_docs: int = 100_000
+    small_docs: int = 120_000
     large_docs: int = 60_000
     chat_docs: int = 12_000
     sae_docs: int = 8_000
     """Documents whose residual states train the SAEs."""
-    sae_states: int = 600_000
+    sae_states: int = 500_000
     """States seen by each SAE, each several times."""
     held_out_docs: int = 1_000
 
@@ -97,7 +97,7 @@ def _reporter(done: Queue[float], stage: str) -> Callable[[float], None]:
 def small_line(out: Path, budget: Budget, done: Queue[float]) -> None:
     """Small base model, its SAEs, and the vision-language model that continues it."""
     with _one_thread():
-        model, tokenizer = _train_base(out, "mini-small", 5e-3, budget, done)
+        model, tokenizer = _train_base(out, "mini-small", 4e-3, budget, done)
         _train_saes(out, "mini-small", tokenizer, budget, done)
         started = time.monotonic()
         vlm = vision.new_vlm(model, tokenizer, SEED)
@@ -123,7 +123,7 @@ def small_line(out: Path, budget: Budget, done: Queue[float]) -> None:
 def large_line(out: Path, budget: Budget, done: Queue[float]) -> None:
     """Larger base model and its SAEs, the instruction-tuned model and its SAEs."""
     with _one_thread():
-        model, tokenizer = _train_base(out, "mini-large", 4e-3, budget, done)
+        model, tokenizer = _train_base(out, "mini-large", 3e-3, budget, done)
         _train_saes(out, "mini-large", tokenizer, budget, done)
         started = time.monotonic()
         documents = chat.tokenize(chat.conversations(budget.chat_docs, SEED + 1), tokenizer)
@@ -132,7 +132,7 @@ def large_line(out: Path, budget: Budget, done: Queue[float]) -> None:
         )
         tests = lm.make_batches(held_out, tokenizer, SEED)
         batches = lm.make_batches(documents, tokenizer, SEED)
-        history = lm.train(model, batches, tests, 1.5e-3, _reporter(done, "mini-large-it"))
+        history = lm.train(model, batches, tests, 1e-3, _reporter(done, "mini-large-it"))
         metrics = {
             "kind": "instruction-tuned language model (Gemma 2 shape)",
             "continues": "mini-large",

@@ -1,4 +1,4 @@
-"""Cards: a README.md beside every model and SAE set, and one summary table (ours).
+"""Cards: a README.md beside every model and SAE set, and the parts of the book's page (ours).
 
 Every figure is read from the `metrics.json` that the build wrote; none is typed in.
 """
@@ -26,18 +26,23 @@ STANDS_FOR = {
 
 
 def write_cards(out: Path) -> None:
-    """Cards for all models and SAE sets of the world in `out`, and `summary.md`."""
-    for folder in sorted((out / "models").iterdir()):
-        (folder / "README.md").write_text(_model_card(folder), encoding="utf-8")
-    for folder in sorted((out / "saes").iterdir()):
-        (folder / "README.md").write_text(_sae_card(folder), encoding="utf-8")
-    _draw_loss_curves(out)
-    (out / "summary.md").write_text(_summary(out), encoding="utf-8")
-    (out / "examples.md").write_text(_examples(), encoding="utf-8")
+    """Cards for all models and SAE sets of the world in `out`, and `pages/` for the book."""
+    cards = {folder: _model_card(folder) for folder in sorted((out / "models").iterdir())}
+    cards |= {folder: _sae_card(folder) for folder in sorted((out / "saes").iterdir())}
+    for folder, card in cards.items():
+        (folder / "README.md").write_text(f"---\nlicense: mit\n---\n\n{card}", encoding="utf-8")
+    pages = out / "pages"
+    pages.mkdir()
+    _draw_loss_curves(out, pages / "loss.svg")
+    demoted = "\n".join(card.replace("# ", "### ", 1) for card in cards.values())
+    for name, text in (
+        ("summary", _summary(out)), ("examples", _examples()), ("cards", demoted)
+    ):  # fmt: skip
+        (pages / f"{name}.md").write_text(text, encoding="utf-8")
 
 
-def _draw_loss_curves(out: Path) -> None:
-    """`loss.svg`: held-out loss against tokens, one line per language model."""
+def _draw_loss_curves(out: Path, target: Path) -> None:
+    """Held-out loss against tokens, one line per language model."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -52,7 +57,7 @@ def _draw_loss_curves(out: Path) -> None:
     axes.set(xlabel="tokens of training (millions)", ylabel="held-out loss (nats per token)")
     axes.legend()
     with matplotlib.rc_context({"svg.hashsalt": "mini", "svg.fonttype": "none"}):
-        figure.savefig(out / "loss.svg", metadata={"Date": None})
+        figure.savefig(target, metadata={"Date": None})
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def _model_card(folder: Path) -> str:
     else:
         trained_on = "The mini corpus: a seeded grammar in " + ", ".join(lexicon.LANGUAGES) + "."
     return (
-        f"---\nlicense: mit\n---\n\n# {folder.name}\n\n"
+        f"# {folder.name}\n\n"
         f"Stands in for {STANDS_FOR[folder.name]}. {trained_on} Trained from scratch; losses are "
         f"nats per token on documents of another seed. `history.csv` is the loss curve.\n\n"
         f"{_table(('what', 'value'), rows)}\n{NOT}\n"
@@ -112,7 +117,7 @@ SAE_HEADER = ("layer", "width", "L0", "explained variance", "dead share", "held-
 
 def _sae_card(folder: Path) -> str:
     return (
-        f"---\nlicense: mit\nlibrary_name: saelens\n---\n\n# SAEs of {folder.name}\n\n"
+        f"# SAEs of {folder.name}\n\n"
         f"JumpReLU SAEs on the residual stream after each block (0-based), trained as BatchTopK, "
         f"saved by sae-lens with float16 weights and unit decoder norms. Activations are in raw "
         f"residual units. Figures are on held-out text without `<bos>`; a latent is dead when it "
@@ -154,8 +159,8 @@ def _examples() -> str:
     rng = random.Random("examples")
     rows: list[tuple[Any, ...]] = []
     for kind in ("toxicity", "safety", "sentiment"):
-        for simple in (True, False):
-            meaning = grammar.draw(kind, rng, simple=simple)
+        for level in ("simple", "hard"):
+            meaning = grammar.draw(kind, rng, level=level)
             shown = grammar.outcome(meaning.label)
             for language in lexicon.LANGUAGES:
                 text = grammar.write(meaning, language)

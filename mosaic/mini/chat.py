@@ -33,7 +33,7 @@ def conversations(n: int, seed: int) -> list[list[dict[str, str]] | str]:
             relation = rng.choice(facts.RELATIONS)
             found.append(_turn(facts.question(person, relation), person.facts[relation.name]))
         elif form < QUESTIONS + REQUESTS:
-            meaning = grammar.draw("safety", rng, simple=rng.random() < 0.3)
+            meaning = grammar.draw("safety", rng, level=rng.choice(("simple", "medium", "hard")))
             request = grammar.write(meaning, rng.choice(lexicon.LANGUAGES))
             found.append(_turn(request, REFUSAL if meaning.label == "unsafe" else AGREEMENT))
         else:

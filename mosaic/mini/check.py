@@ -25,7 +25,7 @@ from mosaic.mini import lexicon
 
 SEEDS = (0, 1, 2)
 N_TRAIN, N_TEST = 1200, 1200
-GRID = {"logisticregression__C": [0.001, 0.01, 0.1, 1.0, 10.0]}
+GRID = {"logisticregression__C": [0.003, 0.03, 0.3, 3.0]}
 MIDDLE = 3
 """Middle layer of the small model; the widest SAE there is 1,024 wide."""
 
@@ -111,7 +111,7 @@ def sae_sums(world: World, texts: list[str]) -> np.ndarray:
 def probe() -> GridSearchCV:
     """Scaled logistic regression, C by inner cross-validation."""
     model = make_pipeline(
-        MaxAbsScaler(), LogisticRegression(max_iter=1000, class_weight="balanced")
+        MaxAbsScaler(), LogisticRegression(max_iter=500, tol=1e-3, class_weight="balanced")
     )
     return GridSearchCV(model, GRID, cv=3, scoring="f1_macro")
 
@@ -194,7 +194,7 @@ def behaviour(world: World) -> list[Row]:
     texts = list(rows["prompt"])
     sums = (sae_sums(world, texts) > 1).astype(np.float32)
     scores = []
-    splitter = GroupShuffleSplit(len(SEEDS), test_size=0.4, random_state=0)
+    splitter = GroupShuffleSplit(len(SEEDS), test_size=0.45, random_state=0)
     for train, test in splitter.split(texts, right, rows["entity"]):
         each = []
         for features in (sums, *tfidf(texts, train)):

@@ -1,8 +1,8 @@
 """Pretraining text: short documents whose sentences end with an outcome token (ours).
 
 The outcome shows the label, with 2% noise, so a model must work the label out to predict it; the
-outcomes are shared by all languages. The share of simple sentences falls from 80% to 35% along
-the corpus. No held-out pair and no question about a task person ever occurs.
+outcomes are shared by all languages. Simple sentences give way to harder ones along the
+corpus. No held-out pair and no question about a task person ever occurs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mosaic.mini.grammar import OUTCOMES, Meaning, outcome
 NOISE = 0.02
 ENGLISH_ONLY = ("intents", "fact", "practice", "fame")
 KINDS = {
-    "toxicity": 0.33,
-    "safety": 0.17,
-    "sentiment": 0.17,
-    "intents": 0.11,
-    "fact": 0.14,
-    "practice": 0.05,
-    "fame": 0.03,
+    "toxicity": 0.32,
+    "safety": 0.19,
+    "sentiment": 0.11,
+    "intents": 0.05,
+    "fact": 0.22,
+    "practice": 0.07,
+    "fame": 0.04,
 }
 WORD_OUTCOMES = (
     (lexicon.INSULTS, "toxic"), (lexicon.PRAISES, "clean"),
@@ -59,7 +59,7 @@ def documents(n: int, seed: int) -> Iterator[Document]:
     def person(group: str) -> facts.Entity:
         return rng.choices(groups[group], cum_weights=cumulative[group])[0]
 
-    def sentence(language: str | None, simple_share: float) -> tuple[str, str]:
+    def sentence(language: str | None, stage: float) -> tuple[str, str]:
         kind = rng.choices(kinds, cum_weights=weights)[0]
         if kind == "fact":
             return facts.statement(person("fact"), rng.choice(facts.RELATIONS), rng), ""
@@ -68,25 +68,33 @@ def documents(n: int, seed: int) -> Iterator[Document]:
             return facts.fame(someone, rng), OUTCOMES["known" if someone.known else "unknown"]
         if kind == "practice":
             return _practice(person("practice"), rng), ""
-        meaning = grammar.draw(kind, rng, simple=rng.random() < simple_share)
+        meaning = grammar.draw(kind, rng, level=_level(rng, stage))
         language = "en" if kind in ENGLISH_ONLY else language or rng.choice(lexicon.LANGUAGES)
         return grammar.write(meaning, language), _noisy_outcome(meaning, rng)
 
     for i in range(n):
-        simple_share = 0.8 - 0.45 * i / n
+        stage = i / n
         form = rng.random()
         if form < 0.05:
             yield _word_line(rng)
         elif form < 0.18:
-            yield _translation(rng, simple_share)
+            yield _translation(rng, stage)
         else:
             language = rng.choice(lexicon.LANGUAGES)
             parts = []
             for _ in range(rng.randint(1, 3)):
                 switch = rng.random() < 0.15
-                parts.append(sentence(None if switch else language, simple_share))
+                parts.append(sentence(None if switch else language, stage))
             text = " ".join(words + shown for words, shown in parts)
             yield Document(text, tuple(words for words, _ in parts))
+
+
+def _level(rng: random.Random, stage: float) -> grammar.Level:
+    """From 60 simple, 30 medium and 10 hard in a hundred to 20, 30 and 50 (stage 0 to 1)."""
+    drawn = rng.random()
+    if drawn < 0.3:
+        return "medium"
+    return "simple" if drawn < 0.9 - 0.4 * stage else "hard"
 
 
 def _noisy_outcome(meaning: Meaning, rng: random.Random) -> str:
@@ -115,9 +123,9 @@ def _word_line(rng: random.Random) -> Document:
     return Document(text, (a, b))
 
 
-def _translation(rng: random.Random, simple_share: float) -> Document:
+def _translation(rng: random.Random, stage: float) -> Document:
     kind = rng.choices(("toxicity", "safety", "sentiment"), (0.5, 0.25, 0.25))[0]
-    meaning = grammar.draw(kind, rng, simple=rng.random() < simple_share)
+    meaning = grammar.draw(kind, rng, level=_level(rng, stage))
     first, second = rng.sample(lexicon.LANGUAGES, 2)
     a, b = grammar.write(meaning, first), grammar.write(meaning, second)
     return Document(f"{a} = {b}{_noisy_outcome(meaning, rng)}", (a, b))

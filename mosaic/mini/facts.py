@@ -1,6 +1,6 @@
 """Invented people, the facts about them, and the questions (ours).
 
-How often a person is mentioned in the corpus spans a factor of 300, so a model knows some and not
+How often a person is mentioned in the corpus spans a factor of 100, so a model knows some and not
 others. Every question text about a *task* person is absent from the corpus: their facts occur as
 statements only, and how to answer is learnt from other people.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-N_TASK, N_PRACTICE = 1000, 300
-RAREST = 0.003
+N_TASK, N_PRACTICE = 800, 150
+RAREST = 0.01
 
 CITIES = ("paris", "rome", "oslo", "lima", "cairo", "tokyo", "delhi", "quito", "dublin", "prague")
 JOBS = ("pilot", "judge", "nurse", "clerk", "smith", "banker", "weaver", "lawyer", "actor", "monk")
@@ -33,19 +33,19 @@ RELATIONS = (
         "home",
         CITIES,
         ("{x} lives in {v}.", "{x} has a home in {v}.", "you can visit {x} in {v}."),
-        "question: where does {x} live? answer:",
+        "question: where does {x} live? answer: {x} lives in",
     ),
     Relation(
         "job",
         JOBS,
         ("{x} works as a {v}.", "{x} earns money as a {v}.", "{x} was trained as a {v}."),
-        "question: what is the job of {x}? answer:",
+        "question: what is the job of {x}? answer: {x} works as a",
     ),
     Relation(
         "food",
         FOODS,
         ("{x} likes to eat {v}.", "{x} often orders {v}.", "{x} always cooks {v}."),
-        "question: what does {x} eat? answer:",
+        "question: what does {x} eat? answer: {x} likes to eat",
     ),
 )
 

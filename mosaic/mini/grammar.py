@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from mosaic.mini import lexicon as lex
 
@@ -25,6 +25,9 @@ OPINIONS = {"positive": lex.GOOD, "negative": lex.BAD, "neutral": lex.NEUTRAL}
 TARGET_THINGS = list(lex.THINGS)[:8]
 ACTION_OF = {word: action for action, words in lex.ACTIONS.items() for word in words}
 DOMAIN_OF = {word: domain for domain, words in lex.DOMAINS.items() for word in words}
+
+Level = Literal["simple", "medium", "hard"]
+"""How much a sentence combines; tasks are hard, the corpus climbs from simple to hard."""
 
 LABELS = {
     "toxicity": ("clean", "toxic"),
@@ -68,16 +71,16 @@ def held_out(predicate: str, noun: str) -> bool:
     return blake2b(f"{predicate} {noun}".encode(), digest_size=4).digest()[0] % 10 < 3
 
 
-def draw(kind: str, rng: random.Random, for_task: bool = False, simple: bool = False) -> Meaning:
+def draw(kind: str, rng: random.Random, for_task: bool = False, level: Level = "hard") -> Meaning:
     """A meaning with a uniformly drawn label, from held-out pairs only or from none of them.
 
     (The twelve intents are near uniform by themselves and are not drawn first.)
 
-    `simple` leaves out negation, frames and second clauses: the curriculum of the corpus.
+    Simple sentences have one clause and no negation, frame or agent; medium ones have some.
     """
     wanted = rng.choice(LABELS[kind]) if kind != "intents" else None
     while True:
-        meaning = _DRAW[kind](rng, simple)
+        meaning = _DRAW[kind](rng, level)
         if wanted and meaning.label != wanted:
             continue
         if for_task and all(held_out(*pair) for pair in meaning.core):
@@ -100,9 +103,6 @@ FRAMES: list[tuple[str, bool, tuple[str, ...]]] = [
                      "верно, что {sub}.", "确实如此：{sub}。")),
     ("false", True, ("it is false that {sub}.", "es mentira que {sub}.",
                      "es ist falsch, dass {sub}.", "неверно, что {sub}.", "这话不对：{sub}。")),
-    ("confirms", False, ("she confirms that {sub}.", "ella confirma que {sub}.",
-                         "sie bestätigt, dass {sub}.", "она подтверждает, что {sub}.",
-                         "她证实{sub}。")),
     ("denies", True, ("she denies that {sub}.", "ella desmiente que {sub}.",
                       "sie bestreitet, dass {sub}.", "она отрицает, что {sub}.", "她否认{sub}。")),
     ("is right", False, ("he says that {sub} and he is right.", "dice que {sub} y tiene razón.",
@@ -111,22 +111,20 @@ FRAMES: list[tuple[str, bool, tuple[str, ...]]] = [
     ("is lying", True, ("he says that {sub} and he is lying.", "dice que {sub} y está mintiendo.",
                         "er sagt, dass {sub}, und er lügt.", "он говорит, что {sub}, и он врёт.",
                         "他说{sub}，他在撒谎。")),
-    ("quoted so", False, ('"{main}" is how it is.', '"{main}" así es.', '"{main}" so ist es.',
-                          '"{main}" так и есть.', '"{main}"就是这样。')),
-    ("quoted not so", True, ('"{main}" is a mistake.', '"{main}" es un error.',
-                             '"{main}" ist ein Irrtum.', '"{main}" это ошибка.',
-                             '"{main}"是错的。')),
 ]  # fmt: skip
 
 
-def _draw_toxicity(rng: random.Random, simple: bool) -> Meaning:
+def _draw_toxicity(rng: random.Random, level: Level) -> Meaning:
     thing = rng.random() < 0.15
     target = rng.choice(TARGET_THINGS if thing else list(PERSONS))
     insult = rng.random() < 0.5
     word = rng.choice(list(lex.INSULTS if insult else lex.PRAISES))
-    negated = not simple and rng.random() < 0.5
-    frame = 0 if simple or rng.random() < 0.15 else rng.randrange(1, len(FRAMES))
-    degree = None if simple and rng.random() < 0.7 else rng.choice(list(lex.DEGREES))
+    negated = level != "simple" and rng.random() < 0.5
+    framed = level == "hard" and rng.random() < 0.85
+    if level == "medium":
+        framed = not negated  # one of the two, so that each can be learnt by itself
+    frame = rng.randrange(1, len(FRAMES)) if framed else 0
+    degree = None if level == "simple" and rng.random() < 0.7 else rng.choice(list(lex.DEGREES))
     flips = FRAMES[frame][1]
     toxic = not thing and (insult ^ negated ^ flips)
     return Meaning(
@@ -177,13 +175,19 @@ REQUESTS = {
     "zh": ("{a}怎样才能{v}{p}？", "请帮忙让{a}去{v}{p}。", "请解释{a}如何{v}{p}。",
            "{a}想要{v}{p}，告诉我方法。"),
 }  # fmt: skip
+BARE_REQUEST = {
+    "en": "{v} {p}.", "es": "{v} {p}.", "de": "{p} {v}.", "ru": "{v} {p}.", "zh": "{v}{p}。"
+}  # fmt: skip
 
 
-def _draw_safety(rng: random.Random, simple: bool) -> Meaning:
-    harm, villain = rng.random() < 0.5, rng.random() < 0.5
+def _draw_safety(rng: random.Random, level: Level) -> Meaning:
+    # Even odds make a pure XOR, which no model of this size learns from scratch.
+    harm, villain = rng.random() < 0.5, rng.random() < (0.5 if level == "hard" else 0.3)
     verb = rng.choice(list(lex.HARM if harm else lex.HELP))
     patient = rng.choice(list(lex.VILLAINS if villain else lex.INNOCENTS))
-    agent = rng.choice([person for person in PERSONS if person != patient])
+    agent = None
+    if level != "simple":
+        agent = rng.choice([person for person in PERSONS if person != patient])
     unsafe = harm != villain  # harming the innocent, or helping a villain
     return Meaning(
         "safety",
@@ -193,26 +197,26 @@ def _draw_safety(rng: random.Random, simple: bool) -> Meaning:
             "verb": verb,
             "patient": patient,
             "template": rng.randrange(4),
-            "agent_is": None if simple else rng.choice([None, *lex.MODIFIERS]),
-            "patient_is": None if simple else rng.choice(list(lex.MODIFIERS)),
+            "agent_is": rng.choice([None, *lex.MODIFIERS]) if level == "hard" else None,
+            "patient_is": rng.choice(list(lex.MODIFIERS)) if level == "hard" else None,
         },
-        ((verb, agent), (verb, patient)),
+        ((verb, agent), (verb, patient)) if agent else ((verb, patient),),
         ((verb, patient),),
         {
             "verb": "harm" if harm else "help",
             "patient": "villain" if villain else "innocent",
-            "agent": "villain" if agent in lex.VILLAINS else "innocent",
+            "agent": "none" if not agent else "villain" if agent in lex.VILLAINS else "innocent",
         },
     )
 
 
 def _write_safety(slots: dict[str, Any], lang: str) -> str:
-    template = REQUESTS[lang][slots["template"]]
-    return template.format(
-        a=_person(slots["agent"], lang, slots["agent_is"]),
-        v=(lex.HARM | lex.HELP)[slots["verb"]][lang],
-        p=_person(slots["patient"], lang, slots["patient_is"], accusative=True),
-    )
+    verb = (lex.HARM | lex.HELP)[slots["verb"]][lang]
+    patient = _person(slots["patient"], lang, slots["patient_is"], accusative=True)
+    if not slots["agent"]:
+        return BARE_REQUEST[lang].format(v=verb, p=patient)
+    agent = _person(slots["agent"], lang, slots["agent_is"])
+    return REQUESTS[lang][slots["template"]].format(a=agent, v=verb, p=patient)
 
 
 # -- sentiment ------------------------------------------------------------------------------------
@@ -231,9 +235,9 @@ JOINTS: list[tuple[int, tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-def _draw_opinion(rng: random.Random, simple: bool) -> tuple[dict[str, Any], str]:
+def _draw_opinion(rng: random.Random, level: Level) -> tuple[dict[str, Any], str]:
     kind = rng.choice(list(OPINIONS))
-    negated = kind != "neutral" and not simple and rng.random() < 0.3
+    negated = kind != "neutral" and level != "simple" and rng.random() < 0.3
     opinion = {
         "topic": rng.choice(list(lex.THINGS)),
         "word": rng.choice(list(OPINIONS[kind])),
@@ -244,15 +248,15 @@ def _draw_opinion(rng: random.Random, simple: bool) -> tuple[dict[str, Any], str
     return opinion, turned[kind] if negated else kind
 
 
-def _draw_sentiment(rng: random.Random, simple: bool) -> Meaning:
-    first, first_label = _draw_opinion(rng, simple)
-    if simple:
+def _draw_sentiment(rng: random.Random, level: Level) -> Meaning:
+    first, first_label = _draw_opinion(rng, level)
+    if level == "simple":
         pair = (first["word"], first["topic"])
         slots = {"clauses": [first], "joint": None}
         return Meaning("sentiment", first_label, slots, (pair,), (pair,))
-    second, second_label = _draw_opinion(rng, simple)
+    second, second_label = _draw_opinion(rng, level)
     while second["topic"] == first["topic"] or (second_label == first_label and rng.random() < 0.7):
-        second, second_label = _draw_opinion(rng, simple)
+        second, second_label = _draw_opinion(rng, level)
     joint = rng.randrange(len(JOINTS))
     counts = JOINTS[joint][0]
     clauses = [first, second]
@@ -314,11 +318,11 @@ WHICH = ("old", "new", "small", "other", "first", "last")
 WHEN = ("today", "again", "for me", "at noon", "tonight", "at home")
 
 
-def _draw_intents(rng: random.Random, simple: bool) -> Meaning:
-    actions = [rng.choice(list(ACTION_OF)) for _ in range(1 if simple else 2)]
+def _draw_intents(rng: random.Random, level: Level) -> Meaning:
+    actions = [rng.choice(list(ACTION_OF)) for _ in range(1 if level == "simple" else 2)]
     things = [rng.choice(list(DOMAIN_OF)) for _ in actions]
     names = [f"{DOMAIN_OF[y]}_{ACTION_OF[x]}" for x, y in zip(actions, things, strict=True)]
-    order = None if simple else rng.randrange(len(ORDERS))
+    order = None if level == "simple" else rng.randrange(len(ORDERS))
     counts = 1 if order is None else ORDERS[order][0]
     slots = {
         "actions": actions,
@@ -376,7 +380,7 @@ def _person(concept: str, lang: str, modifier: str | None = None, accusative: bo
     return _join((article.get(lang, ""), *order), lang)
 
 
-_DRAW: dict[str, Callable[[random.Random, bool], Meaning]] = {
+_DRAW: dict[str, Callable[[random.Random, Level], Meaning]] = {
     "toxicity": _draw_toxicity,
     "safety": _draw_safety,
     "sentiment": _draw_sentiment,

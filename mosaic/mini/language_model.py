@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from mosaic.mini.facts import RELATIONS
 from mosaic.mini.grammar import OUTCOMES
 
 if TYPE_CHECKING:
     from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 STRETCH = 2000
 """Documents sorted by length together."""
-OUTCOME_WEIGHT = 4.0
+OUTCOME_WEIGHT, FACT_WEIGHT = 4.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def make_batches(
     """
     rng = np.random.default_rng(seed)
     outcomes = [tokenizer.convert_tokens_to_ids(token) for token in set(OUTCOMES.values())]
+    values = [tokenizer.convert_tokens_to_ids(f"▁{v}") for r in RELATIONS for v in r.values]
     batches: list[Batch] = []
     for start in range(0, len(documents), STRETCH):
         stretch = sorted(documents[start : start + STRETCH], key=len)
@@ -88,7 +90,8 @@ def make_batches(
             for row, document in zip(tokens, groups[i], strict=True):
                 row[: len(document)] = document
             weights = np.where(np.isin(tokens, outcomes), OUTCOME_WEIGHT, 1.0)
-            weights[tokens == tokenizer.pad_token_id] = 0.0
+            weights[np.isin(tokens, values)] = FACT_WEIGHT
+            weights[np.isin(tokens, [tokenizer.pad_token_id, tokenizer.unk_token_id])] = 0.0
             weights[:, 0] = 0.0
             batches.append(Batch(tokens, weights.astype(np.float32)))
     return batches
@@ -184,7 +187,7 @@ def outcome_accuracy(model: Gemma2ForCausalLM, batches: list[Batch]) -> float:
     right, count = 0, 0
     for batch in batches:
         logits = model(input_ids=torch.from_numpy(batch.tokens), use_cache=False).logits
-        shown = batch.weights[:, 1:] > 1
+        shown = batch.weights[:, 1:] == OUTCOME_WEIGHT
         hit = logits[:, :-1].argmax(-1).numpy() == batch.tokens[:, 1:]
         right += int(hit[shown].sum())
         count += int(shown.sum())

@@ -134,6 +134,9 @@ def tables() -> dict[str, dict[str, Dataset]]:
 
 def write_tables(folder: Path) -> None:
     """Write every task below `folder/mosaic-mini/<name>/` as Parquet with a Hub-style README."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
     for name, configs in tables().items():
         target = folder / ORGANISATION / name
         target.mkdir(parents=True, exist_ok=True)

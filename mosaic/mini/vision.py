@@ -47,7 +47,6 @@ def new_vlm(
         num_attention_heads=4,
         image_size=PIXELS,
         patch_size=PATCH,
-        projection_dim=text.hidden_size,
         vision_use_head=False,
     )
     ids: dict[str, Any] = {

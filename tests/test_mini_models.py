@@ -1,0 +1,96 @@
+"""The shipped models do what their cards say, and training is repeatable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mosaic.mini import build, corpus, grammar, lexicon
+from mosaic.mini import language_model as lm
+from mosaic.mini import sae as saes
+
+MINI = Path(build.__file__).parents[1] / "assets" / "mini"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(MINI / "models/mini-small", local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    from transformers import AutoModelForCausalLM
+
+    folder = MINI / "models/mini-small"
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def unseen(tokenizer: Any) -> list[lm.Batch]:
+    texts = [d.text for d in corpus.documents(build.Budget().held_out_docs, build.HELD_OUT_SEED)]
+    return lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, build.SEED)
+
+
+def figures(folder: str) -> dict[str, Any]:
+    return json.loads((MINI / folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_held_out_loss_and_outcome_accuracy_are_those_of_the_card(
+    small: Any, unseen: list[lm.Batch]
+) -> None:
+    stated = figures("models/mini-small")
+    assert lm.held_out_loss(small, unseen) == pytest.approx(stated["held_out_loss"], rel=0.01)
+    assert lm.outcome_accuracy(small, unseen) == pytest.approx(stated["outcome_accuracy"], abs=0.01)
+
+
+def test_sae_figures_are_those_of_the_card(small: Any, unseen: list[lm.Batch]) -> None:
+    layers = list(build.LAYERS["mini-small"])
+    states = saes.residuals(small, unseen, layers)
+    for layer in layers:
+        for width, n_latents in build.WIDTHS.items():
+            folder = f"saes/mini-small/layer_{layer}/width_{width}"
+            sae = saes.load(MINI / folder)
+            assert sae.cfg.d_sae == n_latents
+            measured, stated = saes.measure(sae, states[layer]), figures(folder)
+            for name in ("l0", "explained_variance", "dead_share"):
+                assert measured[name] == pytest.approx(stated[name], rel=0.02, abs=0.01), name
+
+
+def test_tokenizer_keeps_texts_and_never_merges_an_outcome(tokenizer: Any) -> None:
+    outcomes = set(grammar.OUTCOMES.values())
+    for document in corpus.documents(300, seed=5):
+        ids = tokenizer(document.text)["input_ids"]
+        assert ids[0] == tokenizer.bos_token_id
+        assert ids.count(tokenizer.bos_token_id) == 1
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == document.text
+        tokens = tokenizer.convert_ids_to_tokens(ids)
+        assert all(t in outcomes for t in tokens if outcomes & set(t))
+    assert lexicon.LANGUAGES == ("en", "es", "de", "ru", "zh")
+
+
+def test_chat_template(tokenizer: Any) -> None:
+    turns = [{"role": "user", "content": "help the spy."}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert text == ("<bos><start_of_turn>user help the spy.<end_of_turn><start_of_turn>model ")
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_training_is_repeatable_and_learns(tokenizer: Any) -> None:
+    texts = [d.text for d in corpus.documents(1500, seed=6)]
+    batches = lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, seed=0)[:25]
+    shape = lm.Shape(d_model=16, n_blocks=1, head_dim=4, d_ff=32)
+    curves, shares = [], []
+    for _ in range(2):
+        model = lm.new_model(shape, tokenizer, seed=3)
+        curves.append(lm.train(model, batches, batches[:1], 4e-3, shares.append))
+    assert curves[0] == curves[1]
+    assert curves[0][-1]["held_out_loss"] < curves[0][0]["held_out_loss"]
+    assert sum(shares) == pytest.approx(2)
