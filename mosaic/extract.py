@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.batches import TextReader, text_reader
+from mosaic.batches import Reader, text_reader
 from mosaic.errors import ConfigError
 from mosaic.features import Block, Features
 from mosaic.forward import Pass
+from mosaic.hub import check_pin, is_local
 from mosaic.models import (
     choose_device,
     choose_dtype,
+    fetch_model,
     load_config,
     load_model,
     load_tokenizer,
@@ -41,12 +43,13 @@ class Job:
     """What one call of `extract` asks for, and the identity of every block of it."""
 
     model: ModelSpec
+    folder: Path
     data: TaskData
     profile: Profile
     store: Store
     blocks: tuple[Block, ...]
     identities: dict[str, dict[str, Any]]
-    reader: TextReader
+    reader: Reader
     device: torch.device
     dtype: torch.dtype
 
@@ -91,14 +94,15 @@ def resolve_job(
 ) -> Job:
     """Resolve names and hash what decides the numbers of each block; loads no model.
 
-    Raises AccessError, ConfigError (unknown layer or width, an image task), IntegrityError.
+    Raises AccessError, ConfigError (unknown layer or width, images for a text model) and
+    IntegrityError.
     """
     if len(data) == 0:
         raise ConfigError(f"Task {data.task.key!r} has no documents; there is nothing to extract.")
-    if data.task.modality != "text":
+    if data.task.modality == "image" and model.kind != "vision":
         raise ConfigError(
-            f"Task {data.task.key!r} holds {data.task.modality}s and {model.name!r} is read as a "
-            f"text model; choose a text task."
+            f"Task {data.task.key!r} holds images and {model.name!r} is a text model; choose a "
+            f"text task, or a model of kind 'vision'."
         )
     layers = tuple(model.layers.values()) if layers is None else tuple(layers)
     wanted: list[tuple[int, str | None]] = []
@@ -106,15 +110,24 @@ def resolve_job(
         model.depth_of(layer)  # names the layers there are
         there = [sae.width for sae in model.saes if sae.layer == layer]
         wanted += [(layer, None), *((layer, w) for w in (there if widths is None else widths))]
-    config = load_config(model)
+    folder = fetch_model(model)
+    sources = model_identity(folder)
+    if not is_local(model.source):
+        check_pin(_pins(store), model.source, folder.name, sources["weights"])
+    config = load_config(folder)
     text = truncated(config, max(layers) + 1).get_text_config()
-    reader = text_reader(
-        load_tokenizer(model), profile, getattr(text, "max_position_embeddings", None)
-    )
+    reader: Reader
+    if data.task.modality == "image":
+        from mosaic.vision import image_reader
+
+        reader = image_reader(folder)
+    else:
+        limit = getattr(text, "max_position_embeddings", None)
+        reader = text_reader(load_tokenizer(folder), profile, limit)
     device = choose_device()
     dtype = choose_dtype(profile.dtype, device)
     common = {
-        "model": model_identity(model),
+        "model": sources,
         "data": data.fingerprint,
         "shard_docs": profile.shard_docs,
         "dtype": str(dtype),
@@ -129,7 +142,9 @@ def resolve_job(
             identity |= {"sae": sae_identity(spec, _pins(store)), "top_n": list(profile.top_n)}
         blocks.append(Block(layer, width, make_key(identity)))
         identities[blocks[-1].key] = identity
-    return Job(model, data, profile, store, tuple(blocks), identities, reader, device, dtype)
+    return Job(
+        model, folder, data, profile, store, tuple(blocks), identities, reader, device, dtype
+    )
 
 
 def missing_shards(job: Job) -> dict[int, tuple[Block, ...]]:
@@ -156,7 +171,7 @@ def _compute(job: Job, missing: dict[int, tuple[Block, ...]]) -> None:
         tqdm(total=n_docs, unit="doc", desc=job.data.task.key, disable=None) as bar,
         torch.inference_mode(),
     ):
-        model = load_model(job.model, deepest + 1, job.device, job.dtype, _pins(job.store))
+        model = load_model(job.folder, deepest + 1, job.device, job.dtype)
         d_model = model.text.config.hidden_size
         saes = {
             block: load_sae(job.model.sae(block.layer, block.width), job.device, d_model)

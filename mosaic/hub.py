@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from mosaic.errors import AccessError, IntegrityError
+from mosaic.store import replace_file, storage_errors
 
 NO_NEED = "The figures and notebooks of the `mini` profile need none of this."
 
@@ -87,27 +87,25 @@ def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def check_pin(pins: Path, name: str, found: dict[str, Any]) -> None:
-    """Record what `name` resolved to, or refuse when it is not what was recorded before.
+def check_pin(pins: Path, name: str, commit: str, sha256: dict[str, str]) -> None:
+    """Record what was first downloaded as `name`, or refuse files that differ from it.
 
-    `found` holds the commit and the sha256 of every file used. Raises IntegrityError.
+    A later commit with the same files (a new README, say) is no change. Raises IntegrityError.
     """
     from filelock import FileLock
 
-    from mosaic.store import replace_file, storage_errors
-
     with storage_errors(pins):
         pins.parent.mkdir(parents=True, exist_ok=True)
-        known = json.loads(pins.read_text()) if pins.is_file() else {}
-        if name not in known:
-            with FileLock(f"{pins}.lock"):
-                known = json.loads(pins.read_text()) if pins.is_file() else {}
-                known.setdefault(name, found)
+        with FileLock(f"{pins}.lock"):
+            known = json.loads(pins.read_text()) if pins.is_file() else {}
+            if name not in known:
+                known[name] = {"commit": commit, "sha256": sha256}
                 replace_file(pins, json.dumps(known, indent=1, sort_keys=True).encode())
-    for what, value in known[name].items():
-        if found.get(what) != value:
-            raise IntegrityError(
-                f"{name!r} has changed since it was first downloaded: its {what} was {value!r} and "
-                f"is now {found.get(what)!r}. Restore the old files, or, to accept the new ones, "
-                f"delete its entry from {pins}."
-            )
+    pinned = known[name]["sha256"]
+    changed = sorted(f for f in {*pinned, *sha256} if pinned.get(f) != sha256.get(f))
+    if changed:
+        raise IntegrityError(
+            f"{name!r} is not what was first downloaded (commit {known[name]['commit']}): "
+            f"{', '.join(changed)} differ in commit {commit}. Go back to that commit (`revision` "
+            f"in the profile), or, to accept the change, delete the entry from {pins}."
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import AccessError, ConfigError, ResourceError
-from mosaic.hub import check_pin, digest_files, is_local, reachable
+from mosaic.hub import NO_NEED, digest_files, is_local, reachable
 
 if TYPE_CHECKING:
     import torch
@@ -58,24 +58,53 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load_config(spec: ModelSpec) -> PretrainedConfig:
-    """The model's configuration, untruncated. Raises AccessError."""
+def fetch_model(spec: ModelSpec) -> Path:
+    """The folder of the model's files: the profile's own, or a snapshot of the Hub's.
+
+    Raises AccessError.
+    """
+    from huggingface_hub import snapshot_download
+
+    if is_local(spec.source):
+        folder = Path(spec.source)
+    else:
+        with reachable(spec.source):
+            patterns = ["*.safetensors", "*.safetensors.index.json", "config.json"]
+            patterns += [*TOKENIZER_FILES, "*processor_config.json"]
+            folder = Path(
+                snapshot_download(spec.source, revision=spec.revision, allow_patterns=patterns)
+            )
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise AccessError(
+            f"{spec.source!r} is not whole in {folder}: a model needs config.json, its tokenizer "
+            f"and *.safetensors, as `save_pretrained` writes them. Fetch it again. {NO_NEED}"
+        )
+    return folder
+
+
+def model_identity(folder: Path) -> dict[str, Any]:
+    """What decides the model's and the tokenizer's numbers: sha256 of their files."""
+    files = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+    return {
+        "weights": digest_files([*folder.glob("*.safetensors"), folder / "config.json"]),
+        "tokenizer": digest_files(files),
+    }
+
+
+def load_config(source: str | Path, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of a Hub id or folder, untruncated. Raises AccessError."""
     from transformers import AutoConfig
 
-    if is_local(spec.source) and not (Path(spec.source) / "config.json").is_file():
-        raise AccessError(
-            f"{spec.source!r} has no config.json: name a folder written by `save_pretrained`."
-        )
-    with reachable(spec.source):
-        return AutoConfig.from_pretrained(spec.source, revision=spec.revision)
+    with reachable(str(source)):
+        return AutoConfig.from_pretrained(source, revision=revision)
 
 
-def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer. Raises AccessError."""
+def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or folder. Raises AccessError."""
     from transformers import AutoTokenizer
 
-    with reachable(spec.source):
-        return AutoTokenizer.from_pretrained(spec.source, revision=spec.revision)
+    with reachable(str(source)):
+        return AutoTokenizer.from_pretrained(source, revision=revision)
 
 
 def truncated(config: PretrainedConfig, n_blocks: int) -> PretrainedConfig:
@@ -134,39 +163,32 @@ def find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, torch.nn.Modul
 
 
 def load_model(
-    spec: ModelSpec, n_blocks: int, device: torch.device, dtype: torch.dtype, pins: Path
+    folder: Path, n_blocks: int, device: torch.device, dtype: torch.dtype
 ) -> LanguageModel:
     """Load the first `n_blocks` blocks; later blocks and the LM head are never read from disk.
 
-    Raises AccessError, ConfigError, IntegrityError (weights changed), ResourceError (memory).
+    Raises AccessError, ConfigError (fewer blocks), ResourceError (memory of the device).
     """
     import torch
     from transformers import AutoModel
 
-    config = truncated(load_config(spec), n_blocks)
+    config = truncated(load_config(folder), n_blocks)
     try:
-        with _quiet_loading(), reachable(spec.source):
+        with quiet_loading(), reachable(str(folder)):
             model = AutoModel.from_pretrained(
-                spec.source,
-                revision=spec.revision,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
+                folder, config=config, dtype=dtype, use_safetensors=True
             )
         whole = model.to(device).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
-            f"{spec.source!r} up to block {n_blocks - 1} does not fit on {device}; use a smaller "
-            f"model, fewer layers, or a device with more memory."
+            f"The model in {folder} up to block {n_blocks - 1} does not fit on {device}; use a "
+            f"smaller model, fewer layers, or a device with more memory."
         ) from error
-    if not is_local(spec.source):
-        check_pin(pins, spec.source, model_identity(spec))
-    text, blocks = find_blocks(whole)
-    return LanguageModel(whole, text, blocks)
+    return LanguageModel(whole, *find_blocks(whole))
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """No list of the blocks left out, and no progress bar where nobody watches."""
     from transformers import logging
 
@@ -180,21 +202,3 @@ def _quiet_loading() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def model_identity(spec: ModelSpec) -> dict[str, Any]:
-    """What decides the model's and the tokenizer's numbers: a Hub commit, or hashes of the files.
-
-    Raises AccessError.
-    """
-    if not is_local(spec.source):
-        return {"source": spec.source, "commit": load_config(spec)._commit_hash}
-    folder = Path(spec.source)
-    weights = digest_files([*folder.glob("*.safetensors"), *folder.glob("config.json")])
-    if len(weights) < 2:
-        raise AccessError(
-            f"{spec.source!r} has no *.safetensors beside its config.json: name a folder written "
-            f"by `save_pretrained`."
-        )
-    files = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
-    return {"weights": weights, "tokenizer": digest_files(files)}

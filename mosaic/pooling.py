@@ -76,11 +76,9 @@ def pool(
     values = _values(arrays, pooling).astype(np.float32)
     if threshold is not None:
         values = (values > threshold).astype(np.float32)
-    indices = arrays["latent"].astype(np.int32)
-    matrix = csr_array(
-        (values, indices, arrays["indptr"]), shape=(len(arrays["indptr"]) - 1, d_sae)
-    )
-    matrix.eliminate_zeros()
+    indices, indptr = arrays["latent"].astype(np.int32), arrays["indptr"].copy()
+    matrix = csr_array((values, indices, indptr), shape=(len(indptr) - 1, d_sae))
+    matrix.eliminate_zeros()  # in place, hence the copies
     return matrix
 
 

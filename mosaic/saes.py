@@ -50,8 +50,8 @@ def registry_path(spec: SAESpec) -> tuple[str, str]:
     return release.repo_id, path
 
 
-def sae_files(spec: SAESpec) -> tuple[dict[str, Any], list[Path]]:
-    """Where an SAE comes from (empty for a folder) and its files, fetched if need be."""
+def sae_files(spec: SAESpec) -> tuple[dict[str, str], list[Path]]:
+    """Path and commit on the Hub (empty for a folder) and the SAE's files, fetched if need be."""
     if spec.folder is not None:
         files = [Path(spec.folder) / name for name in ("cfg.json", "sae_weights.safetensors")]
         for file in files:
@@ -73,8 +73,7 @@ def sae_files(spec: SAESpec) -> tuple[dict[str, Any], list[Path]]:
             f"{path!r} of {repo!r} is not in the local cache and the Hub cannot be reached: go "
             f"online once, or give the SAE as a `folder`."
         )
-    origin = {"release": spec.release, "sae_id": spec.sae_id, "repo": repo, "path": path}
-    return {**origin, "commit": snapshot.name}, files
+    return {"path": path, "commit": snapshot.name}, files
 
 
 def sae_identity(spec: SAESpec, pins: Path) -> dict[str, Any]:
@@ -84,11 +83,11 @@ def sae_identity(spec: SAESpec, pins: Path) -> dict[str, Any]:
     download.
     """
     origin, files = sae_files(spec)
-    identity = {**origin, "sha256": digest_files(files)}
+    sha256 = digest_files(files)
     if origin:
-        check_pin(pins, f"{spec.release}/{spec.sae_id}", identity)
-    # The id may be an alias and a commit may add a README: only content decides.
-    return {"sha256": identity["sha256"], "path": origin.get("path")}
+        check_pin(pins, f"{spec.release}/{spec.sae_id}", origin["commit"], sha256)
+    # Loading depends on the path too: sae-lens reads the layer and the width of an npz from it.
+    return {"sha256": sha256, "path": origin.get("path")}
 
 
 def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:

@@ -5,6 +5,7 @@ Everything is seeded, so two calls with the same arguments write the same number
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.tasks import Task, TaskData
 
-D_MODEL, N_BLOCKS, MAX_POSITIONS = 32, 4, 128
+D_MODEL, N_BLOCKS, MAX_POSITIONS = 32, 5, 128
 FAMILIES = ("gemma2", "llama", "gpt2", "bert")
 TEXTS = (
     "You are a pest and I wish you gone.",
@@ -160,6 +161,34 @@ def model_spec(root: Path, family: str = "gemma2", widths: tuple[int, ...] = (96
     source = str(write_model(root / family, family))
     kind = "vision" if family == "paligemma" else "text"
     return ModelSpec(name=family, source=source, layers=layers, saes=tuple(saes), kind=kind)
+
+
+def write_profile(path: Path, spec: ModelSpec) -> Path:
+    """A profile file of one model of local folders, so that another process can load it."""
+    saes = [{"layer": s.layer, "width": s.width, "folder": s.folder} for s in spec.saes]
+    model = {"name": spec.name, "source": spec.source, "layers": spec.layers, "saes": saes}
+    path.write_text(
+        json.dumps({"name": "run", "catalogue": "mini", "tasks": [], "models": [model]})
+    )
+    return path
+
+
+def extract_in_process(profile_file: str, store: str, log: str) -> None:
+    """Body of a process of its own: a line goes to `log` for every shard that is computed."""
+    from mosaic import forward
+    from mosaic.extract import extract
+    from mosaic.profiles import load_profile
+
+    real = forward.Pass.shard
+
+    def logged(self: Any, *arguments: Any) -> Any:
+        with Path(log).open("a") as handle:
+            handle.write("shard\n")
+        return real(self, *arguments)
+
+    forward.Pass.shard = logged  # type: ignore[method-assign]
+    spec = load_profile(profile_file).models[0]
+    extract(spec, task_data(TEXTS * 30), profile(spec), store=store)
 
 
 def task_data(texts: Any = TEXTS, modality: str = "text") -> TaskData:
