@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic.mini import build, corpus, grammar, lexicon
+from mosaic.mini import build, corpus, lexicon, meaning
 from mosaic.mini import language_model as lm
 from mosaic.mini import sae as saes
 
@@ -63,7 +63,7 @@ def test_sae_figures_are_those_of_the_card(small: Any, unseen: list[lm.Batch]) -
 
 
 def test_tokenizer_keeps_texts_and_never_merges_an_outcome(tokenizer: Any) -> None:
-    outcomes = set(grammar.OUTCOMES.values())
+    outcomes = set(meaning.OUTCOMES.values())
     for document in corpus.documents(300, seed=5):
         ids = tokenizer(document.text)["input_ids"]
         assert ids[0] == tokenizer.bos_token_id

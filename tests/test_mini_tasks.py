@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mosaic.mini import build, chat, corpus, facts, grammar, lexicon, tasks
+from mosaic.mini import build, chat, corpus, facts, grammar, intents, lexicon, meaning, tasks
 
 DATA = Path(tasks.__file__).parents[1] / "assets" / "mini" / "data" / tasks.ORGANISATION
 PREDICATES = (
@@ -17,7 +17,7 @@ PREDICATES = (
     | lexicon.GOOD | lexicon.BAD | lexicon.NEUTRAL
 )  # fmt: skip
 NOUNS = lexicon.INNOCENTS | lexicon.VILLAINS | lexicon.THINGS
-ALSO_ENGLISH = ([*grammar.ACTION_OF], [*grammar.DOMAIN_OF])
+ALSO_ENGLISH = ([*intents.ACTION_OF], [*intents.DOMAIN_OF])
 
 
 def shipped(name: str) -> dict[str, pd.DataFrame]:
@@ -34,7 +34,7 @@ def pretraining() -> set[str]:
             sentences.update(document.sentences)
     for item in chat.conversations(budget.chat_docs, build.SEED + 1):
         if isinstance(item, str):
-            sentences.update(re.split("|".join(grammar.OUTCOMES.values()), item))
+            sentences.update(re.split("|".join(meaning.OUTCOMES.values()), item))
         else:
             sentences.update(turn["content"] for turn in item)
     return {sentence.strip() for sentence in sentences if sentence.strip()}
@@ -71,7 +71,7 @@ def test_no_held_out_pair_is_in_the_pretraining_corpus(pretraining: set[str]) ->
             for predicate in (predicates[w] for w in words if w in predicates):
                 for noun in (nouns[w] for w in words if w in nouns):
                     pairs += 1
-                    if grammar.held_out(predicate, noun):
+                    if meaning.held_out(predicate, noun):
                         leaks.append((sentence, predicate, noun))
     assert pairs > 100_000
     assert not leaks, f"{len(leaks)} leaks, such as {leaks[:3]}"
@@ -89,7 +89,7 @@ def _forms(table: lexicon.Table, language: str, also_english: list[str]) -> dict
 
 def test_the_test_would_see_a_leak() -> None:
     predicate, noun = next(
-        (p, n) for p in lexicon.INSULTS for n in lexicon.INNOCENTS if grammar.held_out(p, n)
+        (p, n) for p in lexicon.INSULTS for n in lexicon.INNOCENTS if meaning.held_out(p, n)
     )
     forms = _forms(PREDICATES, "de", []), _forms(NOUNS, "de", [])
     words = f"der {lexicon.INNOCENTS[noun]['de']} ist {lexicon.INSULTS[predicate]['de']}".split()
@@ -132,8 +132,8 @@ def test_no_single_word_gives_toxicity_or_safety_away() -> None:
 
 
 def test_translations_share_the_label_and_no_language_is_empty() -> None:
-    meaning = grammar.draw("toxicity", random.Random(0))
-    texts = [grammar.write(meaning, language) for language in lexicon.LANGUAGES]
+    drawn = grammar.draw("toxicity", random.Random(0))
+    texts = [grammar.write(drawn, language) for language in lexicon.LANGUAGES]
     assert len(set(texts)) == 5
     assert all("{" not in text for text in texts)
 

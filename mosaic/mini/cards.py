@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.mini import corpus, grammar, lexicon
+from mosaic.mini.meaning import outcome
 
 NOT = (
     "Not a language model in any useful sense: it knows a toy grammar of a few hundred words, "
@@ -161,12 +162,12 @@ def _examples() -> str:
     for kind in ("toxicity", "safety", "sentiment"):
         for level in ("simple", "hard"):
             meaning = grammar.draw(kind, rng, level=level)
-            shown = grammar.outcome(meaning.label)
+            shown = outcome(meaning.label)
             for language in lexicon.LANGUAGES:
                 text = grammar.write(meaning, language)
                 rows.append((kind, meaning.label, language, f"{text}{shown}"))
     meaning = grammar.draw("intents", rng)
     rows.append(("intents", meaning.label, "en",
-                 grammar.write(meaning, "en") + grammar.outcome(meaning.label)))  # fmt: skip
+                 grammar.write(meaning, "en") + outcome(meaning.label)))  # fmt: skip
     rows += [("document", "", "", document.text) for document in corpus.documents(4, 77)]
     return _table(("kind", "label", "language", "text"), rows)

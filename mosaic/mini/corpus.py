@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from mosaic.mini import facts, grammar, lexicon
-from mosaic.mini.grammar import OUTCOMES, Meaning, outcome
+from mosaic.mini.meaning import LABELS, OUTCOMES, Level, Meaning, outcome
 
 NOISE = 0.02
 ENGLISH_ONLY = ("intents", "fact", "practice", "fame")
@@ -89,7 +89,7 @@ def documents(n: int, seed: int) -> Iterator[Document]:
             yield Document(text, tuple(words for words, _ in parts))
 
 
-def _level(rng: random.Random, stage: float) -> grammar.Level:
+def _level(rng: random.Random, stage: float) -> Level:
     """From 60 simple, 30 medium and 10 hard in a hundred to 20, 30 and 50 (stage 0 to 1)."""
     drawn = rng.random()
     if drawn < 0.3:
@@ -98,7 +98,7 @@ def _level(rng: random.Random, stage: float) -> grammar.Level:
 
 
 def _noisy_outcome(meaning: Meaning, rng: random.Random) -> str:
-    label = rng.choice(grammar.LABELS[meaning.kind]) if rng.random() < NOISE else meaning.label
+    label = rng.choice(LABELS[meaning.kind]) if rng.random() < NOISE else meaning.label
     return outcome(label)
 
 

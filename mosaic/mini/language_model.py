@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mosaic.mini.facts import RELATIONS
-from mosaic.mini.grammar import OUTCOMES
+from mosaic.mini.meaning import OUTCOMES
 
 if TYPE_CHECKING:
     from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast

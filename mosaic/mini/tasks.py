@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mosaic.mini import facts, grammar, lexicon
+from mosaic.mini.meaning import LABELS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +39,7 @@ def sentences(kind: str, language: str, scenario: bool = False) -> list[dict[str
     """`ROWS` different texts of one task in one language, with label and causes."""
     name = "scenarios" if scenario else kind
     rng = random.Random(f"task {name} {language}")
-    labels = tuple(lexicon.DOMAINS) if scenario else grammar.LABELS[kind]
+    labels = tuple(lexicon.DOMAINS) if scenario else LABELS[kind]
     rows: dict[str, dict[str, Any]] = {}
     while len(rows) < ROWS:
         meaning = grammar.draw(kind, rng, for_task=True)
@@ -113,11 +114,10 @@ def tables() -> dict[str, dict[str, Dataset]]:
     """Dataset name -> config -> rows: all task data."""
     built: dict[str, dict[str, Dataset]] = {}
     for kind in ("safety", "intents"):
-        built[kind] = {"default": _dataset(sentences(kind, "en"), grammar.LABELS[kind])}
+        built[kind] = {"default": _dataset(sentences(kind, "en"), LABELS[kind])}
     for kind in ("toxicity", "sentiment"):
         built[kind] = {
-            lang: _dataset(sentences(kind, lang), grammar.LABELS[kind])
-            for lang in lexicon.LANGUAGES
+            lang: _dataset(sentences(kind, lang), LABELS[kind]) for lang in lexicon.LANGUAGES
         }
     scenarios = sentences("intents", "en", scenario=True)
     built["scenarios"] = {"default": _dataset(scenarios, tuple(lexicon.DOMAINS))}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mosaic.mini import lexicon
-from mosaic.mini.grammar import OUTCOMES
+from mosaic.mini.meaning import OUTCOMES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -68,12 +68,15 @@ def new_image_processor() -> SiglipImageProcessor:
     """Resizes to 16 x 16 pixels and scales to -1..1."""
     from transformers import SiglipImageProcessor
 
-    return SiglipImageProcessor(
+    processor = SiglipImageProcessor(
         size={"height": PIXELS, "width": PIXELS},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
         do_convert_rgb=True,
     )
+    # PaliGemma's processor reads it to know how many image tokens to put before the text.
+    processor.image_seq_length = N_IMAGE_TOKENS  # type: ignore[attr-defined]
+    return processor
 
 
 def train_captions(
