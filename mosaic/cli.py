@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   mosaic run                               every notebook on the shipped mini models
   mosaic run 04 -p "tasks=[safety]"        one notebook, one parameter changed
   mosaic figure fig-baselines              the notebook that draws one figure
+  mosaic extract --profile paper --dry-run what the paper's extraction would cost here
   mosaic book                              run every notebook, then build the book
 """
 
@@ -71,10 +72,36 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
     sweep.add_argument("--feature", choices=("tfidf", "length", "base_rate"), default="tfidf")
-    sweep.add_argument("--protocols", nargs="+", choices=("published", "nested"), default=["nested"])
+    protocols = ("published", "nested")
+    sweep.add_argument("--protocols", nargs="+", choices=protocols, default=["nested"])
     sweep.add_argument("--title", default="text baselines", help="what the bundle is called")
     sweep.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
     sweep.set_defaults(action=_sweep)
+
+    transfer = verbs.add_parser(
+        "transfer", parents=[common], help="TF-IDF between all languages of a task, as a bundle"
+    )
+    transfer.add_argument("--task", required=True, help="name of a task in several languages")
+    transfer.add_argument("--title", default="TF-IDF transfer", help="what the bundle is called")
+    transfer.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
+    transfer.set_defaults(action=_transfer)
+
+    extract = verbs.add_parser(
+        "extract", parents=[common], help="fill the feature store, or say what that would cost"
+    )
+    extract.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
+    extract.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
+    extract.add_argument("--dry-run", action="store_true", help="print the cost, load no weights")
+    extract.set_defaults(action=_extract)
+
+    mini = verbs.add_parser("mini", help="the mini world that ships with the repository")
+    steps = mini.add_subparsers(dest="step", required=True, metavar="STEP")
+    build = steps.add_parser("build", help="make tasks, models and SAEs anew from their seed")
+    build.add_argument("folder", help="an empty or new folder")
+    build.set_defaults(action=_mini_build)
+    check = steps.add_parser("check", help="what its tasks and features show, as a table")
+    check.add_argument("folder", nargs="?", help="a built world; none means the shipped one")
+    check.set_defaults(action=_mini_check)
 
     book = verbs.add_parser("book", parents=[common], help="run every notebook and build the book")
     book.add_argument("--no-run", action="store_true", help="use the notebooks already executed")
@@ -125,6 +152,58 @@ def _sweep(args: argparse.Namespace) -> None:
     table = to_table(score(specs, workspace))
     command = "mosaic " + shlex.join(args.argv)
     print(bundles.write_bundle(Path(args.out), table, args.title, command))
+
+
+def _transfer(args: argparse.Namespace) -> None:
+    import shlex
+    from pathlib import Path
+
+    from mosaic import bundles
+    from mosaic.sweep import to_table
+    from mosaic.transfer import cells, languages_of, score
+
+    workspace = _workspace(args)
+    profile = workspace.profile
+    pairs = cells(profile, languages_of(args.task, profile), seeds=profile.seeds)
+    table = to_table(score(pairs, workspace))
+    command = "mosaic " + shlex.join(args.argv)
+    print(bundles.write_bundle(Path(args.out), table, args.title, command))
+
+
+def _extract(args: argparse.Namespace) -> None:
+    from mosaic import plan
+    from mosaic.extract import extract
+    from mosaic.tasks import load_task
+
+    workspace = _workspace(args)
+    profile = workspace.profile
+    if args.dry_run:
+        print(plan.table(plan.dry_run(profile, args.models, args.tasks)))
+        return
+    models = [profile.model(n) for n in args.models] if args.models else profile.text_models
+    for key in args.tasks or profile.tasks:
+        data = load_task(key, profile)
+        for model in models if data.task.modality == "text" else ():
+            features = extract(model, data, profile, store=workspace.cache / "features")
+            print(f"{key}\t{model.name}\t{features.n_docs} documents")
+
+
+def _mini_build(args: argparse.Namespace) -> None:
+    from mosaic.mini.build import build
+
+    build(args.folder)
+
+
+def _mini_check(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from mosaic.mini.check import check, format_table
+
+    shipped = Path(__file__).parent / "assets" / "mini"
+    rows = check(Path(args.folder) if args.folder else shipped)
+    print(format_table(rows), end="")
+    if failed := [row.what for row in rows if not row.holds]:
+        raise MosaicError(f"{len(failed)} demands do not hold: {', '.join(failed)}.")
 
 
 def _book(args: argparse.Namespace) -> None:

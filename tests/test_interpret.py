@@ -1,0 +1,104 @@
+"""Looking inside a probe: strongest latents, known causes, escaped highlights."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import tiny
+from scipy import sparse
+
+from mosaic import interpret
+from mosaic.errors import ConfigError
+from mosaic.extract import extract
+from mosaic.profiles import SAESpec
+from mosaic.selection import Cell, fit_select
+
+
+def planted(n: int = 200, d: int = 40) -> tuple[sparse.csr_array, np.ndarray]:
+    """Sparse features where latent 7 speaks for class 1 and latent 3 against it."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, n)
+    X = (rng.random((n, d)) < 0.1).astype(np.float32)
+    X[:, 7] = y * (rng.random(n) < 0.9)
+    X[:, 3] = (1 - y) * (rng.random(n) < 0.9)
+    return sparse.csr_array(X), y
+
+
+def test_the_planted_latents_come_first_with_their_class() -> None:
+    X, y = planted()
+    probe = fit_select(Cell(X), y, seed=0, n_jobs=1)
+    top = interpret.top_latents(probe, X, y, k=5)
+    assert set(top["latent"][:2]) == {3, 7}
+    by_latent = top.set_index("latent")
+    assert by_latent.loc[7, "class"] == 1
+    assert by_latent.loc[3, "class"] == 0
+    assert by_latent.loc[7, "weight"] > 0 > by_latent.loc[3, "weight"]
+    assert (top["effect"].abs().diff().dropna() <= 0).all()
+    for latent in (3, 7):
+        assert by_latent.loc[latent, "active_in_class"] > 0.8
+        assert by_latent.loc[latent, "active_elsewhere"] == 0
+
+
+def test_three_classes_have_latents_of_their_own() -> None:
+    rng = np.random.default_rng(1)
+    y = np.arange(150) % 3
+    X = np.eye(3, dtype=np.float32)[y] * (rng.random((150, 1)) < 0.95)
+    probe = fit_select(Cell(sparse.csr_array(X)), y, seed=0, n_jobs=1)
+    top = interpret.top_latents(probe, sparse.csr_array(X), y, k=9)
+    positive = top[top["weight"] > 0].drop_duplicates("latent")
+    assert dict(zip(positive["latent"], positive["class"], strict=True)) == {0: 0, 1: 1, 2: 2}
+
+
+def test_a_tree_has_no_weights_to_show() -> None:
+    X, y = planted()
+    probe = fit_select(Cell(X), y, seed=0, probe="tree", n_jobs=1)
+    with pytest.raises(ConfigError, match="no weights per latent"):
+        interpret.top_latents(probe, X, y)
+
+
+def test_known_cause_is_the_annotation_that_fires_together() -> None:
+    X, y = planted()
+    data = tiny.task_data(["text"] * len(y))
+    data.annotations.update(negation=y.astype(bool), noise=np.arange(len(y)) % 2, name=np.arange(len(y)))
+    causes = interpret.known_causes(data, X, [7]).iloc[0]
+    assert causes["cause"] in ("negation = True", "negation = False")
+    assert abs(causes["agreement"]) > 0.8
+    data.annotations.clear()
+    assert interpret.known_causes(data, X, [7]).empty
+
+
+def test_neuronpedia_links_exist_for_gemma_scope_only() -> None:
+    spec = SAESpec(12, "16k", "gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")
+    link = interpret.neuronpedia_link(spec, 55)
+    assert link == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k/55"
+    assert interpret.neuronpedia_link(SAESpec(1, "256", folder="x"), 5) is None
+
+
+def test_highlight_escapes_and_shades() -> None:
+    values = sparse.csr_array(np.array([[0.0, 2.0], [0.0, 0.0]]))
+    document = interpret.TokenActivations(["<script>", "&ok"], values)
+    html = interpret.highlight(document, 1)
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "&amp;ok" in html
+    assert len(re.findall("<mark", html)) == 1
+
+
+def test_token_activations_sum_to_the_stored_features(tmp_path) -> None:
+    spec = tiny.model_spec(tmp_path)
+    layer, width = spec.saes[0].layer, spec.saes[0].width
+    data = tiny.task_data(["one small text", "another"])
+    profile = tiny.profile(spec)
+    stored = extract(spec, data, profile, store=tmp_path / "store").matrix(layer, width, "sum")
+    read = interpret.token_activations(spec, data.inputs, layer, width, profile)
+    for row, document in enumerate(read):
+        assert len(document.tokens) == document.values.shape[0]
+        summed = np.asarray(document.values.sum(axis=0)).ravel()
+        np.testing.assert_allclose(summed, stored[[row]].toarray().ravel(), rtol=1e-4, atol=1e-5)
+
+
+def test_strongest_documents_leave_out_silent_ones() -> None:
+    X = sparse.csr_array(np.array([[0.0], [3.0], [1.0]]))
+    assert interpret.strongest_documents(X, 0).tolist() == [1, 2]
