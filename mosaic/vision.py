@@ -28,9 +28,11 @@ from mosaic.models import (
     load_model,
     load_tokenizer,
     model_identity,
+    quiet_loading,
 )
 from mosaic.store import Store, make_key
-from mosaic.sweep import Spec
+from mosaic.sweep import Spec, grid
+from mosaic.tasks import load_catalogue
 
 if TYPE_CHECKING:
     import torch
@@ -204,8 +206,8 @@ def with_untrained_connector(
     identity = {"untrained": seed, "model": model_identity(folder)}
     target = workspace.cache / "models" / make_key(identity)
     if not (target / "config.json").is_file():
-        with reachable(spec.source):
-            model = AutoModelForImageTextToText.from_pretrained(folder)
+        with quiet_loading(), reachable(spec.source):
+            model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True)
         std = model.config.get_text_config().initializer_range
         for name, parameter in sorted(_connector(model).items()):
             draw = torch.Generator().manual_seed(seed + len(name))
@@ -214,7 +216,8 @@ def with_untrained_connector(
                 weight.normal_(std=std, generator=draw)
             parameter.data = weight.to(parameter.dtype)
         part = target.with_name(f"{target.name}.part")
-        model.save_pretrained(part)
+        with quiet_loading():
+            model.save_pretrained(part)
         load_tokenizer(folder).save_pretrained(part)
         image_reader(folder).processor.save_pretrained(part)
         part.replace(target)
@@ -233,15 +236,37 @@ def _connector(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if id(p) not in known}
 
 
-def specs(
-    profile: Profile, tasks: Iterable[str], models: Iterable[ModelSpec], seed: int = 0
-) -> list[Spec]:
-    """All SAE and hidden-state cells of image tasks, with tower and base rate for each."""
-    from mosaic.sweep import grid
+def vision_model(profile: Profile) -> ModelSpec:
+    """The profile's first vision-language model; ConfigError where it has none."""
+    for model in profile.models:
+        if model.kind == "vision":
+            return model
+    raise ConfigError(f"Profile {profile.name!r} has no model of kind 'vision'; use one that has.")
 
-    models, found = list(models), []
+
+def image_tasks(profile: Profile) -> list[str]:
+    """Keys of the catalogue's image tasks."""
+    tasks = load_catalogue(profile.catalogue)
+    return [key for key, task in tasks.items() if task.modality == "image"]
+
+
+def specs(
+    profile: Profile,
+    tasks: Iterable[str],
+    model: ModelSpec,
+    untrained: ModelSpec | None = None,
+    seed: int = 0,
+) -> list[Spec]:
+    """All SAE and hidden-state cells of image tasks, with tower and base rate for each.
+
+    Of the untrained copy only the narrow SAEs are read, to be compared with the same of the model.
+    """
+    found = []
     for task in tasks:
-        found += grid(profile, [task], models, [seed])
-        found += [Spec(task, "vision_tower", m.name, pooling="mean", seed=seed) for m in models]
+        found += grid(profile, [task], [model], [seed])
+        found.append(Spec(task, "vision_tower", model.name, pooling="mean", seed=seed))
         found.append(Spec(task, "base_rate", seed=seed))
+        if untrained is not None:
+            cells = grid(profile, [task], [untrained], [seed])
+            found += [cell for cell in cells if cell.width == untrained.widths[0]]
     return found

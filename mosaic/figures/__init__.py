@@ -9,4 +9,11 @@ CHAPTER_OF_FIGURE = {
     "fig-binarize": "03_width_pooling_binarization",
     "fig-baselines": "04_baselines",
     "fig-layerwise": "04_baselines",
+    "fig-multilingual": "05_multilingual_transfer",
+    "fig-transfer-matrix": "05_multilingual_transfer",
+    "fig-shared-latents": "05_multilingual_transfer",
+    "fig-transfer-floor": "05_multilingual_transfer",
+    "fig-behaviour": "06_behaviour_prediction",
+    "fig-oversight": "06_behaviour_prediction",
+    "fig-vision": "07_cross_modal",
 }

@@ -1,0 +1,99 @@
+"""fig-vision: image tokens through text SAEs, by depth (paper §4.6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mosaic.figures.style import (
+    DEPTH_POSITION,
+    SERIES_STYLE,
+    SavedFigure,
+    interval_bars,
+    legend_below,
+    new_figure,
+    save,
+    series_of,
+    source_label,
+)
+
+KEEP = ["source", "profile", "task", "model", "depth", "series", "macro_f1", "macro_f1_low"]
+KEEP += ["macro_f1_high", "n_test"]
+UNTRAINED = "SAE latents, untrained connector"
+STYLE = {**SERIES_STYLE, UNTRAINED: ("#56B4E9", "o")}
+
+
+def fig_vision(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
+    """macro-F1 by depth, one column per image set and one row of axes per source (paper §4.6).
+
+    Each table holds one row per task, depth and series. What has no depth (vision tower, base rate)
+    is drawn as a level.
+    """
+    tables = [named(table) for table in tables if len(table)]
+    columns = max(table["task"].nunique() for table in tables)
+    figure = new_figure(len(tables), columns, height=0.9 + 2.3 * len(tables), sharey="row")
+    for r, table in enumerate(tables):
+        row_of_axes = figure.axes[r * columns : (r + 1) * columns]
+        tasks = list(dict.fromkeys(table["task"]))
+        for axes, task in zip(row_of_axes, tasks, strict=False):
+            axes.set_title(str(task), fontsize=9)
+            _draw(axes, table[table["task"] == task])
+        for axes in row_of_axes[len(tasks) :]:
+            axes.set_visible(False)
+        row_of_axes[0].set_ylabel(f"macro-F1\n{source_label(table)}", fontsize=8.5)
+    legend_below(figure)
+    words = " ".join(_in_words(table) for table in tables)
+    drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
+    return save(figure, "fig-vision", drawn, words, folder)
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column `series`; an untrained connector is a series of its own."""
+    series = table.apply(series_of, axis=1)
+    untrained = table["model"].fillna("").str.endswith("-untrained")
+    kept = ~untrained | (table["feature"] == "sae")
+    return table.assign(series=series.where(~untrained, UNTRAINED))[kept]
+
+
+def gaps(table: pd.DataFrame) -> pd.Series:
+    """Best SAE cell over depths minus the best last-token hidden state, one value per task."""
+    table = table if "series" in table else named(table)
+    best = table.pivot_table(index="task", columns="series", values="macro_f1", aggfunc="max")
+    return (best["SAE latents"] - best["hidden state, last token"]).dropna()
+
+
+def _draw(axes: Axes, part: pd.DataFrame) -> None:
+    here = [name for name in STYLE if name in set(part["series"])]
+    for i, series in enumerate(here):
+        colour, marker = STYLE[series]
+        rows = part[part["series"] == series]
+        if rows["depth"].isna().all():
+            value = float(rows["macro_f1"].mean())
+            axes.axhline(value, color=colour, linestyle=":", linewidth=1.8, label=series)
+            continue
+        means = rows.groupby("depth")[["macro_f1", "macro_f1_low", "macro_f1_high"]].mean()
+        means = means.reindex([depth for depth in DEPTH_POSITION if depth in means.index])
+        offset = 0.06 * (i - (len(here) - 1) / 2)
+        axes.errorbar(
+            [DEPTH_POSITION[depth] + offset for depth in means.index],
+            means["macro_f1"].astype(float),
+            yerr=interval_bars(means),
+            marker=marker,
+            color=colour,
+            linestyle="--" if series == UNTRAINED else "-",
+            markersize=5,
+            elinewidth=1.1,
+            label=series,
+        )
+    axes.set_xticks(list(DEPTH_POSITION.values()), list(DEPTH_POSITION), fontsize=8)
+    axes.set_xlim(-0.35, 2.35)
+
+
+def _in_words(table: pd.DataFrame) -> str:
+    said = []
+    for task, part in table.groupby("task", sort=False):
+        best = part.groupby("series", sort=False)["macro_f1"].max().astype(float)
+        said.append(f"{task}: " + ", ".join(f"{name} {value:.2f}" for name, value in best.items()))
+    return f"{source_label(table)}, best macro-F1 over depths: {'; '.join(said)}."

@@ -1,0 +1,262 @@
+"""Answers equal a plain loop, labels are kept, and a planted length effect is found by length."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from mosaic import answers, behaviour, published, scores, sweep
+from mosaic.errors import ConfigError, IntegrityError
+from mosaic.profiles import ModelSpec
+from mosaic.questions import Questions, prompt
+from mosaic.workspace import Workspace
+
+PROMPTS = ("Where is it?", "a", "Context: a long one, with words. Question: who? Answer:", "Why so?")
+OPTIONS = (("here", "there now"), ("x", "yes", "no"), ("ab", "abc", "a longer answer"), ("1", "22"))
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}U {{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %} M {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    """A random Gemma 2 with a chat template, whose attention window is shorter than its prompts."""
+    root = tmp_path_factory.mktemp("models")
+    spec = tiny.model_spec(root)
+    tiny.write_model(Path(spec.source), "gemma2", sliding_window=12)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(spec.source)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(spec.source)
+    return spec
+
+
+def load(spec: ModelSpec) -> answers.Answerer:
+    return answers.load_answerer(spec, tiny.profile(spec, dtype="float32"))
+
+
+def plain_loop(model: answers.Answerer, start: str, option: str, name: str) -> float:
+    """One prompt, one option, one forward pass, no padding and no cache."""
+    tokenizer = model.tokenizer
+    if model.spec.chat and name != "published":
+        turn = [{"role": "user", "content": start}]
+        start = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        before = tokenizer(start, add_special_tokens=False)["input_ids"]
+        after = tokenizer(option, add_special_tokens=False)["input_ids"]
+    elif name == "published":
+        before = tokenizer(start, add_special_tokens=False)["input_ids"]
+        after = tokenizer(option, add_special_tokens=False)["input_ids"]
+    else:
+        before = tokenizer(start)["input_ids"]
+        after = tokenizer(" " + option, add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([before + after])
+    with torch.no_grad():
+        logp = model.model(ids).logits[0].log_softmax(-1)
+    each = [float(logp[len(before) - 1 + i, token]) for i, token in enumerate(after)]
+    return sum(each) / len(each) if name == "normalised" else sum(each)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("name", sorted(answers.SCORINGS))
+@pytest.mark.parametrize("budget", [16, 4096])
+def test_options_score_as_in_a_plain_loop(
+    spec: ModelSpec, name: str, chat: bool, budget: int
+) -> None:
+    model = load(replace(spec, chat=chat))
+    found = answers.score_options(model, PROMPTS, OPTIONS, answers.SCORINGS[name], budget)
+    for start, allowed, values in zip(PROMPTS, OPTIONS, found, strict=True):
+        expected = [plain_loop(model, start, option, name) for option in allowed]
+        np.testing.assert_allclose(values, expected, atol=1e-4, rtol=0)
+
+
+def test_the_variants_differ(spec: ModelSpec) -> None:
+    model = load(spec)
+    plain, normalised, authors = (
+        np.concatenate(answers.score_options(model, PROMPTS, OPTIONS, answers.SCORINGS[name]))
+        for name in ("plain", "normalised", "published")
+    )
+    assert np.abs(plain - authors).min() > 1e-3  # BOS and the space change every score
+    assert (normalised >= plain).all()
+
+
+def test_no_bos_where_the_tokenizer_has_none(tmp_path: Path) -> None:
+    spec = ModelSpec("gpt2", str(tiny.write_model(tmp_path / "gpt2", "gpt2")), {"early": 0})
+    model = load(spec)
+    model.tokenizer.bos_token = None
+    assert model.prompt_ids("ab", answers.SCORINGS["plain"]) == model.tokenizer("ab")["input_ids"]
+
+
+def test_generation_is_greedy_and_repeatable(spec: ModelSpec) -> None:
+    model = load(spec)
+    # Settings that a model folder may bring along must not make answers random.
+    model.model.generation_config.do_sample = True
+    model.model.generation_config.temperature = 5.0
+    first = answers.generate(model, PROMPTS, max_new_tokens=6)
+    assert first == answers.generate(model, PROMPTS, max_new_tokens=6, token_budget=16)
+    for start, text in zip(PROMPTS, first, strict=True):
+        ids = model.tokenizer(start)["input_ids"]
+        for _ in range(6):
+            with torch.no_grad():
+                ids.append(int(model.model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == model.tokenizer.eos_token_id:
+                break
+        new = ids[len(model.tokenizer(start)["input_ids"]) :]
+        assert text == model.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def test_inclusion_ignores_case_and_takes_any_answer() -> None:
+    assert answers.includes("It is PARIS, of course.", ("rome", "Paris"))
+    assert not answers.includes("It is Lyon.", ("rome", "Paris"))
+
+
+def test_prompt_wording() -> None:
+    assert prompt("Is it?", "A text.", ("no", "yes")) == (
+        "Context: A text.\nQuestion: Is it?\nOptions:\n1. no\n2. yes\nAnswer:"
+    )
+    assert prompt("Who?") == "Question: Who?\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        (("",), (("a",),), "A prompt is empty"),
+        (("a",), (("",),), "has no tokens"),
+        (("word " * 60,), (("a",),), "128 positions"),
+    ],
+)
+def test_unanswerable_questions_are_refused(
+    spec: ModelSpec, prompts: tuple[str], options: tuple[tuple[str]], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        answers.score_options(load(spec), prompts, options, answers.SCORINGS["published"])
+
+
+def test_a_chat_model_without_template_is_refused(tmp_path: Path) -> None:
+    source = str(tiny.write_model(tmp_path / "m", "gemma2"))
+    model = load(ModelSpec("m", source, {"early": 0}, chat=True))
+    with pytest.raises(ConfigError, match="no chat template"):
+        model.prompt_ids("a", answers.SCORINGS["plain"])
+
+
+def ask_about(texts: list[str], groups: list[str] | None = None) -> Questions:
+    data = tiny.task_data(texts)
+    if groups is not None:
+        data = replace(data, groups=np.asarray(groups))
+    return Questions(data, tuple(("yes", "no") for _ in texts), tuple(("yes",) for _ in texts))
+
+
+def test_labels_are_asked_once_and_read_afterwards(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    questions = ask_about([f"Is {i} odd?" for i in range(20)])
+    first = behaviour.correctness(spec, questions, workspace)
+    assert first.task.label_model == spec.name
+    assert first.label_names == ("wrong", "right")
+    monkeypatch.setattr(answers, "load_answerer", lambda *_: pytest.fail("the model ran again"))
+    again = behaviour.correctness(spec, questions, workspace)
+    assert again.fingerprint == first.fingerprint
+    (path,) = (tmp_path / "cache" / "labels").glob("*.json")
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(IntegrityError, match="damaged"):
+        behaviour.correctness(spec, questions, workspace)
+
+
+def test_label_is_whether_the_best_option_is_right(spec: ModelSpec, tmp_path: Path) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    questions = ask_about([f"Is {i} odd?" for i in range(12)])
+    data = behaviour.correctness(spec, questions, workspace)
+    model = load(spec)
+    for text, label in zip(questions.data.inputs, data.labels, strict=True):
+        yes, no = (plain_loop(model, text, option, "plain") for option in ("yes", "no"))
+        assert label == int(yes > no)
+
+
+def test_an_answer_that_is_no_option_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not among its options"):
+        Questions(tiny.task_data(["a"]), (("yes", "no"),), (("maybe",),))
+
+
+def test_a_sample_of_questions_keeps_groups_whole() -> None:
+    questions = ask_about([f"q{i}" for i in range(30)], [f"g{i // 3}" for i in range(30)])
+    some = questions.first(10)
+    assert len(some) == 12
+    assert all((some.data.groups == group).sum() == 3 for group in set(some.data.groups))
+    assert len(some.options or ()) == len(some.answers) == 12
+
+
+def test_label_sets_of_one_text_share_one_extraction(spec: ModelSpec, tmp_path: Path) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    data = tiny.task_data([f"text {i}" for i in range(40)])
+    sets = {}
+    for name in ("x", "y"):
+        labels = np.random.default_rng(len(sets)).permutation(np.arange(40) % 2)
+        one = replace(data, task=replace(data.task, label_model=name), labels=labels)
+        sets[one.task.key] = one
+    cells = [sweep.Spec(key, "hidden", spec.name, 0, pooling="mean") for key in sets]
+    table = sweep.to_table(behaviour.score(cells, sets, workspace))
+    assert list(table["label_model"]) == ["x", "y"]
+    assert len(list((tmp_path / "cache" / "features").glob("*/manifest.json"))) == 1
+
+
+def test_length_wins_where_only_length_decides(spec: ModelSpec, tmp_path: Path) -> None:
+    """Labels planted on prompt length: no feature may beat the length baseline."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnop "))
+    texts = ["".join(rng.choice(letters, size=rng.integers(4, 60))) for _ in range(300)]
+    data = tiny.task_data(texts)
+    labels = (np.array([len(text) for text in texts]) > 30).astype(np.int64)
+    task = replace(data.task, label_model="planted")
+    sets = {task.key: replace(data, task=task, labels=labels)}
+    profile = tiny.profile(spec, token_budget=4096, shard_docs=512)
+    workspace = Workspace(profile, tmp_path, "tiny")
+    cells = behaviour.specs(profile, sets)
+    results = behaviour.score(cells, sets, workspace)
+    table = sweep.to_table(results)
+    length = table.loc[table["feature"] == "length", "macro_f1"].item()
+    others = table[~table["feature"].isin(["length", "base_rate"])]
+    assert length > 0.97
+    assert length >= others["macro_f1"].max()
+    assert set(others["feature"]) == {"sae", "hidden", "tfidf"}
+    rated = table[table["feature"] == "base_rate"]
+    keys = ["task", "label_model", "split"]
+    assert set(map(tuple, table[keys].to_numpy())) == set(map(tuple, rated[keys].to_numpy()))
+    assert scores.validate(table) is not None
+
+
+def test_best_by_cv_never_looks_at_the_test_score() -> None:
+    def result(layer: int, cv: float, test: float) -> sweep.Result:
+        none = np.empty(0)
+        row = {"cv_accuracy": cv, "macro_f1": test, "model": "m"}
+        spec = sweep.Spec("t", "sae", "m", layer)
+        return sweep.Result(spec, row, none, none, none, none, None)
+
+    best = behaviour.best_by_cv([result(0, 0.7, 0.9), result(1, 0.8, 0.1)], "model")
+    assert [b.spec.layer for b in best] == [1]
+
+
+def test_published_scores_put_hidden_states_ahead_on_pubmedqa_and_boolq() -> None:
+    best = published.best_of(published.load()).set_index(["task", "label_model"])["difference"]
+    assert best["pubmedqa"].between(-0.18, -0.13).all()
+    assert best["boolq", "gemma-2-9b"] == pytest.approx(-0.149, abs=5e-4)
+
+
+def test_label_file_says_what_was_asked(spec: ModelSpec, tmp_path: Path) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    behaviour.correctness(spec, ask_about(["Is it?", "Or not?"]), workspace, scoring="published")
+    (path,) = (tmp_path / "cache" / "labels").glob("*.json")
+    said = json.loads(path.read_text())
+    assert said["identity"]["scoring"] == {
+        "bos": False, "separator": "", "chat": False, "normalise": False
+    }  # fmt: skip
+    assert len(said["answers"]) == 2
+    with pytest.raises(ConfigError, match="Unknown scoring"):
+        behaviour.correctness(spec, ask_about(["a"]), workspace, scoring="other")
