@@ -94,8 +94,8 @@ class TextReader:
 def text_reader(
     tokenizer: PreTrainedTokenizerBase, profile: Profile, max_positions: int | None
 ) -> TextReader:
-    """The reader of a profile; a model with fewer positions than `max_length` sets the limit."""
-    limit = min(profile.max_length, max_positions or profile.max_length)
+    """The reader of a profile; a model that takes fewer positions than it sets the limit."""
+    limit = min(profile.max_length, tokenizer.model_max_length, max_positions or profile.max_length)
     if limit <= tokenizer.num_special_tokens_to_add():
         raise ConfigError(
             f"max_length is {limit}, which leaves no room beside the tokenizer's special tokens; "

@@ -167,10 +167,7 @@ def _compute(job: Job, missing: dict[int, tuple[Block, ...]]) -> None:
     blocks = tuple(block for block in job.blocks if any(block in b for b in missing.values()))
     deepest = max(block.layer for block in blocks)
     n_docs = sum(len(_rows(job, shard)) for shard in missing)
-    with (
-        tqdm(total=n_docs, unit="doc", desc=job.data.task.key, disable=None) as bar,
-        torch.inference_mode(),
-    ):
+    with torch.inference_mode():
         model = load_model(job.folder, deepest + 1, job.device, job.dtype)
         d_model = model.text.config.hidden_size
         saes = {
@@ -179,13 +176,15 @@ def _compute(job: Job, missing: dict[int, tuple[Block, ...]]) -> None:
             if block.width is not None
         }
         run = Pass(model, saes, job.profile.top_n, job.profile.token_budget)
-        for shard, wanted in missing.items():
-            rows = _rows(job, shard)
-            documents = job.reader.read([job.data.inputs[row] for row in rows])
-            arrays = run.shard(documents, wanted, bar)
-            for block in wanted:
-                job.store.set_aside(block.key, shard)
-                job.store.write(block.key, shard, arrays[block])
+        name = f"{job.model.name} {job.data.task.key}"
+        with tqdm(total=n_docs, unit="doc", desc=name, disable=None) as bar:
+            for shard, wanted in missing.items():
+                rows = _rows(job, shard)
+                documents = job.reader.read([job.data.inputs[row] for row in rows])
+                arrays = run.shard(documents, wanted, bar)
+                for block in wanted:
+                    job.store.set_aside(block.key, shard)
+                    job.store.write(block.key, shard, arrays[block])
     for block in blocks:
         facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
         if block.width is not None:

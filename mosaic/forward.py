@@ -50,6 +50,24 @@ def residual_stream(
             handle.remove()
 
 
+@contextmanager
+def _tensor_cores(model: LanguageModel) -> Iterator[None]:
+    """TF32 products for SAEs that read a half-precision model on CUDA.
+
+    TF32 keeps every bit of a bfloat16 or float16 vector and accumulates in float32, so all that is
+    lost is what the SAE's weights hold beyond 11 bits.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    if model.device.type == "cuda" and model.text.dtype != torch.float32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @dataclass(eq=False)
 class Pass:
     """A loaded model with the SAEs that read it; `token_budget` shrinks when memory runs out."""
@@ -58,13 +76,14 @@ class Pass:
     saes: dict[Block, SAE[Any]]
     top_n: tuple[int, ...]
     token_budget: int
+    n_tokens: int = 0
+    """Pooled so far, for the progress bar."""
     _warned: bool = False
 
     def shard(self, documents: Documents, blocks: tuple[Block, ...], bar: Any) -> Statistics:
         """Stored arrays of each block for all documents, in their order. Raises ResourceError."""
         batches = cut(documents, np.arange(len(documents.lengths)), self.token_budget)
         done: list[tuple[np.ndarray, Statistics]] = []
-        n_tokens = 0
         while batches:
             rows = batches[0]
             try:
@@ -85,10 +104,10 @@ class Pass:
                 continue
             done.append((rows, found))
             batches.pop(0)
-            n_tokens += int(documents.n_tokens[rows].sum())
+            self.n_tokens += int(documents.n_tokens[rows].sum())
             bar.update(len(rows))
             if elapsed := bar.format_dict["elapsed"]:
-                bar.set_postfix_str(f"{n_tokens / elapsed:.0f} tokens/s", refresh=False)
+                bar.set_postfix_str(f"{self.n_tokens / elapsed:.0f} tokens/s", refresh=False)
         bar.update(int((documents.n_tokens == 0).sum()))
         return {block: self._join(block, documents, done) for block in blocks}
 
@@ -119,9 +138,9 @@ class Pass:
                     found[block] = hidden_statistics(x, lengths)
                 elif block.layer == layer:
                     sae = self.saes[block]
-                    found[block] = document_statistics(
-                        encode(sae, x), lengths, sae.cfg.d_sae, self.top_n
-                    )
+                    with _tensor_cores(self.model):
+                        active = encode(sae, x)
+                    found[block] = document_statistics(active, lengths, sae.cfg.d_sae, self.top_n)
         return found
 
     def _halve(self, n_positions: int) -> None:

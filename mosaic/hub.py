@@ -7,15 +7,16 @@ compared ever after.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mosaic.errors import AccessError, IntegrityError
+from mosaic.integrity import sha256
 from mosaic.store import replace_file, storage_errors
 
 NO_NEED = "The figures and notebooks of the `mini` profile need none of this."
@@ -83,29 +84,32 @@ def digest_files(paths: Iterable[Path]) -> dict[str, str]:
 
 @lru_cache(maxsize=4096)
 def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return sha256(path)
 
 
-def check_pin(pins: Path, name: str, commit: str, sha256: dict[str, str]) -> None:
+def check_pin(pins: Path, name: str, commit: str, digests: dict[str, str]) -> None:
     """Record what was first downloaded as `name`, or refuse files that differ from it.
 
     A later commit with the same files (a new README, say) is no change. Raises IntegrityError.
     """
     from filelock import FileLock
 
-    with storage_errors(pins):
-        pins.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{pins}.lock"):
-            known = json.loads(pins.read_text()) if pins.is_file() else {}
-            if name not in known:
-                known[name] = {"commit": commit, "sha256": sha256}
+    known = _read(pins)
+    if name not in known:
+        with storage_errors(pins):
+            pins.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{pins}.lock"):
+                known = {name: {"commit": commit, "sha256": digests}, **_read(pins)}
                 replace_file(pins, json.dumps(known, indent=1, sort_keys=True).encode())
     pinned = known[name]["sha256"]
-    changed = sorted(f for f in {*pinned, *sha256} if pinned.get(f) != sha256.get(f))
+    changed = sorted(f for f in {*pinned, *digests} if pinned.get(f) != digests.get(f))
     if changed:
         raise IntegrityError(
             f"{name!r} is not what was first downloaded (commit {known[name]['commit']}): "
             f"{', '.join(changed)} differ in commit {commit}. Go back to that commit (`revision` "
             f"in the profile), or, to accept the change, delete the entry from {pins}."
         )
+
+
+def _read(pins: Path) -> dict[str, dict[str, Any]]:
+    return json.loads(pins.read_text()) if pins.is_file() else {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import AccessError, ConfigError, ResourceError
 from mosaic.hub import NO_NEED, digest_files, is_local, reachable
+from mosaic.integrity import verify_folder
 
 if TYPE_CHECKING:
     import torch
@@ -61,12 +62,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def fetch_model(spec: ModelSpec) -> Path:
     """The folder of the model's files: the profile's own, or a snapshot of the Hub's.
 
-    Raises AccessError.
+    Raises AccessError, and IntegrityError for a shipped file that was changed.
     """
     from huggingface_hub import snapshot_download
 
     if is_local(spec.source):
         folder = Path(spec.source)
+        verify_folder(folder)
     else:
         with reachable(spec.source):
             patterns = ["*.safetensors", "*.safetensors.index.json", "config.json"]

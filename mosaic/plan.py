@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 
 from mosaic.batches import text_reader
 from mosaic.encode import ACTIVATION_BYTES
-from mosaic.errors import AccessError, ConfigError
+from mosaic.errors import ConfigError
 from mosaic.hub import is_local
 from mosaic.models import (
     choose_device,
     choose_dtype,
     find_blocks,
-    load_config,
     load_tokenizer,
     skeleton,
     truncated,
 )
+from mosaic.shapes import shape_of
 from mosaic.tasks import Task, find_task, load_task, missing_reason
 
 if TYPE_CHECKING:
@@ -43,14 +43,6 @@ WORKING_VECTORS = 40
 """Vectors of the residual stream's size that a token takes in a block, attention included."""
 SHARE_OF_PEAK = {"cpu": 0.6, "cuda": 0.45, "mps": 0.4}
 """What a pass reaches of the measured matrix product; on CUDA a guess until measured."""
-
-GEMMA_2 = {
-    "google/gemma-2-2b": (2304, 9216, 26, 8, 4, "float32"),
-    "google/gemma-2-9b": (3584, 14336, 42, 16, 8, "float32"),
-    "google/gemma-2-9b-it": (3584, 14336, 42, 16, 8, "bfloat16"),
-    "google/paligemma2-3b-pt-224": (2304, 9216, 26, 8, 4, "bfloat16"),
-}
-"""Shapes of gated models, so that the price is known before anyone asks for their licence."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ def dry_run(
     for model in chosen:
         modality = "text" if model.kind == "text" else "image"
         mine = [t for t in (find_task(key, profile) for key in keys) if t.modality == modality]
-        config = _config(model)
+        config = shape_of(model)
         sizes = []
         for task in mine:
             if (model.source, task.key) not in counted:
@@ -161,28 +153,6 @@ def count_tokens(
         return len(texts), int(documents.n_tokens.sum()), "counted"
     tokens = sum(min(len(text) // 4 + 1, profile.max_length) for text in texts)
     return len(texts), tokens, "characters / 4"
-
-
-def _config(model: ModelSpec) -> PretrainedConfig:
-    try:
-        return load_config(model.source, model.revision)
-    except AccessError:
-        if model.source not in GEMMA_2:
-            raise
-    from transformers import Gemma2Config, PaliGemmaConfig
-
-    d_model, d_ff, n_blocks, n_heads, n_kv, dtype = GEMMA_2[model.source]
-    text = Gemma2Config(
-        hidden_size=d_model,
-        intermediate_size=d_ff,
-        num_hidden_layers=n_blocks,
-        num_attention_heads=n_heads,
-        num_key_value_heads=n_kv,
-        head_dim=256,
-        vocab_size=256_000,
-        dtype=dtype,
-    )
-    return PaliGemmaConfig(text_config=text.to_dict()) if model.kind == "vision" else text
 
 
 def d_sae(sae: SAESpec) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.hub import check_pin, digest_files, reachable
+from mosaic.integrity import verify_folder
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,7 @@ def sae_files(spec: SAESpec) -> tuple[dict[str, str], list[Path]]:
                     f"No file {file} for the SAE {spec.name}: `folder` must name one that sae-lens "
                     f"wrote with `save_model` (cfg.json, sae_weights.safetensors)."
                 )
+        verify_folder(spec.folder)
         return {}, files
     from huggingface_hub import snapshot_download
 

@@ -366,7 +366,7 @@ def test_a_damaged_shard_is_named_set_aside_and_computed_again(
         ({"layers": [1]}, r"Layer 1 is not among the layers of 'gemma2'.*'middle': 2"),
         ({"widths": ["16k"]}, r"'gemma2' has no SAE of width '16k' at layer 0.*\['96', '300'\]"),
         ({"data": tiny.task_data([])}, "has no documents"),
-        ({"data": tiny.task_data(modality="image")}, "holds images and 'gemma2' is read as a text"),
+        ({"data": tiny.task_data(modality="image")}, "holds images and 'gemma2' is a text model"),
         ({"profile": {"max_length": 1}}, "max_length is 1, which leaves no room"),
     ],
 )

@@ -60,7 +60,7 @@ def test_tokens_are_counted_where_text_and_tokenizer_are_at_hand(
     assert (cost.tokens, cost.tokens_from) == (expected, "counted")
     assert cost.download_bytes == 0
     elsewhere = replace(spec, source="openai-community/gpt2")
-    monkeypatch.setattr(plan, "load_config", lambda *_: tiny.model_config("gpt2"))
+    monkeypatch.setattr(plan, "shape_of", lambda _: tiny.model_config("gpt2"))
     (cost,) = dry_run(replace(profile, models=(elsewhere,)))
     assert cost.tokens_from == "characters / 4"
     assert cost.download_bytes > 0
