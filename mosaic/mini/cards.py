@@ -128,13 +128,13 @@ def _sae_card(folder: Path) -> str:
 
 def _summary(out: Path) -> str:
     models = []
-    for name in STANDS_FOR:
+    for name, real in STANDS_FOR.items():
         folder = out / "models" / name
         metrics = _metrics(folder)
         models.append(
             (
                 name,
-                STANDS_FOR[name],
+                real,
                 metrics["parameters"],
                 _size(folder),
                 metrics.get("tokens", "-"),
