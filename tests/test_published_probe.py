@@ -74,7 +74,7 @@ def test_three_classes_and_a_rare_one() -> None:
 
 
 def test_too_few_rows_for_a_tenth() -> None:
-    X, y = latents(12, 30)
-    y[:] = [0] * 10 + [1] * 2
+    X, y = latents(15, 30)
+    y[:] = np.arange(15) % 3
     with pytest.raises(ConfigError, match="stops on a tenth of the rows.*class sizes"):
         evaluate(X, y, make_split(task_data(y), 0, "published"))
