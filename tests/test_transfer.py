@@ -1,0 +1,335 @@
+"""Transfer between languages: what is learnt where, what chapter 04 shares, what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from joblib import parallel_config
+from scipy import sparse
+
+from mosaic import bundles, scores, sweep, training_part, transfer
+from mosaic.errors import ConfigError
+from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
+from mosaic.profiles import ModelSpec, Profile, SAESpec
+from mosaic.splits import make_split
+from mosaic.sweep import Source, Spec
+from mosaic.transfer import Transfer
+from mosaic.workspace import Workspace, open_workspace
+
+LANGUAGES = ("en", "de", "zh")
+KEYS = [f"mood-{language}" for language in LANGUAGES]
+N_DOCS, WIDTH, LEAK = 120, 48, 47
+MODEL = ModelSpec("toy", "toy", layers={"middle": 3}, saes=(SAESpec(3, "48", folder="toy"),))
+WORDS = {"en": "bad good", "de": "schlimm gut", "zh": "坏 好"}
+
+
+class World:
+    """Three languages: latents 0-3 tell the label in all of them, four more in one only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.latents: dict[str, np.ndarray] = {}
+        self.labels: dict[str, np.ndarray] = {}
+        entry = {
+            "name": "mood",
+            "role": "sentiment",
+            "dataset": "toy/mood",
+            "split": "train",
+            "input_field": "text",
+            "label_field": "label",
+            "label_names": ["bad", "good"],
+            "group_field": "item",
+            "licence": "MIT",
+            "section": "4.4",
+            "languages": {language: {"config": language} for language in LANGUAGES},
+        }
+        (folder / "tasks.yaml").write_text(yaml.safe_dump([entry]))
+        data = folder / "data" / "toy" / "mood"
+        data.mkdir(parents=True)
+        header = "---\nconfigs:\n"
+        for i, language in enumerate(LANGUAGES):
+            rng = np.random.default_rng(i)
+            y = rng.integers(0, 2, N_DOCS)
+            values = rng.gamma(1.0, size=(N_DOCS, WIDTH)) * (rng.random((N_DOCS, WIDTH)) < 0.3)
+            values[:, :4] += rng.poisson(0.3 + 1.5 * y[:, None], (N_DOCS, 4))
+            values[:, 8 + 8 * i : 12 + 8 * i] += rng.poisson(0.5 + y[:, None], (N_DOCS, 4))
+            values[:, LEAK] = 0
+            self.latents[f"mood-{language}"], self.labels[f"mood-{language}"] = values, y
+            words = WORDS[language].split()
+            table = {
+                "id": [f"{language}-{n:03d}" for n in range(N_DOCS)],
+                "text": [f"{words[label]} {language} {n}" for n, label in enumerate(y)],
+                "label": y,
+                "item": [n if n < 40 else 1000 * (i + 1) + n for n in range(N_DOCS)],
+            }
+            pd.DataFrame(table).to_parquet(data / f"{language}.parquet")
+            header += f"- config_name: {language}\n  data_files:\n"
+            header += f"  - split: train\n    path: {language}.parquet\n"
+        (data / "README.md").write_text(header + "---\n")
+        profile = Profile(
+            name="toy",
+            catalogue=str(folder / "tasks.yaml"),
+            models=(MODEL,),
+            tasks=tuple(KEYS),
+            data_dir=str(folder / "data"),
+        )
+        self.workspace = Workspace(profile, folder / "build", "toy")
+
+    def matrix(self, source: Source, spec: Spec) -> object:
+        values = self.latents[source.data.task.key]
+        if spec.feature == "hidden":
+            return values[:, :12].astype(np.float32)
+        return sparse.csr_array(values > 1 if spec.threshold else values, dtype=np.float32)
+
+    def data(self, key: str) -> object:
+        return transfer.load_task(key, self.workspace.profile)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made = World(tmp_path)
+    monkeypatch.setattr(Source, "prepare", lambda self, specs: None)
+    monkeypatch.setattr(Source, "matrix", lambda self, spec: made.matrix(self, spec))
+    monkeypatch.setattr(Source, "_block_keys", {(3, None): "hidden", (3, "48"): "sae"})
+    with parallel_config(backend="threading"):  # other processes would not see the replacements
+        yield made
+
+
+def all_pairs(world: World, tfidf: bool = False, **options: object) -> list[Transfer]:
+    cells = transfer.cells(world.workspace.profile, KEYS, MODEL, k=4, **options)
+    return [cell for cell in cells if tfidf or cell.feature != "tfidf"]
+
+
+def test_all_pairs_of_languages_and_feature_sets(world: World) -> None:
+    table = sweep.to_table(transfer.score(all_pairs(world, tfidf=True), world.workspace))
+    pairs = table.groupby(["train_language", "language"]).size()
+    assert len(pairs) == 9
+    assert set(pairs) == {5}  # all latents, top-k latents, hidden last and mean, TF-IDF
+    assert set(table["selection"].dropna()) == {"all", "topk"}
+    assert set(table[table["selection"] == "topk"]["n_features"]) == {4}
+
+
+def test_diagonal_is_the_native_cell_of_the_baselines_chapter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = [s for key in KEYS for s in sweep.recipe(world.workspace.profile, key, MODEL, 0)]
+    expected = {r.spec: r for r in sweep.score(native, world.workspace)}
+    diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
+    # From here on nothing may be fitted: the cells on disk are the same ones.
+    monkeypatch.setattr(sweep, "_score_one", lambda *args: pytest.fail("fitted a second time"))
+    found = transfer.score(diagonal, world.workspace)
+    assert len(found) == len(native)
+    for result in found:
+        spec = Spec(**{f.name: getattr(result.spec, f.name) for f in fields(Spec)})
+        assert result.row == expected[spec].row
+        assert list(result.y_pred) == list(expected[spec].y_pred)
+
+
+def test_cells_come_back_from_disk_in_the_order_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = all_pairs(world, fractions=(0.5, 1.0))
+    first = transfer.score(cells, world.workspace)
+    monkeypatch.setattr(transfer, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
+    again = transfer.score(cells[::-1], world.workspace)[::-1]
+    assert [r.spec for r in first] == cells
+    assert [r.row for r in again] == [r.row for r in first]
+
+
+def test_one_fit_serves_every_language_it_is_tested_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+    real = transfer.fit_select
+    monkeypatch.setattr(transfer, "fit_select", lambda *a, **k: fits.append(1) or real(*a, **k))
+    cells = [c for c in all_pairs(world) if c.task != c.train_task and c.feature == "hidden"]
+    transfer.score(cells, world.workspace)
+    assert len(cells) == 12
+    assert len(fits) == 6  # three languages, last and mean
+
+
+def planted(world: World, everywhere: bool) -> dict[str, np.ndarray]:
+    """Latents with the label itself in latent LEAK: in all rows, or in all but those trained on."""
+    leaking = {}
+    for key, values in world.latents.items():
+        values = values.copy()
+        values[:, LEAK] = 9 * world.labels[key]
+        if key == KEYS[0] and not everywhere:
+            values[make_split(world.data(key), 0).train, LEAK] = 0
+        leaking[key] = values
+    return leaking
+
+
+def test_selection_scale_and_c_never_see_the_test_language_or_a_test_part(world: World) -> None:
+    cells = [
+        c for c in all_pairs(world) if c.train_task == KEYS[0] != c.task and c.feature == "sae"
+    ]
+    clean = transfer.score(cells, world.workspace)
+    for everywhere in (False, True):
+        world.latents = planted(world, everywhere)
+        folder = world.workspace.root / f"leak-{everywhere}"
+        found = transfer.score(cells, replace(world.workspace, root=folder))
+        said = [list(r.y_pred) for r in found]
+        if everywhere:  # the leak is worth a perfect score to whoever may learn it
+            assert all(r.row["macro_f1"] == 1 for r in found)
+        else:
+            assert all(r.row["macro_f1"] < 1 for r in found)
+            assert said == [list(r.y_pred) for r in clean]
+            assert [r.setting for r in found] == [r.setting for r in clean]
+            assert [r.row["n_features"] for r in found] == [r.row["n_features"] for r in clean]
+
+
+def test_the_picture_of_selected_latents_is_of_training_parts_only(world: World) -> None:
+    clean = transfer.selected_latents(world.workspace, KEYS, MODEL, k=4)
+    for key, values in world.latents.items():
+        values[make_split(world.data(key), 0).test, LEAK] = (
+            9 * world.labels[key][make_split(world.data(key), 0).test]
+        )
+    leaking = transfer.selected_latents(world.workspace, KEYS, MODEL, k=4)
+    pd.testing.assert_frame_equal(clean, leaking)
+    kept = clean[clean["selected"]]
+    assert set(kept.groupby("language").size()) == {4}
+    assert LEAK not in set(kept["latent"])
+    everywhere = set(kept[kept["n_languages"] == 3]["latent"])
+    assert everywhere
+    assert everywhere <= {0, 1, 2, 3}
+
+
+def test_no_item_is_trained_on_in_one_language_and_tested_in_another(world: World) -> None:
+    english = world.data(KEYS[0])
+    others = [(world.data(key), make_split(world.data(key), 0)) for key in KEYS[1:]]
+    home = make_split(english, 0)
+    apart = training_part.without_items(home, english, others)
+    tested = {g for data, split in others for g in data.groups[split.test].tolist()}
+    trained = set(english.groups[apart.train].tolist())
+    assert set(english.groups[home.train].tolist()) & tested
+    assert not trained & tested
+    assert set(home.train_ids) - set(apart.train_ids) == {
+        i for i, g in zip(home.train_ids, english.groups[home.train], strict=True) if g in tested
+    }
+    cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] != c.task)
+    row = transfer.score([cell], world.workspace)[0].row
+    assert row["n_train"] == len(apart.train)
+
+
+def test_equal_texts_count_as_one_item_without_groups(world: World) -> None:
+    data, other = (replace(world.data(key), groups=None) for key in KEYS[:2])
+    split, test = make_split(data, 0), make_split(other, 0)
+    assert len(training_part.without_items(split, data, [(other, test)]).train) == len(split.train)
+    other.inputs[test.test[0]] = data.inputs[split.train[3]]
+    left = training_part.without_items(split, data, [(other, test)])
+    assert set(split.train) - set(left.train) == {split.train[3]}
+
+
+def test_smaller_fractions_lie_inside_larger_and_keep_the_classes(world: World) -> None:
+    data = world.data(KEYS[0])
+    split = make_split(data, 1)
+    parts = [training_part.thin(split, data.labels, f) for f in (0.25, 0.5, 1.0)]
+    assert list(parts[-1].train) == list(split.train)
+    assert set(parts[0].train) < set(parts[1].train) < set(parts[2].train)
+    share = np.mean(data.labels[split.train])
+    for fraction, part in zip((0.25, 0.5), parts, strict=False):
+        assert len(part.train) == pytest.approx(fraction * len(split.train), abs=1)
+        assert np.mean(data.labels[part.train]) == pytest.approx(share, abs=0.02)
+        assert list(part.test) == list(split.test)
+    assert list(training_part.thin(split, data.labels, 0.25).train) == list(parts[0].train)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.5])
+def test_a_fraction_outside_of_its_range_is_refused(world: World, fraction: float) -> None:
+    data = world.data(KEYS[0])
+    with pytest.raises(ConfigError, match="above 0 and at most 1"):
+        training_part.thin(make_split(data, 0), data.labels, fraction)
+
+
+def test_languages_with_other_labels_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = transfer.load_task
+
+    def renamed(key: str, profile: Profile) -> object:
+        data = real(key, profile)
+        return replace(data, label_names=("no", "yes")) if key == KEYS[1] else data
+
+    monkeypatch.setattr(transfer, "load_task", renamed)
+    cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] and c.task == KEYS[1])
+    with pytest.raises(ConfigError, match="equal labels"):
+        transfer.score([cell], world.workspace)
+
+
+def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> None:
+    cells = [*all_pairs(world, True, seeds=(0, 1)), *transfer.chance(KEYS, (0, 1))]
+    results = transfer.score(cells, world.workspace)
+    moved = transfer.paired(transfer.native_pairs(cells, KEYS[0]), results)
+    assert len(moved) == 2 * 5
+    assert set(moved["task"]) == set(KEYS[1:])
+    assert set(moved["n_seeds"]) == {2}
+    tfidf = moved[moved["first"] == "tfidf"]
+    assert (tfidf["difference"] > 0.3).all()  # the languages share no word for the label
+    floors = transfer.paired(transfer.floor_pairs(cells, KEYS[0]), results)
+    assert set(floors["second"]) == {"tfidf", "base_rate"}
+    assert (floors[floors["first"].str.startswith("sae")]["low"] > 0).all()
+
+
+def drawn(world: World) -> pd.DataFrame:
+    rates = all_pairs(world, trained_on=KEYS[:1], fractions=(0.5, 1.0))
+    cells = dict.fromkeys([*rates, *all_pairs(world, True), *transfer.chance(KEYS)])
+    return sweep.mean_over_seeds(transfer.score(list(cells), world.workspace))
+
+
+def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
+    table = drawn(world)
+    lines = fig_multilingual(table, tmp_path, origin="en")
+    values = pd.read_csv(lines.csv)
+    assert set(values["language"]) == {"de", "zh"}
+    assert {"native", "trained on en"} == set(values["trained"])
+    matrix = fig_transfer_matrix(table, tmp_path)
+    assert len(pd.read_csv(matrix.csv)) == 9 * 5
+    selected = transfer.selected_latents(world.workspace, KEYS, MODEL, k=4)
+    shared = fig_shared_latents(selected, tmp_path)
+    assert "shared by all 3 languages" in shared.alt
+    for saved in (lines, matrix, shared):
+        assert saved.png.stat().st_size > 10_000
+        assert any(character.isdigit() for character in saved.alt)
+
+
+def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
+    cells = all_pairs(world, fractions=(0.5,), trained_on=KEYS[:1])
+    table = sweep.to_table(transfer.score(cells, world.workspace))
+    again = scores.read(scores.write(table, tmp_path / "scores.csv"))
+    assert set(again["train_fraction"]) == {0.5}
+    assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
+
+
+def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
+    folder = Path(__file__).parents[1] / "book" / "runs" / "tfidf-transfer-real-text"
+    table = bundles.read_bundle(folder)
+    assert set(table["feature"]) == {"tfidf"}
+    pairs = table.groupby(["train_language", "language"]).size()
+    assert len(pairs) == 64
+    assert set(pairs) == {len(bundles.read_manifest(folder)["seeds"])}
+    assert bundles.read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
+    native = table["train_language"] == table["language"]
+    assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
+
+
+@pytest.mark.book
+def test_english_latents_beat_words_and_chance_in_three_other_languages(build_dir: Path) -> None:
+    workspace = open_workspace("mini", str(build_dir))
+    profile = workspace.profile
+    keys = transfer.languages_of("toxicity", profile)
+    cells = transfer.cells(
+        profile, keys, profile.text_models[0], seeds=profile.seeds, trained_on=["toxicity-en"]
+    )
+    cells += transfer.chance(keys, profile.seeds)
+    floors = transfer.paired(
+        transfer.floor_pairs(cells, "toxicity-en"), transfer.score(cells, workspace)
+    )
+    latents = floors[floors["first"].str.startswith("sae") & floors["k"].isna()]
+    assert set(latents["second"]) == {"tfidf", "base_rate"}
+    assert (latents["low"] > 0).groupby(latents["task"]).all().sum() >= 3
