@@ -61,7 +61,8 @@ class Comparison:
 
 
 def macro_f1(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Unweighted mean of the F1 of the classes that occur: scikit-learn's value, 30x faster."""
+    """Unweighted mean of the F1 of the classes that occur: scikit-learn's value, without
+    the 4 ms of checks that would outweigh a small fit."""
     return float(_macro_f1(y_true, y_pred, np.ones((1, len(y_true)), dtype=np.float32))[0])
 
 
