@@ -19,7 +19,7 @@ import pandas as pd
 from mosaic import answers, stats, sweep
 from mosaic.answers import SCORINGS, Scoring
 from mosaic.errors import ConfigError, IntegrityError
-from mosaic.models import choose_device, choose_dtype, fetch_model, model_identity
+from mosaic.models import choose_device, choose_dtype, fetch_model, load_config, model_identity
 from mosaic.profiles import ModelSpec, Profile
 from mosaic.questions import Questions, load_questions
 from mosaic.store import replace_file, storage_errors
@@ -131,10 +131,22 @@ def specs(profile: Profile, keys: Iterable[str], seeds: Sequence[int] = (0,)) ->
 
 
 def score(
-    cells: Sequence[Spec], labelled: Mapping[str, TaskData], workspace: Workspace
+    cells: Sequence[Spec], labelled: Mapping[str, TaskData], workspace: Workspace, n_jobs: int = -1
 ) -> list[Result]:
     """Score cells whose labels are in `labelled`."""
-    return sweep.score(cells, workspace, load=lambda key, _profile: labelled[key])
+    return sweep.score(cells, workspace, n_jobs, load=lambda key, _profile: labelled[key])
+
+
+def model_sizes(profile: Profile) -> dict[str, int]:
+    """Text models, smallest first, with the weights of their blocks up to a constant factor.
+
+    An instruction-tuned model is as large as its base: neither oversees the other.
+    """
+    sizes = {}
+    for model in profile.text_models:
+        text = load_config(fetch_model(model)).get_text_config()
+        sizes[model.name] = text.num_hidden_layers * text.hidden_size**2
+    return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
 
 def best_by_cv(

@@ -17,8 +17,8 @@ from mosaic.profiles import ModelSpec
 from mosaic.questions import Questions, prompt
 from mosaic.workspace import Workspace
 
-PROMPTS = ("Where is it?", "a", "Context: a long one, with words. Question: who? Answer:", "Why so?")
-OPTIONS = (("here", "there now"), ("x", "yes", "no"), ("ab", "abc", "a longer answer"), ("1", "22"))
+PROMPTS = ("Where is it?", "a", "Context: a long one with words. Question: who? Answer:", "Why so?")
+OPTIONS = (("here", "there now"), ("x", "yes", "no"), ("ab", "abc", "much longer"), ("1", "22"))
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}U {{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %} M {% endif %}"
@@ -202,7 +202,7 @@ def test_label_sets_of_one_text_share_one_extraction(spec: ModelSpec, tmp_path: 
         one = replace(data, task=replace(data.task, label_model=name), labels=labels)
         sets[one.task.key] = one
     cells = [sweep.Spec(key, "hidden", spec.name, 0, pooling="mean") for key in sets]
-    table = sweep.to_table(behaviour.score(cells, sets, workspace))
+    table = sweep.to_table(behaviour.score(cells, sets, workspace, n_jobs=1))
     assert list(table["label_model"]) == ["x", "y"]
     assert len(list((tmp_path / "cache" / "features").glob("*/manifest.json"))) == 1
 
@@ -219,7 +219,7 @@ def test_length_wins_where_only_length_decides(spec: ModelSpec, tmp_path: Path) 
     profile = tiny.profile(spec, token_budget=4096, shard_docs=512)
     workspace = Workspace(profile, tmp_path, "tiny")
     cells = behaviour.specs(profile, sets)
-    results = behaviour.score(cells, sets, workspace)
+    results = behaviour.score(cells, sets, workspace, n_jobs=1)
     table = sweep.to_table(results)
     length = table.loc[table["feature"] == "length", "macro_f1"].item()
     others = table[~table["feature"].isin(["length", "base_rate"])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,16 +25,21 @@ from mosaic.figures.style import (
 
 KEEP = ["source", "profile", "task", "label_model", "model", "series", "macro_f1"]
 KEEP += ["macro_f1_low", "macro_f1_high", "n_test"]
+PUBLISHED_SIZES = {"gemma-2-2b": 2, "gemma-2-9b": 9, "gemma-2-9b-it": 9}
+"""The authors' models, smallest first, with their billions of parameters."""
 HIDDEN = ("hidden state, last token", "hidden state, mean")
 
 
-def fig_behaviour(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
+def fig_behaviour(
+    tables: list[pd.DataFrame], sizes: Mapping[str, int], folder: Path
+) -> SavedFigure:
     """One panel per table, one line per label set, SAE latents joined to the best hidden state.
 
-    Each table holds one row per label set and series, chosen by the caller. The number at the right
-    is SAE latents minus the best hidden state (paper §4.5).
+    Each table holds one row per label set and series, chosen by the caller; `sizes` lists the
+    models, smallest first. The number at the right is SAE latents minus the best hidden state
+    (paper §4.5).
     """
-    tables = [_labelled(table) for table in tables if len(table)]
+    tables = [_labelled(table, sizes) for table in tables if len(table)]
     lines = [table["label"].nunique() for table in tables]
     figure = new_figure(
         len(tables), 1, height=1.0 + 0.3 * sum(lines) + 0.5 * len(tables), height_ratios=lines
@@ -42,7 +47,7 @@ def fig_behaviour(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     low = min(float(table["macro_f1"].min()) for table in tables)
     for axes, table in zip(figure.axes, tables, strict=True):
         _draw_label_sets(axes, table)
-        axes.set_xlim(low - 0.03, 1.06)
+        axes.set_xlim(low - 0.03, 1.08)
     figure.axes[-1].set_xlabel("macro-F1 of predicting whether the answer was right")
     legend_below(figure)
     words = " ".join(_gaps_in_words(table) for table in tables)
@@ -52,7 +57,7 @@ def fig_behaviour(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
 
 def gaps(table: pd.DataFrame) -> pd.Series:
     """SAE latents minus the best hidden state, one value per label set that has both."""
-    table = table if "series" in table else _labelled(table)
+    table = table if "series" in table else _labelled(table, {})
     wide = table.pivot_table(
         index="label", columns="series", values="macro_f1", aggfunc="max", sort=False
     )
@@ -61,15 +66,16 @@ def gaps(table: pd.DataFrame) -> pd.Series:
 
 
 def fig_oversight(
-    tables: list[pd.DataFrame], order: Sequence[str], folder: Path
+    tables: list[pd.DataFrame], sizes: Mapping[str, int], folder: Path
 ) -> SavedFigure:
     """Whose correctness (rows) from whose features (columns), SAE latents beside hidden states.
 
     Each table holds one row per label set, feature model and series, and may hold base rates, which
-    become the first column. `order` lists the models, smallest first; cells where a smaller model's
-    features predict a larger model's correctness have a frame (paper §4.5).
+    become the first column. `sizes` lists the models, smallest first, with a number that is larger
+    for larger ones; cells where a smaller model's features predict a larger model's correctness
+    have a frame (paper §4.5).
     """
-    tables = [_labelled(table) for table in tables if len(table)]
+    tables = [_labelled(table, sizes) for table in tables if len(table)]
     lines = [table["label"].nunique() for table in tables]
     figure = new_figure(
         len(tables), 2, height=0.7 + 0.33 * sum(lines) + 0.95 * len(tables), height_ratios=lines
@@ -77,25 +83,33 @@ def fig_oversight(
     for r, table in enumerate(tables):
         for c, (name, feature) in enumerate((("SAE latents", "sae"), ("hidden states", "hidden"))):
             axes = figure.axes[2 * r + c]
-            _draw_matrix(axes, table, feature, order)
-            axes.set_title(f"{name}: {source_label(table)}", fontsize=9)
+            _draw_matrix(axes, table, feature, sizes)
+            axes.set_title(name, fontsize=9)
             if c:
                 axes.set_yticklabels([])
+            else:
+                axes.set_ylabel(source_label(table), fontsize=8.5)
     figure.supxlabel("whose features (frame: a smaller model's, for a larger one)", fontsize=9)
-    figure.supylabel("whose answer was right?", fontsize=9)
-    words = " ".join(_oversight_in_words(table, order) for table in tables)
+    words = " ".join(_oversight_in_words(table, sizes) for table in tables)
     drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
     return save(figure, "fig-oversight", drawn, words, folder)
 
 
-def upward(table: pd.DataFrame, order: Sequence[str]) -> pd.Series:
+def upward(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.Series:
     """Whether a row predicts a larger model's correctness from a smaller one's features."""
-    rank = {name: i for i, name in enumerate(order)}
-    features = table["model"].map(rank)
-    return (features < table["label_model"].map(rank)).fillna(False)
+    features, labels = (table[name].map(sizes).astype(float) for name in ("model", "label_model"))
+    return features < labels
 
 
-def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.DataFrame:
+    """With the columns `label` and `series`; label sets by task, then by size of their model."""
+    tasks = list(dict.fromkeys(table["task"]))
+    rank = {name: i for i, name in enumerate(sizes)}
+    place = [
+        len(rank) * tasks.index(task) + rank.get(model, 0)
+        for task, model in zip(table["task"], table["label_model"], strict=True)
+    ]
+    table = table.iloc[np.argsort(place, kind="stable")]
     return table.assign(
         label=table.apply(task_label, axis=1), series=table.apply(series_of, axis=1)
     )
@@ -108,7 +122,8 @@ def _draw_label_sets(axes: Axes, table: pd.DataFrame) -> None:
         part = table[(table["label"] == label) & table["series"].isin(["SAE latents", *HIDDEN])]
         y, ends = labels.index(str(label)), part["macro_f1"].astype(float)
         axes.plot([ends.min(), ends.max()], [y, y], color="#BDBDBD", linewidth=5, zorder=1)
-        axes.text(1.05, y, f"{gap:+.2f}", ha="right", va="center", fontsize=8.5)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axes.text(1.07, y, f"{gap:+.2f}", ha="right", va="center", fontsize=8.5, bbox=box)
     here = [name for name in SERIES_STYLE if name in set(table["series"])]
     for i, series in enumerate(here):
         colour, marker = SERIES_STYLE[series]
@@ -129,24 +144,24 @@ def _draw_label_sets(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
-def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, order: Sequence[str]) -> None:
+def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[str, int]) -> None:
     labels = list(dict.fromkeys(table["label"]))
     part = table[table["feature"] == feature]
     values = part.pivot_table(index="label", columns="model", values="macro_f1", aggfunc="max")
-    values = values.reindex(index=labels, columns=[m for m in order if m in values])
+    values = values.reindex(index=labels, columns=[m for m in sizes if m in values])
     rates = table[table["feature"] == "base_rate"].groupby("label")["macro_f1"].max()
     if len(rates):
         values.insert(0, "base rate", rates)
     grid = values.astype(float).to_numpy()
-    axes.imshow(grid, cmap=plt.get_cmap("cividis"), vmin=0.3, vmax=0.9, aspect="auto")
+    axes.imshow(grid, cmap=plt.get_cmap("Blues"), vmin=0.3, vmax=1.0, aspect="auto")
     for (i, j), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            colour = "black" if value > 0.6 else "white"
+            colour = "white" if value > 0.72 else "black"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
-    rows = part[upward(part, order)]
+    rows = part[upward(part, sizes)]
     for label, model in set(zip(rows["label"], rows["model"], strict=True)):
         corner = (list(values).index(model) - 0.46, labels.index(label) - 0.42)
-        frame = Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="#E69F00", linewidth=2.2)
+        frame = Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="#D55E00", linewidth=2)
         axes.add_patch(frame)
     short = [name.replace("gemma-2-", "") for name in values]
     axes.set_xticks(range(len(short)), short, fontsize=7.5)
@@ -159,10 +174,10 @@ def _gaps_in_words(table: pd.DataFrame) -> str:
     return f"{source_label(table)}: SAE latents minus the best hidden state: {said}."
 
 
-def _oversight_in_words(table: pd.DataFrame, order: Sequence[str]) -> str:
+def _oversight_in_words(table: pd.DataFrame, sizes: Mapping[str, int]) -> str:
     parts = []
     for feature, name in (("sae", "SAE latents"), ("hidden", "hidden states")):
-        rows = table[(table["feature"] == feature) & upward(table, order)]
+        rows = table[(table["feature"] == feature) & upward(table, sizes)]
         if len(rows):
             parts.append(
                 f"{name} of a smaller model for a larger one {rows['macro_f1'].min():.2f} to "

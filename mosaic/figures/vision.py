@@ -21,7 +21,7 @@ from mosaic.figures.style import (
 
 KEEP = ["source", "profile", "task", "model", "depth", "series", "macro_f1", "macro_f1_low"]
 KEEP += ["macro_f1_high", "n_test"]
-UNTRAINED = "SAE latents, untrained connector"
+UNTRAINED = "SAE, untrained connector"
 STYLE = {**SERIES_STYLE, UNTRAINED: ("#56B4E9", "o")}
 
 
@@ -34,14 +34,18 @@ def fig_vision(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     tables = [named(table) for table in tables if len(table)]
     columns = max(table["task"].nunique() for table in tables)
     figure = new_figure(len(tables), columns, height=0.9 + 2.3 * len(tables), sharey="row")
+    all_axes = figure.axes
     for r, table in enumerate(tables):
-        row_of_axes = figure.axes[r * columns : (r + 1) * columns]
+        row_of_axes = all_axes[r * columns : (r + 1) * columns]
         tasks = list(dict.fromkeys(table["task"]))
-        for axes, task in zip(row_of_axes, tasks, strict=False):
+        span = columns // len(tasks)  # a row of few image sets is as wide as the others
+        for i, (axes, task) in enumerate(zip(row_of_axes, tasks, strict=False)):
+            grid = axes.get_subplotspec().get_gridspec()
+            axes.set_subplotspec(grid[r, i * span : (i + 1) * span])
             axes.set_title(str(task), fontsize=9)
             _draw(axes, table[table["task"] == task])
         for axes in row_of_axes[len(tasks) :]:
-            axes.set_visible(False)
+            axes.remove()
         row_of_axes[0].set_ylabel(f"macro-F1\n{source_label(table)}", fontsize=8.5)
     legend_below(figure)
     words = " ".join(_in_words(table) for table in tables)
@@ -75,7 +79,7 @@ def _draw(axes: Axes, part: pd.DataFrame) -> None:
             continue
         means = rows.groupby("depth")[["macro_f1", "macro_f1_low", "macro_f1_high"]].mean()
         means = means.reindex([depth for depth in DEPTH_POSITION if depth in means.index])
-        offset = 0.06 * (i - (len(here) - 1) / 2)
+        offset = 0.04 * (i - (len(here) - 1) / 2)
         axes.errorbar(
             [DEPTH_POSITION[depth] + offset for depth in means.index],
             means["macro_f1"].astype(float),
