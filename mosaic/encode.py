@@ -133,7 +133,8 @@ def document_statistics(
     at_end = token[last] == lengths.cumsum(0)[doc] - 1
 
     def reduce(values: torch.Tensor, how: str) -> torch.Tensor:
-        return torch.segment_reduce(values, how, lengths=count)
+        # segment_reduce refuses to reduce nothing: a batch where no latent is active.
+        return torch.segment_reduce(values, how, lengths=count) if len(count) else values
 
     found = {
         "doc": doc.int(),

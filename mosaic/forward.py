@@ -170,13 +170,17 @@ class Pass:
                 for how in HIDDEN_POOLINGS:
                     hidden[how][rows] = found[block][how]
             return {**hidden, "n_tokens": n_tokens}
-        names = ("latent", "sum", "max", "count", "last", *(f"top_{n}" for n in self.top_n))
-        empty = [np.zeros(0, np.int32)]  # a shard may have no document with a token
-        doc = np.concatenate([rows[found[block]["doc"]] for rows, found in done] or empty)
+        kinds = dict.fromkeys(("latent", "count", *(f"top_{n}" for n in self.top_n)), np.int32)
+        kinds |= dict.fromkeys(("sum", "max", "last"), np.float32)
+
+        def joined(parts: list[np.ndarray], kind: type) -> np.ndarray:
+            return np.concatenate([np.zeros(0, kind), *parts])  # there may be no document at all
+
+        doc = joined([rows[found[block]["doc"]] for rows, found in done], np.int64)
         order = np.argsort(doc, kind="stable")
         pairs = {
-            name: np.concatenate([found[block][name] for _, found in done] or empty)[order]
-            for name in names
+            name: joined([found[block][name] for _, found in done], kind)[order]
+            for name, kind in kinds.items()
         }
         pairs["doc"] = doc[order]
         return {**pack(pairs, n_docs, self.saes[block].cfg.d_sae), "n_tokens": n_tokens}

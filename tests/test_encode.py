@@ -96,6 +96,13 @@ def test_top_n_never_picks_a_silent_latent() -> None:
     assert pairs["top_20"].tolist() == [2]
 
 
+def test_tokens_without_an_active_latent_give_no_pair() -> None:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    triplets = Triplets(nothing, nothing, torch.zeros(0))
+    pairs = document_statistics(triplets, torch.tensor([3, 1]), 8, (2,))
+    assert pool({**pack(pairs, 2, 8), "n_tokens": np.array([3, 1])}, "mean", 8, None).nnz == 0
+
+
 def test_memory_does_not_grow_with_the_width(tmp_path: Any, monkeypatch: Any) -> None:
     """A wide SAE is encoded in more tiles, not in larger ones."""
     sizes: list[int] = []

@@ -173,7 +173,9 @@ def test_small_runs_on_the_formats_of_its_repositories(hub: Path, tmp_path: Path
                 intermediate_size=64,
                 vocab_size=300,
             )
-            transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
+            network = transformers.GPTNeoXForCausalLM(config)
+            tiny.spread(network)
+            network.save_pretrained(folder)
             tiny.write_tokenizer(folder, "gpt2")
         for sae in model.saes:
             own = {**top_k, "normalize_activations": "layer_norm"} if model.name == "gpt2" else {}

@@ -111,12 +111,17 @@ def write_model(folder: Path, family: str, seed: int = 0, **changes: Any) -> Pat
             "bert": transformers.BertForMaskedLM,
         }[family]
         model = kind(config)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:  # the default scale leaves every document nearly the same
-            parameter.data.normal_(std=0.2)
+    spread(model)
     model.save_pretrained(folder)
     write_tokenizer(folder, "gemma2" if family == "paligemma" else family)
     return folder
+
+
+def spread(model: Any) -> None:
+    """Larger random weights: with the default scale every document looks nearly the same."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(std=0.2)
 
 
 def write_sae(
