@@ -35,7 +35,7 @@ class Scoring:
     bos: bool = True
     """Begin with the BOS token where the tokenizer has one; Gemma is lost without it."""
     separator: str = " "
-    """Stands between prompt and option, unless a chat template ends the prompt."""
+    """Stands between prompt and option; a chat template ends with its own."""
     chat: bool = True
     """Put the prompt to an instruction-tuned model through its chat template."""
     normalise: bool = False
@@ -58,19 +58,24 @@ class Answerer:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
+    def templated(self, text: str) -> str:
+        """A prompt in the model's chat template, BOS included, ending where the answer begins."""
+        if not self.tokenizer.chat_template:
+            raise ConfigError(
+                f"{self.spec.name!r} is set to `chat: true`, but its tokenizer has no chat "
+                f"template; correct the profile, or use a tokenizer that has one."
+            )
+        turn = [{"role": "user", "content": text}]
+        return str(
+            self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        )
+
     def prompt_ids(self, text: str, scoring: Scoring) -> list[int]:
         """Tokens of a prompt. Raises ConfigError for one without tokens, or without a template."""
         if self.spec.chat and scoring.chat:
-            if not self.tokenizer.chat_template:
-                raise ConfigError(
-                    f"{self.spec.name!r} is set to `chat: true`, but its tokenizer has no chat "
-                    f"template; correct the profile, or use a tokenizer that has one."
-                )
-            turn = [{"role": "user", "content": text}]
-            whole = self.tokenizer.apply_chat_template(
-                turn, tokenize=False, add_generation_prompt=True
-            )  # writes BOS itself
-            return self.tokenizer(str(whole), add_special_tokens=False)["input_ids"]
+            # A space at the end belongs to the first token of the answer.
+            start = self.templated(text).rstrip(" ")
+            return self.tokenizer(start, add_special_tokens=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
         start = [bos] if scoring.bos and bos is not None else []
         ids = start + self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -80,8 +85,9 @@ class Answerer:
 
     def option_ids(self, text: str, scoring: Scoring) -> list[int]:
         """Tokens of an option as it follows the prompt."""
-        templated = self.spec.chat and scoring.chat
-        separator = "" if templated else scoring.separator
+        separator = scoring.separator
+        if self.spec.chat and scoring.chat:
+            separator = " " if self.templated("").endswith(" ") else ""
         ids = self.tokenizer(separator + text, add_special_tokens=False)["input_ids"]
         if not ids:
             raise ConfigError(f"The option {text!r} has no tokens; correct the question.")

@@ -49,8 +49,8 @@ def plain_loop(model: answers.Answerer, start: str, option: str, name: str) -> f
     if model.spec.chat and name != "published":
         turn = [{"role": "user", "content": start}]
         start = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        before = tokenizer(start, add_special_tokens=False)["input_ids"]
-        after = tokenizer(option, add_special_tokens=False)["input_ids"]
+        before = tokenizer(start.removesuffix(" "), add_special_tokens=False)["input_ids"]
+        after = tokenizer(" " + option, add_special_tokens=False)["input_ids"]
     elif name == "published":
         before = tokenizer(start, add_special_tokens=False)["input_ids"]
         after = tokenizer(option, add_special_tokens=False)["input_ids"]
@@ -85,6 +85,15 @@ def test_the_variants_differ(spec: ModelSpec) -> None:
     )
     assert np.abs(plain - authors).min() > 1e-3  # BOS and the space change every score
     assert (normalised >= plain).all()
+
+
+def test_a_space_that_ends_the_template_belongs_to_the_answer(spec: ModelSpec) -> None:
+    model = load(replace(spec, chat=True))
+    scoring = answers.SCORINGS["plain"]
+    whole = model.tokenizer("<bos>U Who? M here", add_special_tokens=False)["input_ids"]
+    assert model.prompt_ids("Who?", scoring) + model.option_ids("here", scoring) == whole
+    model.tokenizer.chat_template = TEMPLATE.replace(" M ", " M\n")
+    assert model.option_ids("here", scoring) == model.tokenizer("here")["input_ids"][1:]
 
 
 def test_no_bos_where_the_tokenizer_has_none(tmp_path: Path) -> None:
