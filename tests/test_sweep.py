@@ -1,0 +1,141 @@
+"""Scoring cells: once each, from disk afterwards, chosen without the test score."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mosaic import bundles, scores, sweep
+from mosaic.errors import ConfigError, IntegrityError
+from mosaic.profiles import Profile
+from mosaic.sweep import Spec
+from mosaic.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A task whose words decide its label, and no model."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    filler = rng.choice(["stone", "river", "cloud", "table"], size=(80, 4))
+    texts = [" ".join([*words, "left" if y else "good"]) for words, y in zip(filler, labels, strict=True)]
+    folder = tmp_path / "data" / "org" / "words"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"text": texts, "label": labels}).to_parquet(folder / "train.parquet")
+    entry = {"name": "words", "role": "intent", "dataset": "org/words", "split": "train"}
+    entry |= {"input_field": "text", "label_field": "label", "licence": "MIT", "section": "none"}
+    catalogue = tmp_path / "catalogue.yaml"
+    catalogue.write_text(yaml.safe_dump([entry]))
+    data_dir = str(tmp_path / "data")
+    profile = Profile("trial", str(catalogue), (), ("words",), data_dir=data_dir)
+    return Workspace(profile, tmp_path / "build", "trial")
+
+
+def cell_files(workspace: Workspace) -> list[Path]:
+    return sorted((workspace.cache / "cells").rglob("*.json"))
+
+
+SPECS = [Spec("words", "length"), Spec("words", "base_rate"), Spec("words", "length", seed=1)]
+
+
+def test_cells_come_back_in_order_and_are_scored_once(workspace: Workspace) -> None:
+    first = sweep.score([*SPECS, SPECS[0]], workspace, n_jobs=1)
+    assert [r.spec for r in first] == [*SPECS, SPECS[0]]
+    files = cell_files(workspace)
+    assert len(files) == len(SPECS)
+    stamps = [f.stat().st_mtime_ns for f in files]
+    again = sweep.score(SPECS, workspace, n_jobs=1)
+    assert [f.stat().st_mtime_ns for f in cell_files(workspace)] == stamps
+    pd.testing.assert_frame_equal(sweep.to_table(first[:3]), sweep.to_table(again))
+
+
+def test_other_caps_and_other_data_are_other_cells(workspace: Workspace) -> None:
+    sweep.score(SPECS[:1], workspace, n_jobs=1)
+    smaller = replace(workspace, profile=replace(workspace.profile, n_train=32, n_test=16))
+    [result] = sweep.score(SPECS[:1], smaller, n_jobs=1)
+    assert (result.row["n_train"], result.row["n_test"]) == (32, 16)
+    assert len(cell_files(workspace)) == 2
+
+
+def test_a_damaged_cell_is_named_and_never_used(workspace: Workspace) -> None:
+    sweep.score(SPECS[:1], workspace, n_jobs=1)
+    [path] = cell_files(workspace)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(IntegrityError, match=f"{path.name} is damaged.*Delete it"):
+        sweep.score(SPECS[:1], workspace, n_jobs=1)
+
+
+def test_a_cell_without_its_model_says_what_is_missing(workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="must name a model, a layer and a pooling"):
+        sweep.score([Spec("words", "hidden")], workspace, n_jobs=1)
+    with pytest.raises(ConfigError, match="has no model 'gemma'"):
+        sweep.score([Spec("words", "hidden", "gemma", 1, pooling="mean")], workspace, n_jobs=1)
+
+
+ROW = {"source": "run", "protocol": "nested", "task": "t", "language": "en", "probe": "linear"}
+
+
+def test_selection_looks_at_cross_validation_only() -> None:
+    rows = [
+        {**ROW, "feature": "sae", "layer": 1, "macro_f1": 0.99, "cv_accuracy": 0.6},
+        {**ROW, "feature": "sae", "layer": 2, "macro_f1": 0.50, "cv_accuracy": 0.8},
+        {**ROW, "feature": "hidden", "pooling": "last", "macro_f1": 0.7, "cv_accuracy": 0.7},
+        {**ROW, "feature": "hidden", "pooling": "mean", "macro_f1": 0.6, "cv_accuracy": 0.9},
+    ]
+    chosen = sweep.select_by_cv(scores.table(rows))
+    assert chosen[chosen["feature"] == "sae"]["layer"].tolist() == [2]
+    assert chosen["pooling"].dropna().tolist() == ["last", "mean"], "two baselines, not a choice"
+    changed = [{**row, "macro_f1": 1 - row["macro_f1"]} for row in rows]
+    again = sweep.select_by_cv(scores.table(changed))
+    assert again["layer"].dropna().tolist() == chosen["layer"].dropna().tolist()
+
+
+def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
+    seeds = (0, 1, 2)
+    words = [Spec("words", "tfidf", seed=s) for s in seeds]
+    lengths = [Spec("words", "length", seed=s) for s in seeds]
+    results = sweep.score([*words, *lengths], workspace, n_jobs=1)
+    means = sweep.mean_over_seeds(results)
+    assert means["repeat"].tolist() == [3, 3]
+    by_hand = np.mean([r.row["macro_f1"] for r in results if r.spec.feature == "length"])
+    row = means[means["feature"] == "length"].iloc[0]
+    assert row["macro_f1"] == pytest.approx(by_hand)
+    assert row["macro_f1_low"] <= by_hand <= row["macro_f1_high"]
+    [line] = sweep.compare([(words[0], lengths[0])], results).to_dict("records")
+    assert line["difference"] > 0.1
+    assert line["low"] > 0
+    assert line["p_holm"] < 0.05
+    assert line["n_seeds"] == 3
+
+
+def test_bundle_survives_and_a_change_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    table = sweep.to_table(sweep.score(SPECS, workspace, n_jobs=1))
+    folder = bundles.write_bundle(tmp_path / "runs" / "words", table, "words", "mosaic sweep ...")
+    read = bundles.read_bundles(tmp_path / "runs")
+    assert set(read["source"]) == {"bundle"}
+    assert read["macro_f1"].tolist() == table["macro_f1"].tolist()
+    assert "mosaic sweep" in bundles.provenance(tmp_path / "runs")[0]
+    path = folder / "scores.csv"
+    whole = path.read_text()
+    path.write_text(whole.replace("0.", "0.9", 1))
+    with pytest.raises(IntegrityError, match="changed after it was written"):
+        bundles.read_bundle(folder)
+    path.write_text(whole)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for change, says in (
+        ({"schema_version": 99}, "schema version 99"),
+        ({"command": 3}, "field 'command' is 3"),
+    ):
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(IntegrityError, match=says):
+            bundles.read_bundle(folder)
+
+
+def test_no_bundle_is_an_empty_table(tmp_path: Path) -> None:
+    assert bundles.read_bundles(tmp_path / "nothing").empty
