@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from mosaic.errors import AccessError, ConfigError, IntegrityError
+from mosaic.integrity import verify_folder
 from mosaic.images import read_images
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ def _read(task: Task, profile: Profile) -> Dataset:
                 f"copy of that Hub dataset there. Put one there, or unset MOSAIC_DATA_DIR to use "
                 f"the Hub."
             )
+        verify_folder(source)
         # datasets keys the cache of a local folder by its README alone: a changed Parquet file
         # would be served stale. So a folder is read afresh, through a cache that does not last.
         where = TemporaryDirectory(prefix="mosaic-")

@@ -25,7 +25,7 @@ def test_flops_of_gemma_2_2b_are_those_of_its_shapes(monkeypatch: Any) -> None:
     """3.114 GFLOP a token up to layer 19, before attention, and 2 x 2304 x W for each SAE."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     profile = load_profile("paper")
-    (cost,) = dry_run(profile, ["2b"], ["toxicity-en"])
+    (cost,) = dry_run(profile, ["gemma-2-2b"], ["toxicity-en"])
     assert (cost.documents, cost.tokens, cost.tokens_from) == (5000, 5000 * 64, "assumed")
     saes = 3 * 2 * 2304 * (16384 + 65536 + 1048576)
     attention = 4 * 8 * 256 * 64 * 20
@@ -40,10 +40,10 @@ def test_every_model_of_the_paper_has_a_price_without_a_licence(monkeypatch: Any
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     profile = load_profile("paper")
     costs = dry_run(profile)
-    assert [cost.model for cost in costs] == ["2b", "9b", "9b-it", "paligemma2-3b"]
+    assert [cost.model for cost in costs] == ["gemma-2-2b", "gemma-2-9b", "gemma-2-9b-it", "paligemma2-3b-pt-224"]
     assert costs[1].flops > 2 * costs[0].flops
     text = table(costs)
-    assert "paligemma2-3b" in text
+    assert "paligemma2-3b-pt-224" in text
     assert "assumed" in text
     assert text.count("\n") == 5
 

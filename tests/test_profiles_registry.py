@@ -51,12 +51,12 @@ def test_models_have_a_sae_of_every_width_at_every_layer(name: str) -> None:
 def test_layers_and_widths_are_those_of_the_paper() -> None:
     paper = load_profile("paper")
     found = {m.name: (tuple(m.layers.values()), m.widths) for m in paper.models}
-    assert found["2b"] == ((5, 12, 19), ("16k", "65k", "1m"))
-    assert found["9b"] == ((9, 20, 31), ("16k", "131k", "1m"))
-    assert found["9b-it"] == ((9, 20, 31), ("16k", "131k"))
-    assert paper.model("paligemma2-3b").saes == paper.model("2b").saes
+    assert found["gemma-2-2b"] == ((5, 12, 19), ("16k", "65k", "1m"))
+    assert found["gemma-2-9b"] == ((9, 20, 31), ("16k", "131k", "1m"))
+    assert found["gemma-2-9b-it"] == ((9, 20, 31), ("16k", "131k"))
+    assert paper.model("paligemma2-3b-pt-224").saes == paper.model("gemma-2-2b").saes
     with pytest.raises(ConfigError, match=r"'9b-it' has no SAE of width '1m' at layer 20.*131k"):
-        paper.model("9b-it").sae(20, "1m")
+        paper.model("gemma-2-9b-it").sae(20, "1m")
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def short(profile: Profile) -> Profile:
 def test_paper_runs_on_gemma_scope_files(hub: Path, tmp_path: Path) -> None:
     """2B, and 9B-IT with its own SAEs: offline, the base model's are not even in the cache."""
     profile = short(load_profile("paper"))
-    for name, layer, d_model in (("2b", 5, 2304), ("9b-it", 9, 3584)):
+    for name, layer, d_model in (("gemma-2-2b", 5, 2304), ("gemma-2-9b-it", 9, 3584)):
         model = profile.model(name)
         tiny.write_model(
             snapshot(hub, model.source),
