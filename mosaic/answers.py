@@ -74,8 +74,8 @@ class Answerer:
         """Tokens of a prompt. Raises ConfigError for one without tokens, or without a template."""
         if self.spec.chat and scoring.chat:
             # A space at the end belongs to the first token of the answer.
-            start = self.templated(text).rstrip(" ")
-            return self.tokenizer(start, add_special_tokens=False)["input_ids"]
+            shown = self.templated(text).rstrip(" ")
+            return self.tokenizer(shown, add_special_tokens=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
         start = [bos] if scoring.bos and bos is not None else []
         ids = start + self.tokenizer(text, add_special_tokens=False)["input_ids"]

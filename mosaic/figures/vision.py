@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.gridspec import GridSpec
 
 from mosaic.figures.style import (
     DEPTH_POSITION,
@@ -40,7 +42,7 @@ def fig_vision(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         tasks = list(dict.fromkeys(table["task"]))
         span = columns // len(tasks)  # a row of few image sets is as wide as the others
         for i, (axes, task) in enumerate(zip(row_of_axes, tasks, strict=False)):
-            grid = axes.get_subplotspec().get_gridspec()
+            grid = cast(GridSpec, axes.get_gridspec())
             axes.set_subplotspec(grid[r, i * span : (i + 1) * span])
             axes.set_title(str(task), fontsize=9)
             _draw(axes, table[table["task"] == task])
