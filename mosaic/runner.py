@@ -138,8 +138,10 @@ def build_book(workspace: Workspace) -> Path:
     generated.mkdir()
     for catalogue in ("paper", "mini"):
         (generated / f"{catalogue}_tasks.md").write_text(task_table(catalogue), encoding="utf-8")
-    command = [sys.executable, "-m", "jupyter_book", "build", str(stage), "--path-output"]
-    command += [str(stage), "--warningiserror", "--nitpick", "--keep-going", "--quiet"]
+    # The package has no `-m` entry, and its script may not be on the PATH of a kernel.
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    command += [str(stage), "--path-output", str(stage)]
+    command += ["--warningiserror", "--nitpick", "--keep-going", "--quiet"]
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     log = workspace.root / "book.log"
