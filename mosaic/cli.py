@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import Any
 
@@ -115,6 +116,15 @@ def _workspace(args: argparse.Namespace) -> Any:
     return open_workspace(args.profile, args.build_dir)
 
 
+def _command(args: argparse.Namespace) -> str:
+    """The command line as a manifest records it: without the folder it happened to build in."""
+    words = list(args.argv)
+    if "--build-dir" in words:
+        at = words.index("--build-dir")
+        del words[at : at + 2]
+    return "mosaic " + shlex.join(words)
+
+
 def _run(args: argparse.Namespace) -> None:
     from mosaic import runner
 
@@ -135,7 +145,6 @@ def _figure(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    import shlex
     from pathlib import Path
 
     from mosaic import bundles
@@ -150,12 +159,11 @@ def _sweep(args: argparse.Namespace) -> None:
         for seed in (workspace.profile.seeds if protocol == "nested" else (0,))
     ]
     table = to_table(score(specs, workspace))
-    command = "mosaic " + shlex.join(args.argv)
+    command = _command(args)
     print(bundles.write_bundle(Path(args.out), table, args.title, command))
 
 
 def _transfer(args: argparse.Namespace) -> None:
-    import shlex
     from pathlib import Path
 
     from mosaic import bundles
@@ -166,7 +174,7 @@ def _transfer(args: argparse.Namespace) -> None:
     profile = workspace.profile
     pairs = cells(profile, languages_of(args.task, profile), seeds=profile.seeds)
     table = to_table(score(pairs, workspace))
-    command = "mosaic " + shlex.join(args.argv)
+    command = _command(args)
     print(bundles.write_bundle(Path(args.out), table, args.title, command))
 
 
