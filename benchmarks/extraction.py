@@ -13,7 +13,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import schemes
@@ -24,7 +26,7 @@ from mosaic.extract import extract
 
 
 def difference(one: schemes.Outputs, other: schemes.Outputs) -> str:
-    """Largest relative difference of the sums, and how many counts or bits are not the same."""
+    """Largest difference of the sums relative to the largest sum; counts and bits not the same."""
     largest, differing, total = 0.0, 0, 0
     for cell, matrix in one.items():
         apart = abs(matrix - other[cell])
@@ -33,16 +35,22 @@ def difference(one: schemes.Outputs, other: schemes.Outputs) -> str:
         else:
             differing += apart.count_nonzero()
             total += matrix.nnz
-    return f"{largest:.0e}; {differing} of {total}"
+    return f"{largest:.0e} | {differing} of {total}"
 
 
-def measure(name: str, run: Callable[[], schemes.Outputs]) -> tuple[schemes.Outputs, float]:
-    """Outputs and seconds of one scheme."""
-    start = time.perf_counter()
+class Timed(NamedTuple):
+    """What a scheme returned, the seconds on the clock and those its threads were at work."""
+
+    outputs: schemes.Outputs
+    seconds: float
+    cpu_seconds: float
+
+
+def measure(run: Callable[[], schemes.Outputs]) -> Timed:
+    """Run one scheme. On a busy machine only the CPU seconds mean something."""
+    start, cpu_start = time.perf_counter(), time.process_time()
     found = run()
-    seconds = time.perf_counter() - start
-    print(f"  {name}: {seconds:.1f} s", flush=True)
-    return found, seconds
+    return Timed(found, time.perf_counter() - start, time.process_time() - cpu_start)
 
 
 def compare_times(root: Path, size: world.Size) -> str:
@@ -50,27 +58,24 @@ def compare_times(root: Path, size: world.Size) -> str:
     spec = world.build(root / "world", size)
     data = world.task(world.texts(size.n_docs, seed=2))
     profile = world.profile(spec)
-    a, seconds_a = measure("a", lambda: schemes.ours(spec, data, profile, root / "store"))
-    b, seconds_b = measure("b", lambda: schemes.usual(spec, data))
-    c, seconds_c = measure("c", lambda: schemes.authors(spec, data, root / "states"))
+    a = measure(lambda: schemes.ours(spec, data, profile, root / "store"))
+    b = measure(lambda: schemes.usual(spec, data))
+    c = measure(lambda: schemes.authors(spec, data, root / "states"))
     features = extract(spec, data, profile, store=root / "store")
     n_tokens = int(features.n_tokens.sum())
     l0 = [features.matrix(s.layer, s.width, "count").sum() / n_tokens for s in spec.saes]
-    rows = [
-        ("(a) ours", seconds_a, "-"),
-        ("(b) sae-lens, a run per SAE", seconds_b, difference(a, b)),
-        ("(c) the authors' scheme", seconds_c, difference(a, c)),
-    ]
+    named = {"(a) ours": a, "(b) sae-lens, a run per SAE": b, "(c) the authors' scheme": c}
     lines = [
         f"{len(data)} texts, {n_tokens} tokens; layers {size.layers}, widths {size.widths}, six "
         f"poolings; mean L0 {min(l0):.0f} to {max(l0):.0f}; {_machine()}",
         "",
-        "| scheme | seconds | tokens/s | times ours | apart: sums (relative); counts or bits |",
-        "|---|---|---|---|---|",
+        "| scheme | s | CPU s | tokens/s | times ours | in CPU s | sums apart | others apart |",
+        "|---|---|---|---|---|---|---|---|",
         *(
-            f"| {name} | {seconds:.1f} | {n_tokens / seconds:.0f} | {seconds / seconds_a:.1f} "
-            f"| {apart} |"
-            for name, seconds, apart in rows
+            f"| {name} | {timed.seconds:.1f} | {timed.cpu_seconds:.1f} "
+            f"| {n_tokens / timed.seconds:.0f} | {timed.seconds / a.seconds:.1f} "
+            f"| {timed.cpu_seconds / a.cpu_seconds:.1f} | {difference(a.outputs, timed.outputs)} |"
+            for name, timed in named.items()
         ),
     ]
     return "\n".join(lines)
@@ -133,9 +138,12 @@ def main() -> None:
     """Print the tables asked for, all three by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all")
+    parser.add_argument("--texts", type=int, help="number of texts in the table of times")
     parser.add_argument("--only", choices=["times", "bytes", "memory"])
     chosen = parser.parse_args()
     size = world.QUICK if chosen.quick else world.FULL
+    if chosen.texts is not None:
+        size = replace(size, n_docs=chosen.texts)
     lengths = (20, 40) if chosen.quick else (50, 200, 500)
     counts = (64, 128) if chosen.quick else (1024, 4096, 16384)
     np.seterr(all="raise", under="ignore")

@@ -25,12 +25,10 @@ TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model", "chat_temp
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A model cut off after the deepest block wanted, ready to run."""
+    """A model cut off after the deepest block wanted; for text models `text` is `whole`."""
 
     whole: PreTrainedModel
-    """The model as loaded: for a vision-language model, the one that takes images."""
     text: PreTrainedModel
-    """The text model inside it; the same object for a text model."""
     blocks: torch.nn.ModuleList
 
     @property

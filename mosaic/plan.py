@@ -73,17 +73,12 @@ def dry_run(
     device = choose_device()
     dtype = choose_dtype(profile.dtype, device)
     peak = matmul_peak(device, dtype)
-    counted: dict[tuple[str, str], tuple[int, int, str]] = {}
     costs = []
     for model in chosen:
         modality = "text" if model.kind == "text" else "image"
         mine = [t for t in (find_task(key, profile) for key in keys) if t.modality == modality]
         config = shape_of(model)
-        sizes = []
-        for task in mine:
-            if (model.source, task.key) not in counted:
-                counted[model.source, task.key] = count_tokens(task, model, config, profile)
-            sizes.append(counted[model.source, task.key])
+        sizes = [count_tokens(task, model, config, profile) for task in mine]
         costs.append(_cost(model, config, profile, sizes, dtype, device, peak))
     return tuple(costs)
 
@@ -96,7 +91,7 @@ def all_tasks(profile: Profile) -> tuple[str, ...]:
 
 
 def table(costs: Iterable[Cost]) -> str:
-    """The costs as text, one line per model and one for all."""
+    """The costs as text: a line per model, and how they were found."""
     costs = list(costs)
     head = ("model", "documents", "tokens", "PFLOP", "download", "disk", "memory", "time")
     rows = [
