@@ -149,9 +149,7 @@ def model_sizes(profile: Profile) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
 
-def best_by_cv(
-    results: Iterable[Result], *keys: str, hidden_apart: bool = True
-) -> list[Result]:
+def best_by_cv(results: Iterable[Result], *keys: str, hidden_apart: bool = True) -> list[Result]:
     """Per task key, feature and `keys` (columns of a row) the cell best in inner cross-validation.
 
     Hidden states of different poolings are different baselines and stay apart unless told. The test

@@ -170,7 +170,8 @@ class Pass:
                 for how in HIDDEN_POOLINGS:
                     hidden[how][rows] = found[block][how]
             return {**hidden, "n_tokens": n_tokens}
-        kinds = dict.fromkeys(("latent", "count", *(f"top_{n}" for n in self.top_n)), np.int32)
+        whole = ("latent", "count", *(f"top_{n}" for n in self.top_n))
+        kinds: dict[str, type] = dict.fromkeys(whole, np.int32)
         kinds |= dict.fromkeys(("sum", "max", "last"), np.float32)
 
         def joined(parts: list[np.ndarray], kind: type) -> np.ndarray:

@@ -113,7 +113,7 @@ def token_activations(
                 shape=(len(x), sae.cfg.d_sae),
             ).tocsr()
             ids = batch.arguments["input_ids"][batch.keep]
-            found.append(TokenActivations([tokenizer.decode([i]) for i in ids], values))
+            found.append(TokenActivations([str(tokenizer.decode([int(i)])) for i in ids], values))
     return found
 
 
@@ -161,7 +161,7 @@ def known_causes(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame
     Matthews correlation over documents, 1 for always and 0 for chance. Columns: latent, cause,
     agreement.
     """
-    marks = {}
+    marks: dict[str, np.ndarray] = {}
     for name, values in data.annotations.items():
         kinds = pd.unique(pd.Series(values).astype(str))
         if 2 <= len(kinds) <= MOST_VALUES:

@@ -56,9 +56,7 @@ def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
     return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
 
 
-def show_latents(
-    latents: Sequence[int], documents: Sequence[Sequence[TokenActivations]]
-) -> HTML:
+def show_latents(latents: Sequence[int], documents: Sequence[Sequence[TokenActivations]]) -> HTML:
     """One folded note per latent with texts it fires on; dataset text is escaped."""
     from mosaic.interpret import highlight
 

@@ -65,7 +65,9 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("text", "vision"):
-            raise ConfigError(f"Model {self.name!r} has kind {self.kind!r}; use 'text' or 'vision'.")
+            raise ConfigError(
+                f"Model {self.name!r} has kind {self.kind!r}; use 'text' or 'vision'."
+            )
         unknown = sorted(set(self.layers) - set(DEPTHS))
         if unknown:
             raise ConfigError(f"Model {self.name!r} names depth {unknown[0]!r}; use {DEPTHS}.")

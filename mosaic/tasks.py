@@ -19,8 +19,8 @@ import numpy as np
 import yaml
 
 from mosaic.errors import AccessError, ConfigError, IntegrityError
-from mosaic.integrity import verify_folder
 from mosaic.images import read_images
+from mosaic.integrity import verify_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset

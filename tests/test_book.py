@@ -52,7 +52,9 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def pages(build_dir: Path) -> dict[Path, Page]:
     html = build_dir / "html"
-    return {path.resolve(): Page(path) for path in html.rglob("*.html") if "_static" not in path.parts}
+    return {
+        path.resolve(): Page(path) for path in html.rglob("*.html") if "_static" not in path.parts
+    }
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -117,7 +119,9 @@ def test_every_picture_is_there_and_has_alt_text(pages: dict[Path, Page]) -> Non
             assert image.get("alt"), f"{page.path.name}: {source[:60]} has no alt text"
 
 
-def test_no_script_style_or_font_from_another_site(build_dir: Path, pages: dict[Path, Page]) -> None:
+def test_no_script_style_or_font_from_another_site(
+    build_dir: Path, pages: dict[Path, Page]
+) -> None:
     outside = [(p.path.name, u) for p in pages.values() for u in p.loaded if urlparse(u).netloc]
     assert not outside
     for sheet in (build_dir / "html").rglob("*.css"):
@@ -142,11 +146,21 @@ def test_pages_open_in_a_browser_without_network(
 ) -> None:
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
     command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    command += ["--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr"]
-    command += [f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=4000", "--dump-dom"]
+    command += [
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--enable-logging=stderr",
+    ]
+    command += [
+        f"--user-data-dir={tmp_path / 'browser'}",
+        "--virtual-time-budget=4000",
+        "--dump-dom",
+    ]
     contents = [p for p in pages if p.parent.name in ("book", "notebooks")]
     assert contents
     for path in contents:
-        result = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
+        result = subprocess.run(
+            [*command, path.as_uri()], capture_output=True, text=True, timeout=120
+        )
         assert "</article>" in result.stdout, path.name
         assert "CONSOLE" not in result.stderr, f"{path.name}: {result.stderr[-2000:]}"

@@ -61,7 +61,9 @@ def test_a_tree_has_no_weights_to_show() -> None:
 def test_known_cause_is_the_annotation_that_fires_together() -> None:
     X, y = planted()
     data = tiny.task_data(["text"] * len(y))
-    data.annotations.update(negation=y.astype(bool), noise=np.arange(len(y)) % 2, name=np.arange(len(y)))
+    data.annotations.update(
+        negation=y.astype(bool), noise=np.arange(len(y)) % 2, name=np.arange(len(y))
+    )
     causes = interpret.known_causes(data, X, [7]).iloc[0]
     assert causes["cause"] in ("negation = True", "negation = False")
     assert abs(causes["agreement"]) > 0.8

@@ -40,7 +40,12 @@ def test_every_model_of_the_paper_has_a_price_without_a_licence(monkeypatch: Any
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     profile = load_profile("paper")
     costs = dry_run(profile)
-    assert [cost.model for cost in costs] == ["gemma-2-2b", "gemma-2-9b", "gemma-2-9b-it", "paligemma2-3b-pt-224"]
+    assert [cost.model for cost in costs] == [
+        "gemma-2-2b",
+        "gemma-2-9b",
+        "gemma-2-9b-it",
+        "paligemma2-3b-pt-224",
+    ]
     assert costs[1].flops > 2 * costs[0].flops
     text = table(costs)
     assert "paligemma2-3b-pt-224" in text

@@ -55,7 +55,9 @@ def test_layers_and_widths_are_those_of_the_paper() -> None:
     assert found["gemma-2-9b"] == ((9, 20, 31), ("16k", "131k", "1m"))
     assert found["gemma-2-9b-it"] == ((9, 20, 31), ("16k", "131k"))
     assert paper.model("paligemma2-3b-pt-224").saes == paper.model("gemma-2-2b").saes
-    with pytest.raises(ConfigError, match=r"'9b-it' has no SAE of width '1m' at layer 20.*131k"):
+    with pytest.raises(
+        ConfigError, match=r"'gemma-2-9b-it' has no SAE of width '1m' at layer 20.*131k"
+    ):
         paper.model("gemma-2-9b-it").sae(20, "1m")
 
 

@@ -127,7 +127,9 @@ def test_importing_the_package_does_not_import_torch() -> None:
         "cli.build_parser().format_help(); "
         "print([m for m in ('torch', 'transformers', 'sae_lens', 'datasets') if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 

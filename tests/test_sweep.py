@@ -24,7 +24,9 @@ def workspace(tmp_path: Path) -> Workspace:
     rng = np.random.default_rng(0)
     labels = np.arange(80) % 2
     filler = rng.choice(["stone", "river", "cloud", "table"], size=(80, 4))
-    texts = [" ".join([*words, "left" if y else "good"]) for words, y in zip(filler, labels, strict=True)]
+    texts = [
+        " ".join([*words, "left" if y else "good"]) for words, y in zip(filler, labels, strict=True)
+    ]
     folder = tmp_path / "data" / "org" / "words"
     folder.mkdir(parents=True)
     pd.DataFrame({"text": texts, "label": labels}).to_parquet(folder / "train.parquet")

@@ -52,9 +52,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
 
 
 @pytest.mark.parametrize(("size", "expected"), [(224, 256), (448, 1024)])
-def test_image_tokens_follow_the_configuration(
-    tmp_path: Path, size: int, expected: int
-) -> None:
+def test_image_tokens_follow_the_configuration(tmp_path: Path, size: int, expected: int) -> None:
     """PaliGemma's two shapes with random weights: number, positions, and what is pooled."""
     text = tiny.model_config("gemma2", max_position_embeddings=2048, num_hidden_layers=1)
     config = transformers.PaliGemmaConfig(
@@ -203,9 +201,7 @@ def test_tower_states_are_those_of_the_tower(spec: ModelSpec, tmp_path: Path) ->
     assert np.array_equal(found, vision.tower_states(spec, data, tiny.profile(spec), store))
 
 
-def test_an_untrained_connector_changes_only_the_connector(
-    spec: ModelSpec, tmp_path: Path
-) -> None:
+def test_an_untrained_connector_changes_only_the_connector(spec: ModelSpec, tmp_path: Path) -> None:
     workspace, copy = vision.with_untrained_connector(
         Workspace(tiny.profile(spec), tmp_path, "tiny"), spec
     )
