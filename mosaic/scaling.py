@@ -84,7 +84,8 @@ class Scaler:
             scaled = scaled[:, kept]
         squares = scaled.data if sparse.issparse(scaled) else scaled
         length = np.sqrt(np.square(squares, dtype=np.float64).sum() / X.shape[0])
-        return cls(scaler.columns, scaler.scale * length, scaler.center)
+        # Features that are constant in the training part are all zero once centred.
+        return cls(scaler.columns, scaler.scale * (length or 1.0), scaler.center)
 
     def transform(self, X: Matrix) -> Matrix:
         """Scaled copy `[n_docs, n_used]`; CSR in, CSR out."""
