@@ -23,11 +23,13 @@ def glue(**values: Any) -> None:
     Writes the cell metadata that myst-nb reads; done here because myst-nb (and with it Sphinx) is
     not installed where a notebook runs on its own, as in Colab.
     """
+    hidden = "application/papermill.record/"  # the prefix keeps the output off the page
     for name, value in values.items():
+        text = repr(value.item() if hasattr(value, "item") else value)
         display(
-            {"text/plain": repr(value.item() if hasattr(value, "item") else value)},
+            {f"{hidden}text/plain": text},
             raw=True,
-            metadata={"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}},
+            metadata={"scrapbook": {"name": name, "mime_prefix": hidden}},
         )
 
 
