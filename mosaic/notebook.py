@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,11 @@ def show(figure: SavedFigure) -> HTML:
 def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
     """A data frame as an escaped HTML table that scrolls sideways on a narrow screen."""
     tidy = frame.dropna(axis="columns", how="all")
+    tidy = tidy.astype(object).where(tidy.notna(), "–")  # one sign for every kind of missing
     body = tidy.to_html(
         index=False,
         escape=True,
         border=0,
-        na_rep="–",
         float_format=lambda value: f"{value:.{digits}f}",
         classes="mosaic-table",
     )
@@ -90,6 +91,9 @@ def setup() -> None:
     The error still fails the cell, so papermill and the runner see it.
     """
     from IPython import get_ipython
+
+    # Without ipywidgets tqdm falls back to text, which is what the book wants anyway.
+    warnings.filterwarnings("ignore", message="IProgress not found")
 
     shell = get_ipython()
     if shell is not None:

@@ -13,14 +13,14 @@ import yaml
 from joblib import parallel_config
 from scipy import sparse
 
-from mosaic import bundles, scores, sweep, training_part, transfer
+from mosaic import scores, sweep, training_part, transfer
 from mosaic.errors import ConfigError
 from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
 from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.splits import make_split
 from mosaic.sweep import Source, Spec
 from mosaic.transfer import Transfer
-from mosaic.workspace import Workspace, open_workspace
+from mosaic.workspace import Workspace
 
 LANGUAGES = ("en", "de", "zh")
 KEYS = [f"mood-{language}" for language in LANGUAGES]
@@ -304,32 +304,3 @@ def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
     again = scores.read(scores.write(table, tmp_path / "scores.csv"))
     assert set(again["train_fraction"]) == {0.5}
     assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
-
-
-def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
-    folder = Path(__file__).parents[1] / "book" / "runs" / "tfidf-transfer-real-text"
-    table = bundles.read_bundle(folder)
-    assert set(table["feature"]) == {"tfidf"}
-    pairs = table.groupby(["train_language", "language"]).size()
-    assert len(pairs) == 64
-    assert set(pairs) == {len(bundles.read_manifest(folder)["seeds"])}
-    assert bundles.read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
-    native = table["train_language"] == table["language"]
-    assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
-
-
-@pytest.mark.book
-def test_english_latents_beat_words_and_chance_in_three_other_languages(build_dir: Path) -> None:
-    workspace = open_workspace("mini", str(build_dir))
-    profile = workspace.profile
-    keys = transfer.languages_of("toxicity", profile)
-    cells = transfer.cells(
-        profile, keys, profile.text_models[0], seeds=profile.seeds, trained_on=["toxicity-en"]
-    )
-    cells += transfer.chance(keys, profile.seeds)
-    floors = transfer.paired(
-        transfer.floor_pairs(cells, "toxicity-en"), transfer.score(cells, workspace)
-    )
-    latents = floors[floors["first"].str.startswith("sae") & floors["k"].isna()]
-    assert set(latents["second"]) == {"tfidf", "base_rate"}
-    assert (latents["low"] > 0).groupby(latents["task"]).all().sum() >= 3

@@ -163,7 +163,7 @@ def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[s
         corner = (list(values).index(model) - 0.46, labels.index(label) - 0.42)
         frame = Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="#D55E00", linewidth=2)
         axes.add_patch(frame)
-    short = [name.replace("gemma-2-", "") for name in values]
+    short = [name.removeprefix("gemma-2-").replace("-", "-\n", 1) for name in values]
     axes.set_xticks(range(len(short)), short, fontsize=7.5)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.grid(False)
