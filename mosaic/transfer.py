@@ -59,17 +59,32 @@ def languages_of(task: str, profile: Profile) -> list[str]:
 
 
 def feature_sets(
-    profile: Profile, task: str, model: ModelSpec | None, k: int, seed: int = 0
+    profile: Profile,
+    task: str,
+    model: ModelSpec | None,
+    k: int,
+    seed: int = 0,
+    depth: str = "middle",
 ) -> list[Spec]:
-    """All latents, top-k latents, hidden states (last, mean) of the paper's recipe, and TF-IDF.
-
-    Without a model only TF-IDF, the floor.
-    """
+    """Recipe with all and top-k latents, last-token latents, hidden states (last, mean), TF-IDF."""
     floor = Spec(task, "tfidf", seed=seed)
     if model is None:
         return [floor]
-    latents, *hidden = sweep.recipe(profile, task, model, seed)
-    return [latents, replace(latents, k=k), *hidden, floor]
+    layer = model.layers[depth]
+    latents, *hidden = (replace(s, layer=layer) for s in sweep.recipe(profile, task, model, seed))
+    last = replace(latents, pooling="last", threshold=None)
+    return [latents, replace(latents, k=k), last, *hidden, floor]
+
+
+def choose_depth(
+    workspace: Workspace, task: str, model: ModelSpec, seeds: Iterable[int] = (0,)
+) -> str:
+    """The depth whose recipe is best by inner cross-validation on training parts of `task`."""
+    means = {}
+    for depth in model.layers:
+        specs = [feature_sets(workspace.profile, task, model, 1, s, depth)[0] for s in seeds]
+        means[depth] = np.mean([r.row["cv_accuracy"] for r in sweep.score(specs, workspace)])
+    return max(means, key=means.__getitem__)
 
 
 def cells(
@@ -80,49 +95,39 @@ def cells(
     seeds: Iterable[int] = (0,),
     fractions: Iterable[float] = (1.0,),
     trained_on: Sequence[str] | None = None,
+    depth: str = "middle",
 ) -> list[Transfer]:
     """The native cell of every language and the cells trained on each of `trained_on`.
 
     `tasks` are the keys of one task in its languages; `trained_on` defaults to all of them. TF-IDF
-    is a floor and has no cells at fractions below 1.
+    is a floor: it has no cells at fractions below 1, and none of languages not in `trained_on`.
     """
+    origins = tasks if trained_on is None else trained_on
     found = []
     for task, seed, fraction in product(tasks, seeds, fractions):
-        for spec in feature_sets(profile, task, model, k, seed):
-            if spec.feature == "tfidf" and fraction < 1:
-                continue
+        for spec in feature_sets(profile, task, model, k, seed, depth):
             shared = {f.name: getattr(spec, f.name) for f in fields(Spec)}
-            for origin in dict.fromkeys([task, *(tasks if trained_on is None else trained_on)]):
+            for origin in dict.fromkeys([task, *origins]):
+                if spec.feature == "tfidf" and (fraction < 1 or origin not in origins):
+                    continue
                 others = tuple(key for key in tasks if key != origin) if origin != task else ()
                 found.append(Transfer(**shared, **_trained(origin, fraction, others)))
     return found
 
 
-def chance(tasks: Iterable[str], seeds: Iterable[int] = (0,)) -> list[Transfer]:
-    """Cells that draw labels at the rate of the training part, whatever the text says."""
-    return [
-        Transfer(task, "base_rate", seed=seed, train_task=task)
-        for task, seed in product(tasks, seeds)
-    ]
-
-
 def score(cells: Sequence[Transfer], workspace: Workspace, n_jobs: int = -1) -> list[Result]:
     """Score every cell, in order; those scored before come from disk.
 
-    A native cell at the whole training part is the sweep's own cell of the same name, so it is
-    shared with the other chapters. Raises what loading, extraction and probes raise.
+    A native cell at the whole training part is the sweep's own cell of the same name, file and all,
+    so the chapters share it. Raises what loading, extraction and probes raise.
     """
     wanted = list(dict.fromkeys(cells))
     keys = dict.fromkeys(key for c in wanted for key in (c.task, c.train_task, *c.kept_out))
     data = {key: load_task(key, workspace.profile) for key in keys}
-    native = [c for c in wanted if c.task == c.train_task and c.train_fraction == 1]
-    plain = [_plain(c) for c in native if c.feature != "base_rate"]
-    own = {r.spec: r for r in sweep.score(plain, workspace, n_jobs, lambda key, _: data[key])}
-    results = {c: replace(own[_plain(c)], spec=c) for c in native if _plain(c) in own}
-    rest = [cell for cell in wanted if cell not in results]
-    with tqdm(total=len(rest), desc="transfer", unit="cell", disable=None) as bar:
-        for model in dict.fromkeys(cell.model for cell in rest):
-            members = [cell for cell in rest if cell.model == model]
+    results: dict[Transfer, Result] = {}
+    with tqdm(total=len(wanted), desc="transfer", unit="cell", disable=None) as bar:
+        for model in dict.fromkeys(cell.model for cell in wanted):
+            members = [cell for cell in wanted if cell.model == model]
             for cell, result in _Languages(workspace, data, model).score(members, n_jobs):
                 results[cell] = result
                 bar.update()
@@ -144,24 +149,29 @@ def paired(pairs: Sequence[tuple[Transfer, Transfer]], results: Sequence[Result]
 
 def native_pairs(cells: Iterable[Transfer], origin: str) -> list[tuple[Transfer, Transfer]]:
     """(native cell, cell trained on `origin`) of every other language, for seed 0."""
-    abroad = [c for c in cells if c.train_task == origin != c.task and c.seed == 0]
-    return [(replace(c, train_task=c.task, kept_out=()), c) for c in abroad]
+    return [
+        (replace(cell, train_task=cell.task, kept_out=()), cell)
+        for cell in cells
+        if _exported(cell, origin) and cell.feature != "tfidf"
+    ]
 
 
 def floor_pairs(cells: Iterable[Transfer], origin: str) -> list[tuple[Transfer, Transfer]]:
-    """(SAE or hidden-state cell trained on `origin`, TF-IDF and chance beside it), for seed 0."""
-    pairs = []
-    for cell in cells:
-        moved = cell.train_task == origin != cell.task and cell.train_fraction == 1
-        if moved and cell.seed == 0 and cell.feature in ("sae", "hidden"):
-            training = _trained(cell.train_task, 1.0, cell.kept_out)
-            pairs.append((cell, Transfer(cell.task, "tfidf", **training)))
-            pairs.append((cell, chance([cell.task])[0]))
-    return pairs
+    """(cell trained on all of `origin`, TF-IDF trained alike) of every other language, seed 0."""
+    return [
+        (cell, Transfer(cell.task, "tfidf", **_trained(origin, 1.0, cell.kept_out)))
+        for cell in cells
+        if _exported(cell, origin) and cell.feature != "tfidf" and cell.train_fraction == 1
+    ]
 
 
 def selected_latents(
-    workspace: Workspace, tasks: Sequence[str], model: ModelSpec, k: int, seed: int = 0
+    workspace: Workspace,
+    tasks: Sequence[str],
+    model: ModelSpec,
+    k: int,
+    seed: int = 0,
+    depth: str = "middle",
 ) -> pd.DataFrame:
     """Which latents top-k selection keeps in each language's training part.
 
@@ -171,7 +181,7 @@ def selected_latents(
     """
     parts = []
     for key in tasks:
-        spec = feature_sets(workspace.profile, key, model, k, seed)[1]
+        spec = feature_sets(workspace.profile, key, model, k, seed, depth)[1]
         languages = _Languages(workspace, {key: load_task(key, workspace.profile)}, model.name)
         source, split = languages.sources[key], languages.split(key, seed)
         source.prepare([spec])
@@ -233,37 +243,38 @@ class _Languages:
         away = self.split(cell.task, cell.seed)
         return replace(without_items(home, trained, others), test=away.test, test_ids=away.test_ids)
 
+    def path(self, cell: Transfer, split: Split) -> Path:
+        """Where the scored cell is kept: texts and features of both languages, rows and code."""
+        if _native(cell):
+            return self.sources[cell.task].path(_plain(cell))
+        trained = self.sources[cell.train_task].path(cell).stem
+        return self.sources[cell.task].path(cell, trained, split.fingerprint, _CODE)
+
     def score(self, cells: Sequence[Transfer], n_jobs: int) -> Iterator[tuple[Transfer, Result]]:
         """Cells and their results, in no particular order; every matrix is read once."""
         splits = {cell: self.split_of(cell) for cell in cells}
         paths, missing = {}, []
         for cell in cells:
-            if cell.feature == "base_rate":
-                drawn = baselines.base_rate(self.data[cell.task], splits[cell], "stratified")
-                yield cell, self.result(cell, drawn)
-                continue
-            # Texts and features of both languages, the rows of both, and the code.
-            trained = self.sources[cell.train_task].path(cell).stem
-            rows = splits[cell].fingerprint
-            paths[cell] = self.sources[cell.task].path(cell, trained, rows, _CODE)
+            paths[cell] = self.path(cell, splits[cell])
             found = sweep.read_result(paths[cell], cell)
             if found is not None:
                 yield cell, found
             else:
                 missing.append(cell)
-        if self.model is not None:
-            for key in dict.fromkeys(key for c in missing for key in (c.train_task, c.task)):
-                self.sources[key].prepare(missing)
+        for key in dict.fromkeys(key for c in missing for key in (c.train_task, c.task)):
+            self.sources[key].prepare(missing)
         for design in dict.fromkeys(_design(cell) for cell in missing):
             members = [cell for cell in missing if _design(cell) == design]
             keys = dict.fromkeys(key for c in members for key in (c.task, c.train_task))
             inputs = {key: self.inputs(key, members[0]) for key in keys}
-            fits: dict[Transfer, list[Transfer]] = {}
+            fits: dict[tuple[Any, ...], list[Transfer]] = {}
             for cell in members:
-                fits.setdefault(replace(cell, task=cell.train_task), []).append(cell)
+                # Native and exported cells share a fit where no item had to be left out.
+                rows = splits[cell].train.tobytes()
+                fits.setdefault((cell.train_task, cell.k, cell.seed, rows), []).append(cell)
             done = Parallel(n_jobs=n_jobs, return_as="generator")(
-                delayed(_fit)(fit, *self.parts(tests, inputs, splits))
-                for fit, tests in fits.items()
+                delayed(_fit)(tests[0], *self.parts(tests, inputs, splits))
+                for tests in fits.values()
             )
             for tests, outcomes in zip(fits.values(), done, strict=True):
                 for cell, outcome in zip(tests, outcomes, strict=True):
@@ -321,6 +332,15 @@ def _plain(cell: Transfer) -> Spec:
 
 def _trained(origin: str, fraction: float, kept_out: tuple[str, ...]) -> dict[str, Any]:
     return {"train_task": origin, "train_fraction": fraction, "kept_out": kept_out}
+
+
+def _native(cell: Transfer) -> bool:
+    """Whether the sweep scores this very cell: its own language, the whole training part."""
+    return cell.task == cell.train_task and cell.train_fraction == 1
+
+
+def _exported(cell: Transfer, origin: str) -> bool:
+    return cell.train_task == origin != cell.task and cell.seed == 0
 
 
 def _design(cell: Transfer) -> Transfer:

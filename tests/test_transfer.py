@@ -13,19 +13,22 @@ import yaml
 from joblib import parallel_config
 from scipy import sparse
 
-from mosaic import scores, sweep, training_part, transfer
+from mosaic import bundles, scores, sweep, training_part, transfer
 from mosaic.errors import ConfigError
-from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
+from mosaic.figures.shared_latents import fig_shared_latents, shared
+from mosaic.figures.transfer import above_chance, answer, fig_multilingual, fig_transfer_matrix
 from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.splits import make_split
 from mosaic.sweep import Source, Spec
 from mosaic.transfer import Transfer
-from mosaic.workspace import Workspace
+from mosaic.workspace import Workspace, open_workspace
 
 LANGUAGES = ("en", "de", "zh")
 KEYS = [f"mood-{language}" for language in LANGUAGES]
 N_DOCS, WIDTH, LEAK = 120, 48, 47
-MODEL = ModelSpec("toy", "toy", layers={"middle": 3}, saes=(SAESpec(3, "48", folder="toy"),))
+SAES = tuple(SAESpec(layer, "48", folder="toy") for layer in (3, 5))
+MODEL = ModelSpec("toy", "toy", layers={"middle": 3, "late": 5}, saes=SAES)
+BLOCKS = {(layer, width): f"{layer} {width}" for layer in (3, 5) for width in (None, "48")}
 WORDS = {"en": "bad good", "de": "schlimm gut", "zh": "坏 好"}
 
 
@@ -82,6 +85,10 @@ class World:
 
     def matrix(self, source: Source, spec: Spec) -> object:
         values = self.latents[source.data.task.key]
+        if spec.layer == 5:  # knows the test part by heart, and nothing else
+            y, values = source.data.labels, np.zeros_like(values) + 2
+            test = make_split(source.data, spec.seed).test
+            values[test] = 9 * y[test][:, None]
         if spec.feature == "hidden":
             return values[:, :12].astype(np.float32)
         return sparse.csr_array(values > 1 if spec.threshold else values, dtype=np.float32)
@@ -95,7 +102,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(tmp_path)
     monkeypatch.setattr(Source, "prepare", lambda self, specs: None)
     monkeypatch.setattr(Source, "matrix", lambda self, spec: made.matrix(self, spec))
-    monkeypatch.setattr(Source, "_block_keys", {(3, None): "hidden", (3, "48"): "sae"})
+    monkeypatch.setattr(Source, "_block_keys", BLOCKS)
     with parallel_config(backend="threading"):  # other processes would not see the replacements
         yield made
 
@@ -109,7 +116,7 @@ def test_all_pairs_of_languages_and_feature_sets(world: World) -> None:
     table = sweep.to_table(transfer.score(all_pairs(world, tfidf=True), world.workspace))
     pairs = table.groupby(["train_language", "language"]).size()
     assert len(pairs) == 9
-    assert set(pairs) == {5}  # all latents, top-k latents, hidden last and mean, TF-IDF
+    assert set(pairs) == {6}  # all, top-k and last-token latents, hidden last and mean, TF-IDF
     assert set(table["selection"].dropna()) == {"all", "topk"}
     assert set(table[table["selection"] == "topk"]["n_features"]) == {4}
 
@@ -120,14 +127,25 @@ def test_diagonal_is_the_native_cell_of_the_baselines_chapter(
     native = [s for key in KEYS for s in sweep.recipe(world.workspace.profile, key, MODEL, 0)]
     expected = {r.spec: r for r in sweep.score(native, world.workspace)}
     diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
+    diagonal = [c for c in diagonal if c.feature == "hidden" or c.threshold]  # the recipe's cells
     # From here on nothing may be fitted: the cells on disk are the same ones.
-    monkeypatch.setattr(sweep, "_score_one", lambda *args: pytest.fail("fitted a second time"))
+    monkeypatch.setattr(transfer, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
     found = transfer.score(diagonal, world.workspace)
     assert len(found) == len(native)
     for result in found:
         spec = Spec(**{f.name: getattr(result.spec, f.name) for f in fields(Spec)})
         assert result.row == expected[spec].row
         assert list(result.y_pred) == list(expected[spec].y_pred)
+
+
+def test_diagonal_is_the_same_cell_when_this_chapter_runs_first(world: World) -> None:
+    diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
+    found = transfer.score(diagonal, world.workspace)
+    elsewhere = replace(world.workspace, root=world.workspace.root / "other")
+    plain = [Spec(**{f.name: getattr(c, f.name) for f in fields(Spec)}) for c in diagonal]
+    for here, own in zip(found, sweep.score(plain, elsewhere), strict=True):
+        assert {**here.row, "seconds": 0} == {**own.row, "seconds": 0}
+        assert list(here.y_pred) == list(own.y_pred)
 
 
 def test_cells_come_back_from_disk_in_the_order_asked(
@@ -175,13 +193,21 @@ def test_selection_scale_and_c_never_see_the_test_language_or_a_test_part(world:
         folder = world.workspace.root / f"leak-{everywhere}"
         found = transfer.score(cells, replace(world.workspace, root=folder))
         said = [list(r.y_pred) for r in found]
-        if everywhere:  # the leak is worth a perfect score to whoever may learn it
-            assert all(r.row["macro_f1"] == 1 for r in found)
+        if everywhere:  # the leak is worth much to whoever may learn it
+            gains = [
+                r.row["macro_f1"] - c.row["macro_f1"] for r, c in zip(found, clean, strict=True)
+            ]
+            assert min(gains) > 0.02
         else:
-            assert all(r.row["macro_f1"] < 1 for r in found)
             assert said == [list(r.y_pred) for r in clean]
             assert [r.setting for r in found] == [r.setting for r in clean]
             assert [r.row["n_features"] for r in found] == [r.row["n_features"] for r in clean]
+
+
+def test_the_depth_is_chosen_on_training_parts_only(world: World) -> None:
+    assert transfer.choose_depth(world.workspace, KEYS[0], MODEL) == "middle"
+    late = transfer.feature_sets(world.workspace.profile, KEYS[0], MODEL, 4, depth="late")
+    assert {spec.layer for spec in late if spec.model} == {5}
 
 
 def test_the_picture_of_selected_latents_is_of_training_parts_only(world: World) -> None:
@@ -263,23 +289,31 @@ def test_languages_with_other_labels_are_refused(
 
 
 def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> None:
-    cells = [*all_pairs(world, True, seeds=(0, 1)), *transfer.chance(KEYS, (0, 1))]
+    cells = all_pairs(world, True, seeds=(0, 1), trained_on=KEYS[:1])
     results = transfer.score(cells, world.workspace)
     moved = transfer.paired(transfer.native_pairs(cells, KEYS[0]), results)
     assert len(moved) == 2 * 5
     assert set(moved["task"]) == set(KEYS[1:])
     assert set(moved["n_seeds"]) == {2}
-    tfidf = moved[moved["first"] == "tfidf"]
-    assert (tfidf["difference"] > 0.3).all()  # the languages share no word for the label
     floors = transfer.paired(transfer.floor_pairs(cells, KEYS[0]), results)
-    assert set(floors["second"]) == {"tfidf", "base_rate"}
-    assert (floors[floors["first"].str.startswith("sae")]["low"] > 0).all()
+    assert set(floors["second"]) == {"tfidf"}
+    assert (floors["low"] > 0).all()  # the languages share no word for the label
+    chance = above_chance(sweep.mean_over_seeds(results), "en")
+    above = (chance["low"] > 0).groupby(chance["features"]).all()
+    assert above["all latents, sum > 1"]
+    assert not above["TF-IDF"]
+    said = answer(moved, floors, chance)
+    assert said["targets"] == said["above_floors"] == 2
+    assert said["fails"] == "none"
+    latents = moved[moved["first"].str.startswith("sae 48 sum") & moved["k"].isna()]
+    assert said["lost_latents"] == pytest.approx(latents["difference"].mean())
+    assert said["worst_lost"] == latents["difference"].max()
 
 
 def drawn(world: World) -> pd.DataFrame:
     rates = all_pairs(world, trained_on=KEYS[:1], fractions=(0.5, 1.0))
-    cells = dict.fromkeys([*rates, *all_pairs(world, True), *transfer.chance(KEYS)])
-    return sweep.mean_over_seeds(transfer.score(list(cells), world.workspace))
+    cells = list(dict.fromkeys([*rates, *all_pairs(world, True)]))
+    return sweep.mean_over_seeds(transfer.score(cells, world.workspace))
 
 
 def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
@@ -289,11 +323,11 @@ def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
     assert set(values["language"]) == {"de", "zh"}
     assert {"native", "trained on en"} == set(values["trained"])
     matrix = fig_transfer_matrix(table, tmp_path)
-    assert len(pd.read_csv(matrix.csv)) == 9 * 5
+    assert len(pd.read_csv(matrix.csv)) == 9 * 6
     selected = transfer.selected_latents(world.workspace, KEYS, MODEL, k=4)
-    shared = fig_shared_latents(selected, tmp_path)
-    assert "shared by all 3 languages" in shared.alt
-    for saved in (lines, matrix, shared):
+    picture = fig_shared_latents(selected, tmp_path)
+    assert f"{shared(selected)['shared_latents']} are shared by all 3 languages" in picture.alt
+    for saved in (lines, matrix, picture):
         assert saved.png.stat().st_size > 10_000
         assert any(character.isdigit() for character in saved.alt)
 
@@ -304,3 +338,31 @@ def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
     again = scores.read(scores.write(table, tmp_path / "scores.csv"))
     assert set(again["train_fraction"]) == {0.5}
     assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
+
+
+def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
+    folder = Path(__file__).parents[1] / "book" / "runs" / "tfidf-transfer-real-text"
+    table = bundles.read_bundle(folder)
+    assert set(table["feature"]) == {"tfidf"}
+    pairs = table.groupby(["train_language", "language"]).size()
+    assert len(pairs) == 64
+    assert set(pairs) == {len(bundles.read_manifest(folder)["seeds"])}
+    assert bundles.read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
+    native = table["train_language"] == table["language"]
+    assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
+
+
+@pytest.mark.book
+def test_english_latents_beat_words_and_chance_in_three_other_languages(build_dir: Path) -> None:
+    table = scores.read(build_dir / "runs" / "mini" / "scores" / "05_multilingual_transfer.csv")
+    workspace = open_workspace("mini", str(build_dir))
+    keys = transfer.languages_of("toxicity", workspace.profile)
+    sae = table[(table["feature"] == "sae") & (table["task"] == "toxicity")]
+    spec = workspace.profile.model(sae["model"].iloc[0])
+    seeds = sorted(sae["seed"].unique())
+    cells = transfer.cells(workspace.profile, keys, spec, seeds=seeds, trained_on=["toxicity-en"])
+    results = transfer.score(cells, workspace)  # all of them are on disk
+    moved = transfer.paired(transfer.native_pairs(cells, "toxicity-en"), results)
+    floors = transfer.paired(transfer.floor_pairs(cells, "toxicity-en"), results)
+    chance = above_chance(sweep.mean_over_seeds(results), "en")
+    assert answer(moved, floors, chance)["above_floors"] >= 3

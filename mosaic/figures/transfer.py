@@ -1,4 +1,4 @@
-"""fig-multilingual, fig-transfer-matrix and fig-shared-latents: across languages (paper §4.4)."""
+"""fig-multilingual and fig-transfer-matrix: trained here, tested there (paper §4.4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from scipy.stats import binom
 
 from mosaic.figures.style import (
     CYCLE,
@@ -25,27 +24,40 @@ from mosaic.figures.style import (
 )
 
 MEANS = ["macro_f1", "macro_f1_low", "macro_f1_high"]
-ORDER = ("all latents", "top-k latents", "hidden state, last token", "hidden state, mean", "TF-IDF")
+ORDER = (
+    "all latents, sum > 1",
+    "top-k latents, sum > 1",
+    "all latents, last token",
+    "hidden state, last token",
+    "hidden state, mean",
+    "TF-IDF",
+)
 
 
 def feature_set(row: pd.Series) -> str:
-    """What a probe reads, as one of `ORDER` or "base rate"."""
+    """What a probe reads, as one of `ORDER`."""
     if row["feature"] == "sae":
-        return "all latents" if row["selection"] == "all" else "top-k latents"
+        kept = "all" if row["selection"] == "all" else "top-k"
+        limit = "" if pd.isna(row["threshold"]) else f" > {row['threshold']:g}"
+        return (
+            f"{kept} latents, {'last token' if row['pooling'] == 'last' else row['pooling']}{limit}"
+        )
     return series_of(row)
 
 
-def fig_multilingual(table: pd.DataFrame, folder: Path, origin: str = "en") -> SavedFigure:
+def fig_multilingual(
+    table: pd.DataFrame, folder: Path, origin: str = "en", chance: float = 0.5
+) -> SavedFigure:
     """Native against `origin`-trained probes by share of the training part (paper Figure 1).
 
     One row of axes per feature set, one column per target language; bars are intervals. The table
-    holds means over seeds of one task.
+    holds means over seeds of one task; `chance` is the score of labels drawn at random.
     """
     table = table.assign(set=table.apply(feature_set, axis=1))
     sets = [s for s in ORDER[:-1] if s in set(table["set"])]
     targets = [lang for lang in dict.fromkeys(table["language"]) if lang != origin]
     figure = new_figure(
-        len(sets), len(targets), height=0.8 + 1.55 * len(sets), sharex=True, sharey=True
+        len(sets), len(targets), height=0.8 + 1.5 * len(sets), sharex=True, sharey=True
     )
     drawn = []
     for (r, name), (c, language) in [(x, y) for x in enumerate(sets) for y in enumerate(targets)]:
@@ -54,11 +66,11 @@ def fig_multilingual(table: pd.DataFrame, folder: Path, origin: str = "en") -> S
         for i, (label, trained_on) in enumerate(_sides(origin, language)):
             part = here[(here["set"] == name) & (here["train_language"] == trained_on)]
             drawn.append(_draw_rates(axes, part, label, i))
-        _draw_levels(axes, here, origin)
+        _draw_levels(axes, here, origin, chance)
         if r == 0:
             axes.set_title(f"{table['task'].iloc[0]} ({language})", fontsize=9)
         if c == 0:
-            axes.set_ylabel(f"{name}\nmacro-F1", fontsize=8)
+            axes.set_ylabel(name.replace(", ", ",\n") + "\nmacro-F1", fontsize=8)
         if r == len(sets) - 1:
             axes.set_xlabel("% of training part", fontsize=8)
     legend_below(figure)
@@ -92,16 +104,14 @@ def _draw_rates(axes: Axes, part: pd.DataFrame, label: str, i: int) -> pd.DataFr
     return part[[*kept, *MEANS, "n_train"]].assign(trained=label)
 
 
-def _draw_levels(axes: Axes, here: pd.DataFrame, origin: str) -> None:
+def _draw_levels(axes: Axes, here: pd.DataFrame, origin: str, chance: float) -> None:
     """TF-IDF trained on the origin, and chance, as levels to compare with."""
     floor = here[(here["set"] == "TF-IDF") & (here["train_language"] == origin)]
-    for part, label, dash in (
-        (floor, f"TF-IDF trained on {origin} (100%)", (0, (4, 2))),
-        (here[here["set"] == "base rate"], "labels drawn at random", (0, (1, 1.5))),
-    ):
-        if len(part):
-            level = float(part["macro_f1"].iloc[0])
-            axes.axhline(level, color="#4D4D4D", linewidth=1, linestyle=dash, label=label)
+    levels = [(chance, "labels drawn at random", (0, (1, 1.5)))]
+    for value in floor["macro_f1"].astype(float):
+        levels.append((value, f"TF-IDF trained on {origin} (100%)", (0, (4, 2))))
+    for level, label, dash in levels:
+        axes.axhline(level, color="#4D4D4D", linewidth=1.1, linestyle=dash, label=label)
 
 
 def _rates_in_words(data: pd.DataFrame, origin: str, source: str) -> str:
@@ -134,13 +144,13 @@ def fig_transfer_matrix(
     languages = list(dict.fromkeys(table["language"]))
     columns = min(3, len(sets))
     rows = -(-len(sets) // columns)
-    side = 7.2 / columns if len(sets) > 1 else 4.6
-    figure = new_figure(rows * len(tasks), columns, height=0.3 + rows * len(tasks) * 0.93 * side)
+    side = 2.15 if len(sets) > 1 else 4.4
+    figure = new_figure(rows * len(tasks), columns, height=0.3 + rows * len(tasks) * side)
     for t, task in enumerate(tasks):
         block = figure.axes[t * rows * columns : (t + 1) * rows * columns]
         for axes, wanted in zip(block, sets, strict=False):
             part = table[(table["task"] == task) & (table["set"] == wanted)]
-            _draw_matrix(axes, part, languages, f"{task}: {wanted}")
+            _draw_matrix(axes, part, languages, f"{task}\n{wanted}")
         for axes in block[len(sets) :]:
             axes.set_visible(False)
     kept = ["source", "profile", "task", "train_language", "language", "set", "k", *MEANS]
@@ -186,128 +196,58 @@ def _matrix_in_words(data: pd.DataFrame) -> str:
     return f"{source_label(data)}, macro-F1 by training and test language. {'; '.join(said)}."
 
 
-def fig_shared_latents(selected: pd.DataFrame, folder: Path) -> SavedFigure:
-    """Which latents top-k selection keeps in which language, and how many share them (ours).
-
-    `selected` comes from `transfer.selected_latents`. An upward triangle is a latent that is
-    stronger in documents of the last class, a downward one is weaker there.
-    """
-    languages = list(dict.fromkeys(selected["language"]))
-    order = _shared_first(selected)
-    place = {latent: x for x, latent in enumerate(order)}
-    figure = new_figure(2, 1, height=4.4, height_ratios=[1.25, 1])
-    axes, bars = figure.axes
-    for up, marker, filled in ((True, "^", True), (False, "v", False)):
-        part = selected[selected["selected"] & ((selected["gap"] > 0) == up)]
-        colour = CYCLE[0][0] if filled else CYCLE[1][0]
-        axes.plot(
-            [place[latent] for latent in part["latent"]],
-            [languages.index(language) for language in part["language"]],
-            marker,
-            color=colour,
-            markersize=4.5,
-            markerfacecolor=colour if filled else "white",
-            label=f"{'stronger' if up else 'weaker'} in documents of the last class",
-        )
-    axes.set_yticks(range(len(languages)), languages)
-    axes.set_ylim(len(languages) - 0.5, -0.5)
-    axes.set_xlim(-1, len(order))
-    axes.set_xlabel("latents kept by any language, those of most languages first", fontsize=8)
-    axes.set_xticks([])
-    data = _shared_counts(selected, languages)
-    bars.bar(data["n_languages"], data["latents"], color=CYCLE[0][0], width=0.6, label="found")
-    bars.plot(
-        data["n_languages"],
-        data["expected_by_chance"],
-        "D",
-        color="black",
-        markersize=5,
-        label="expected if languages chose at random",
-    )
-    bars.set_xticks(data["n_languages"])
-    bars.set_xlabel("number of languages that keep a latent", fontsize=8)
-    bars.set_ylabel("latents", fontsize=8)
-    legend_below(figure)
-    return save(
-        figure, "fig-shared-latents", data, _shared_in_words(selected, data, languages), folder
-    )
-
-
-def _shared_first(selected: pd.DataFrame) -> list[int]:
-    """Latents by number of languages, then by who keeps them, then by direction."""
-    kept = selected[selected["selected"]]
-    languages = list(dict.fromkeys(selected["language"]))
-    who = kept.groupby("latent")["language"].agg(lambda s: sorted(map(languages.index, s)))
-    gap = kept.groupby("latent")["gap"].mean()
-    return sorted(who.index, key=lambda latent: (-len(who[latent]), who[latent], -gap[latent]))
-
-
-def _shared_counts(selected: pd.DataFrame, languages: list[str]) -> pd.DataFrame:
-    found = selected[selected["selected"]].groupby("latent")["language"].nunique()
-    share = selected[selected["selected"]].groupby("language").size() / selected["n_active"].iloc[0]
-    numbers = np.arange(1, len(languages) + 1)
-    chance = selected["n_active"].iloc[0] * binom.pmf(numbers, len(languages), share.mean())
-    counts = found.value_counts().reindex(numbers, fill_value=0)
-    return pd.DataFrame(
-        {"n_languages": numbers, "latents": counts.to_numpy(), "expected_by_chance": chance}
-    )
-
-
-def _shared_in_words(selected: pd.DataFrame, data: pd.DataFrame, languages: list[str]) -> str:
-    last, first = data.iloc[-1], data.iloc[0]
-    specific = selected[selected["selected"] & (selected["n_languages"] == 1)]
-    by_language = specific.groupby("language").size().reindex(languages, fill_value=0)
-    own = ", ".join(f"{language} {n}" for language, n in by_language.items())
-    return (
-        f"Of {data['latents'].sum():.0f} latents that top-k selection keeps in any language, "
-        f"{last['latents']:.0f} are shared by all {len(languages)} languages (expected at random: "
-        f"{last['expected_by_chance']:.1f}) and {first['latents']:.0f} are kept by one language "
-        f"only ({own})."
-    )
-
-
-def shared(selected: pd.DataFrame) -> dict[str, Any]:
-    """How many latents all languages share, how many are one's own, and whether signs agree."""
-    kept = selected[selected["selected"]]
-    everywhere = kept[kept["n_languages"] == selected["language"].nunique()]
-    signs = everywhere.assign(up=everywhere["gap"] > 0).groupby("latent")["up"].nunique()
-    data = _shared_counts(selected, list(dict.fromkeys(selected["language"])))
-    return {
-        "shared_latents": len(signs),
-        "shared_same_sign": int((signs == 1).sum()),
-        "shared_by_chance": float(data["expected_by_chance"].iloc[-1]),
-        "own_latents": int((kept.groupby("latent")["language"].nunique() == 1).sum()),
-        "kept_latents": kept["latent"].nunique(),
-    }
-
-
-def answer(moved: pd.DataFrame, floors: pd.DataFrame) -> dict[str, Any]:
+def answer(moved: pd.DataFrame, floors: pd.DataFrame, chance: pd.DataFrame) -> dict[str, Any]:
     """Numbers of the page's answer: all latents, whole training part, mean over languages.
 
-    `moved` holds native minus transferred, `floors` transferred minus TF-IDF and chance, both as
-    `transfer.paired` gives them.
+    `moved` holds native minus transferred and `floors` transferred minus TF-IDF, both as
+    `transfer.paired` gives them; `chance` comes from `above_chance`.
     """
+    chance = chance[chance["features"] == ORDER[0]]
     whole = moved[moved["train_fraction"] == 1]
+    sums = whole["first"].str.startswith("sae") & whole["first"].str.contains(" sum")
     gaps = {
-        "latents": whole[whole["first"].str.startswith("sae") & whole["k"].isna()],
-        "topk": whole[whole["first"].str.startswith("sae") & whole["k"].notna()],
+        "latents": whole[sums & whole["k"].isna()],
+        "topk": whole[sums & whole["k"].notna()],
+        "last_latents": whole[whole["first"].str.startswith("sae") & ~sums],
         "last": whole[whole["first"] == "hidden last"],
         "mean": whole[whole["first"] == "hidden mean"],
     }
     values: dict[str, Any] = {f"lost_{k}": v["difference"].mean() for k, v in gaps.items()}
     worst = gaps["latents"].sort_values("difference").iloc[-1]
-    latents = floors[floors["first"].str.startswith("sae") & floors["k"].isna()]
-    above = (latents["low"] > 0).groupby(latents["task"]).all()
+    summed = floors["first"].str.startswith("sae") & floors["first"].str.contains(" sum")
+    latents = floors[summed & floors["k"].isna()]
+    over_chance = dict(zip(chance["key"], chance["low"] > 0, strict=True))
+    both = [t for t, low in zip(latents["task"], latents["low"], strict=True) if low > 0]
     return values | {
         "targets": len(gaps["latents"]),
         "targets_lost": int((gaps["latents"]["low"] > 0).sum()),
         "worst_target": str(worst["task"]).split("-")[-1],
         "worst_lost": worst["difference"],
-        "above_floors": int(above.sum()),
-        "above_tfidf": latents[latents["second"] == "tfidf"]["difference"].mean(),
-        "above_chance": latents[latents["second"] == "base_rate"]["difference"].mean(),
-        "least_above_tfidf": latents[latents["second"] == "tfidf"]["difference"].min(),
+        "above_floors": sum(over_chance[key] for key in both),
+        "above_tfidf": latents["difference"].mean(),
+        "above_chance": chance["difference"].mean(),
+        "fails": ", ".join(key.split("-")[-1] for key, above in over_chance.items() if not above)
+        or "none",
     }
+
+
+def above_chance(table: pd.DataFrame, origin: str, chance: float = 0.5) -> pd.DataFrame:
+    """Scores of `origin`-trained probes minus the score of labels drawn at random, by language.
+
+    The table holds means over seeds; the interval is that of the score.
+    """
+    kept = (table["train_language"] == origin) & (table["language"] != origin)
+    part = table[kept & (table["train_fraction"] == 1)]
+    return pd.DataFrame(
+        {
+            "key": part["task"] + "-" + part["language"],
+            "features": part.apply(feature_set, axis=1),
+            "macro_f1": part["macro_f1"],
+            "difference": part["macro_f1"] - chance,
+            "low": part["macro_f1_low"] - chance,
+            "high": part["macro_f1_high"] - chance,
+        }
+    )
 
 
 def per_language(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -1,0 +1,118 @@
+"""fig-shared-latents: which latents the languages have in common (ours)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save
+
+
+def fig_shared_latents(
+    selected: pd.DataFrame, folder: Path, last_class: str = "the last class"
+) -> SavedFigure:
+    """Which latents top-k selection keeps in which language, and how many share them (ours).
+
+    `selected` comes from `transfer.selected_latents`. An upward triangle is a latent that is more
+    active in documents of the last class, a downward one is less active there.
+    """
+    languages = list(dict.fromkeys(selected["language"]))
+    order = _shared_first(selected)
+    place = {latent: x for x, latent in enumerate(order)}
+    selected_by = selected.groupby("latent")["n_languages"].first()
+    figure = new_figure(2, 1, height=4.4, height_ratios=[1.25, 1])
+    axes, bars = figure.axes
+    for up, marker, (colour, *_) in ((True, "^", CYCLE[0]), (False, "v", CYCLE[1])):
+        part = selected[selected["selected"] & ((selected["gap"] > 0) == up)]
+        axes.plot(
+            [place[latent] for latent in part["latent"]],
+            [languages.index(language) for language in part["language"]],
+            marker,
+            color=colour,
+            markersize=4.5,
+            markerfacecolor=colour if up else "white",
+            label=f"{'more' if up else 'less'} active in {last_class}",
+        )
+    axes.set_yticks(range(len(languages)), languages)
+    axes.set_ylim(len(languages) - 0.5, -0.5)
+    for x in np.flatnonzero(np.diff([selected_by[latent] for latent in order])) + 0.5:
+        axes.axvline(x, color="#9E9E9E", linewidth=1, linestyle=":")
+    axes.set_xlim(-1, len(order))
+    axes.set_xlabel("latents kept by any language: by all, by all but one, ...", fontsize=8)
+    axes.set_xticks([])
+    data = _shared_counts(selected, languages)
+    bars.bar(
+        data["n_languages"], data["latents"], color=CYCLE[0][0], width=0.6, label="found", zorder=2
+    )
+    bars.plot(
+        data["n_languages"],
+        data["expected_by_chance"],
+        "D",
+        color="black",
+        markersize=5,
+        clip_on=False,
+        zorder=3,
+        label="expected at random",
+    )
+    for n, latents in zip(data["n_languages"], data["latents"], strict=True):
+        bars.annotate(str(latents), (n + 0.33, latents), fontsize=8, va="center")
+    bars.set_ylim(-0.04 * data["latents"].max(), None)
+    bars.set_xticks(data["n_languages"])
+    bars.set_xlabel("number of languages that keep a latent", fontsize=8)
+    bars.set_ylabel("latents", fontsize=8)
+    legend_below(figure)
+    return save(
+        figure, "fig-shared-latents", data, _shared_in_words(selected, data, languages), folder
+    )
+
+
+def _shared_first(selected: pd.DataFrame) -> list[int]:
+    """Latents by number of languages, then by who keeps them, then by direction."""
+    kept = selected[selected["selected"]]
+    languages = list(dict.fromkeys(selected["language"]))
+    who = kept.groupby("latent")["language"].agg(lambda s: sorted(map(languages.index, s)))
+    gap = kept.groupby("latent")["gap"].mean()
+    return sorted(who.index, key=lambda latent: (-len(who[latent]), who[latent], -gap[latent]))
+
+
+def _shared_counts(selected: pd.DataFrame, languages: list[str]) -> pd.DataFrame:
+    found = selected[selected["selected"]].groupby("latent")["language"].nunique()
+    share = selected[selected["selected"]].groupby("language").size() / selected["n_active"].iloc[0]
+    numbers = np.arange(1, len(languages) + 1)
+    chance = selected["n_active"].iloc[0] * binom.pmf(numbers, len(languages), share.mean())
+    counts = found.value_counts().reindex(numbers, fill_value=0)
+    return pd.DataFrame(
+        {"n_languages": numbers, "latents": counts.to_numpy(), "expected_by_chance": chance}
+    )
+
+
+def _shared_in_words(selected: pd.DataFrame, data: pd.DataFrame, languages: list[str]) -> str:
+    last, first = data.iloc[-1], data.iloc[0]
+    specific = selected[selected["selected"] & (selected["n_languages"] == 1)]
+    by_language = specific.groupby("language").size().reindex(languages, fill_value=0)
+    own = ", ".join(f"{language} {n}" for language, n in by_language.items())
+    return (
+        f"Of {data['latents'].sum():.0f} latents that top-k selection keeps in any language, "
+        f"{last['latents']:.0f} are shared by all {len(languages)} languages (expected at random: "
+        f"{last['expected_by_chance']:.1f}) and {first['latents']:.0f} are kept by one language "
+        f"only ({own})."
+    )
+
+
+def shared(selected: pd.DataFrame) -> dict[str, Any]:
+    """How many latents all languages share, how many are one's own, and whether signs agree."""
+    kept = selected[selected["selected"]]
+    everywhere = kept[kept["n_languages"] == selected["language"].nunique()]
+    signs = everywhere.assign(up=everywhere["gap"] > 0).groupby("latent")["up"].nunique()
+    data = _shared_counts(selected, list(dict.fromkeys(selected["language"])))
+    return {
+        "shared_latents": len(signs),
+        "shared_same_sign": int((signs == 1).sum()),
+        "shared_by_chance": float(data["expected_by_chance"].iloc[-1]),
+        "own_latents": int((kept.groupby("latent")["language"].nunique() == 1).sum()),
+        "kept_latents": kept["latent"].nunique(),
+    }
