@@ -7,6 +7,7 @@ The sources are never written to: a run leaves `<build>/runs/<profile>/`, the bo
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -153,7 +154,22 @@ def build_book(workspace: Workspace) -> Path:
             f"(whole log: {log})."
         )
     shutil.move(stage / "_build" / "html", html)
+    _drop_live_code(html)
     return html / "index.html"
+
+
+def _drop_live_code(html: Path) -> None:
+    """Take the live-code scripts out of every page.
+
+    jupyter-book declares them twice, which is an error in the browser's console, and they would
+    load from another site; the book runs nothing, so no page needs them.
+    """
+    scripts = re.compile(
+        r"<script[^>]*>const THEBE_JS_URL.*?</script>|<script[^>]*sphinx-thebe[^>]*></script>", re.S
+    )
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(scripts.sub("", text), encoding="utf-8")
 
 
 def _stage_notebook(executed: Path, target: Path) -> None:
