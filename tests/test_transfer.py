@@ -21,7 +21,7 @@ from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.splits import make_split
 from mosaic.sweep import Source, Spec
 from mosaic.transfer import Transfer
-from mosaic.workspace import Workspace, open_workspace
+from mosaic.workspace import Workspace
 
 LANGUAGES = ("en", "de", "zh")
 KEYS = [f"mood-{language}" for language in LANGUAGES]
@@ -350,19 +350,3 @@ def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
     assert bundles.read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
     native = table["train_language"] == table["language"]
     assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
-
-
-@pytest.mark.book
-def test_english_latents_beat_words_and_chance_in_three_other_languages(build_dir: Path) -> None:
-    table = scores.read(build_dir / "runs" / "mini" / "scores" / "05_multilingual_transfer.csv")
-    workspace = open_workspace("mini", str(build_dir))
-    keys = transfer.languages_of("toxicity", workspace.profile)
-    sae = table[(table["feature"] == "sae") & (table["task"] == "toxicity")]
-    spec = workspace.profile.model(sae["model"].iloc[0])
-    seeds = sorted(sae["seed"].unique())
-    cells = transfer.cells(workspace.profile, keys, spec, seeds=seeds, trained_on=["toxicity-en"])
-    results = transfer.score(cells, workspace)  # all of them are on disk
-    moved = transfer.paired(transfer.native_pairs(cells, "toxicity-en"), results)
-    floors = transfer.paired(transfer.floor_pairs(cells, "toxicity-en"), results)
-    chance = above_chance(sweep.mean_over_seeds(results), "en")
-    assert answer(moved, floors, chance)["above_floors"] >= 3
