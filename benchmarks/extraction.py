@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -46,8 +47,9 @@ class Timed(NamedTuple):
     cpu_seconds: float
 
 
-def measure(run: Callable[[], schemes.Outputs]) -> Timed:
+def measure(name: str, run: Callable[[], schemes.Outputs]) -> Timed:
     """Run one scheme. On a busy machine only the CPU seconds mean something."""
+    print(f"running {name}", file=sys.stderr, flush=True)
     start, cpu_start = time.perf_counter(), time.process_time()
     found = run()
     return Timed(found, time.perf_counter() - start, time.process_time() - cpu_start)
@@ -58,9 +60,9 @@ def compare_times(root: Path, size: world.Size) -> str:
     spec = world.build(root / "world", size)
     data = world.task(world.texts(size.n_docs, seed=2))
     profile = world.profile(spec)
-    a = measure(lambda: schemes.ours(spec, data, profile, root / "store"))
-    b = measure(lambda: schemes.usual(spec, data))
-    c = measure(lambda: schemes.authors(spec, data, root / "states"))
+    a = measure("a", lambda: schemes.ours(spec, data, profile, root / "store"))
+    b = measure("b", lambda: schemes.usual(spec, data))
+    c = measure("c", lambda: schemes.authors(spec, data, root / "states"))
     features = extract(spec, data, profile, store=root / "store")
     n_tokens = int(features.n_tokens.sum())
     l0 = [features.matrix(s.layer, s.width, "count").sum() / n_tokens for s in spec.saes]

@@ -130,7 +130,7 @@ def _residuals(folder: Path, size: Size) -> dict[int, torch.Tensor]:
     )
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in size.layers}
     with torch.inference_mode():
-        for text in texts(40, seed=1):
+        for text in texts(60, seed=1):
             ids = tokenizer(text, return_tensors="pt").input_ids
             states = model(ids, output_hidden_states=True, use_cache=False).hidden_states
             for layer in size.layers:
@@ -156,6 +156,8 @@ def _write_sae(folder: Path, states: torch.Tensor, width: int, mean_l0: int, see
         pre = (states @ sae.W_enc.data[:, tile]).sort(dim=0, descending=True).values
         row = (frequency[tile] * len(states)).long()
         threshold = pre.gather(0, row[None])[0]
+        # Rarer than the sample can show: as far above its largest as that is above its tenth.
+        threshold += (row == 0) * (pre[0] - pre[9])
         sae.b_enc.data[tile] = (1 - threshold).clamp(min=0)  # so that every threshold is above 0
         sae.threshold.data[tile] = threshold + sae.b_enc.data[tile]
     folder.mkdir(parents=True)

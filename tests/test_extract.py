@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from mosaic.errors import ConfigError, ResourceError
 from mosaic.extract import extract
 from mosaic.features import Features
 from mosaic.pooling import HIDDEN_POOLINGS
-from mosaic.profiles import SAESpec
+from mosaic.profiles import SAESpec, load_profile
 from mosaic.saes import load_sae
 from mosaic.store import Store
+from mosaic.tasks import load_task
 
 LAYERS = (0, 2, 3)
 MINI_DATA = Path(forward.__file__).parent / "assets" / "mini" / "data" / "mosaic-mini"
@@ -119,6 +121,25 @@ def test_every_language_of_the_mini_world(specs: dict, tmp_path: Path) -> None:
     profile = tiny.profile(spec, max_length=128)
     features = extract(spec, tiny.task_data(texts), profile, store=tmp_path / "store")
     check_against_reference(spec, texts, 128, features)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_mini_world_equals_the_dense_reference(tmp_path: Path, language: str) -> None:
+    """The shipped models and SAEs, on the first texts of a shipped task."""
+    profile = replace(load_profile("mini"), shard_docs=16, token_budget=256)
+    spec = profile.model("mini-small")
+    data = load_task(f"toxicity-{language}", profile).subset(np.arange(24))
+    layer, width = spec.layers["middle"], spec.widths[0]
+    features = extract(spec, data, profile, [layer], [width], tmp_path)
+    expected = reference.run_model(spec.source, data.inputs, profile.max_length, [layer])
+    sae = load_sae(spec.sae(layer, width), torch.device("cpu"), features.hidden(layer).shape[1])
+    sums = features.matrix(layer, width).toarray()
+    for row, found in enumerate(expected):
+        activations, margin = reference.sae_activations(sae, found[layer])
+        sure = (margin > 1e-4).all(axis=0)
+        np.testing.assert_allclose(
+            sums[row][sure], activations.sum(axis=0)[sure], rtol=1e-4, atol=1e-3
+        )
 
 
 def test_special_tokens_are_kept_on_request_only(specs: dict, tmp_path: Path) -> None:
@@ -393,8 +414,6 @@ def test_a_sae_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_layer_beyond_the_model_is_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     spec = replace(tiny.model_spec(tmp_path / "m"), layers={"late": 9}, saes=())
     with pytest.raises(ConfigError, match="There is no layer 9: the model has 5 blocks"):
         extract(spec, tiny.task_data(), tiny.profile(spec), store=tmp_path / "s")
