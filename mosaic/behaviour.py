@@ -19,11 +19,12 @@ import pandas as pd
 from mosaic import answers, stats, sweep
 from mosaic.answers import SCORINGS, Scoring
 from mosaic.errors import ConfigError, IntegrityError
+from mosaic.grids import Spec
 from mosaic.models import choose_device, choose_dtype, fetch_model, load_config, model_identity
 from mosaic.profiles import ModelSpec, Profile
 from mosaic.questions import Questions, load_questions
+from mosaic.results import Result
 from mosaic.store import replace_file, storage_errors
-from mosaic.sweep import Result, Spec
 from mosaic.tasks import TaskData
 from mosaic.workspace import Workspace
 
@@ -167,7 +168,7 @@ def best_by_cv(results: Iterable[Result], *keys: str, hidden_apart: bool = True)
 
 
 def against_baselines(chosen: Iterable[Result]) -> list[tuple[Spec, Spec]]:
-    """Pairs for `sweep.compare`: the SAE cell of each label set and every other cell of it."""
+    """Pairs for `comparison.compare`: the SAE cell of each label set and every other cell of it."""
     chosen = list(chosen)
     first = {r.spec.task: r.spec for r in chosen if r.spec.feature == "sae"}
     return [

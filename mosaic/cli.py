@@ -148,7 +148,9 @@ def _sweep(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from mosaic import bundles
-    from mosaic.sweep import Spec, score, to_table
+    from mosaic.grids import Spec
+    from mosaic.results import to_table
+    from mosaic.sweep import score
 
     workspace = _workspace(args)
     specs = [
@@ -167,7 +169,7 @@ def _transfer(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from mosaic import bundles
-    from mosaic.sweep import to_table
+    from mosaic.results import to_table
     from mosaic.transfer import cells, languages_of, score
 
     workspace = _workspace(args)

@@ -13,11 +13,12 @@ from scipy import sparse
 
 from mosaic import stats
 from mosaic.errors import ConfigError
+from mosaic.grids import Spec, poolings
 from mosaic.probe import Outcome
 from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.selection import FittedProbe
 from mosaic.splits import make_split
-from mosaic.sweep import Source, Spec, poolings
+from mosaic.sweep import Source
 from mosaic.tasks import TaskData, load_task
 from mosaic.workspace import Workspace
 

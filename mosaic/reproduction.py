@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from mosaic import published
-from mosaic.sweep import Spec, score, to_table
+from mosaic.grids import Spec
+from mosaic.results import to_table
+from mosaic.sweep import score
 from mosaic.tasks import load_catalogue, missing_reason
 from mosaic.workspace import Workspace, open_workspace
 

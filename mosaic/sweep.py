@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from mosaic import baselines, scores, stats
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic import baselines, stats
+from mosaic.errors import ConfigError
+from mosaic.grids import Spec
 from mosaic.probe import Outcome, evaluate
-from mosaic.profiles import ModelSpec, Profile
+from mosaic.profiles import Profile
+from mosaic.results import Result, read_result, write_result
 from mosaic.selection import Cell
 from mosaic.splits import Split, make_split
 from mosaic.store import Store
@@ -47,91 +46,6 @@ _CODE = (
 
 _TEXT_BASELINES = {"tfidf": baselines.tfidf, "length": baselines.length}
 FEATURES = ("sae", "hidden", "vision_tower", "base_rate", *_TEXT_BASELINES)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One cell of the grid: which features of which documents, read by which probe."""
-
-    task: str
-    """Key of the task."""
-    feature: str
-    model: str | None = None
-    layer: int | None = None
-    width: str | None = None
-    pooling: str | None = None
-    top_n: int | None = None
-    threshold: float | None = None
-    k: int | None = None
-    """Latents kept by class mean difference on the training part; None keeps all."""
-    scaling: str = "auto"
-    probe: str = "linear"
-    protocol: str = "nested"
-    seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A scored cell: its row of the score table and what the probe said of each test document."""
-
-    spec: Spec
-    row: dict[str, Any]
-    ids: np.ndarray
-    """`[n_test]` document ids; equal for all cells of one task, protocol and seed."""
-    y_true: np.ndarray
-    y_pred: np.ndarray
-    scores: np.ndarray
-    """`[n_test, 2]` probabilities for two classes; `[n_test, 0]` for more, to keep files small."""
-    setting: float | None
-    """C or depth that the inner cross-validation chose."""
-
-
-def poolings(profile: Profile) -> list[dict[str, Any]]:
-    """The paper's six: full sums and token-level top-n counts, each raw and > 1 (paper §4.2)."""
-    kinds = [{"pooling": "sum"}] + [{"pooling": "top_n", "top_n": n} for n in profile.top_n]
-    return [{**kind, "threshold": t} for kind, t in product(kinds, (None, 1.0))]
-
-
-def grid(
-    profile: Profile,
-    tasks: Iterable[str],
-    models: Iterable[ModelSpec] | None = None,
-    seeds: Iterable[int] = (0,),
-) -> list[Spec]:
-    """SAE cells of every depth, width and pooling, and hidden-state cells of every depth."""
-    specs = []
-    for task, model, seed in product(tasks, models or profile.text_models, seeds):
-        for layer in model.layers.values():
-            base = Spec(task, "hidden", model.name, layer, seed=seed)
-            specs += [replace(base, pooling=p) for p in ("last", "mean")]
-            widths = [sae.width for sae in model.saes if sae.layer == layer]
-            specs += [
-                replace(base, feature="sae", width=width, **pooling)
-                for width, pooling in product(widths, poolings(profile))
-            ]
-    return specs
-
-
-def recipe(profile: Profile, task: str, model: ModelSpec, seed: int) -> list[Spec]:
-    """The paper's recommended cell (narrow SAE, middle layer, sums, > 1) and its hidden states."""
-    layer = model.layers["middle"]
-    base = Spec(task, "hidden", model.name, layer, seed=seed)
-    sae = replace(base, feature="sae", width=model.widths[0], pooling="sum", threshold=1.0)
-    return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
-
-
-def thresholds(profile: Profile, task: str, model: ModelSpec, seed: int = 0) -> list[Spec]:
-    """Binarized full sums at every threshold of the profile, narrow SAE, middle layer."""
-    base = recipe(profile, task, model, seed)[0]
-    return [replace(base, threshold=value) for value in profile.thresholds]
-
-
-def selections(
-    profile: Profile, task: str, model: ModelSpec, k_values: Sequence[int], seed: int = 0
-) -> list[Spec]:
-    """Raw full sums of the k most different latents, narrow SAE, middle layer."""
-    base = recipe(profile, task, model, seed)[0]
-    return [replace(base, threshold=None, k=k) for k in k_values]
 
 
 def score(
@@ -174,88 +88,6 @@ def score(
                 results[spec] = result
                 bar.update()
     return [results[spec] for spec in specs]
-
-
-def to_table(results: Iterable[Result]) -> pd.DataFrame:
-    """The tidy score table of scored cells."""
-    return scores.table(result.row for result in results)
-
-
-def select_by_cv(table: pd.DataFrame, by: Sequence[str] = ("task", "language")) -> pd.DataFrame:
-    """Per group and feature the cell whose inner cross-validation was best (ours).
-
-    The test score takes no part. Hidden states pooled differently are different baselines, not a
-    choice, so they stay apart. Ties go to the first row.
-    """
-    side = table["pooling"].where(table["feature"] == "hidden", "")
-    keys = [table[name] for name in (*by, "feature")] + [side]
-    best = table.groupby(keys, dropna=False, sort=False)["cv_accuracy"].idxmax()
-    return scores.validate(table.loc[best].reset_index(drop=True))
-
-
-def mean_over_seeds(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per cell: macro-F1 averaged over its seeds, with one interval over documents.
-
-    A document that several seeds tested is drawn with all that was said of it, so the interval
-    does not pretend that seeds are independent samples. `repeat` holds the number of seeds.
-    """
-    rows = []
-    for members in by_cell(results).values():
-        span = stats.interval(members)
-        row = dict(members[0].row)
-        for name in ("accuracy", "cv_accuracy", "seconds"):
-            values = [m.row[name] for m in members if m.row[name] is not None]
-            row[name] = float(np.mean(values)) if values else None
-        row |= {"seed": None, "split": None, "repeat": len(members)}
-        row |= {"macro_f1": span.value, "macro_f1_low": span.low, "macro_f1_high": span.high}
-        rows.append(row)
-    return scores.table(rows)
-
-
-def by_cell(results: Iterable[Result]) -> dict[Spec, list[Result]]:
-    """Results grouped by cell, seeds in order; the key is the cell with seed 0."""
-    cells: dict[Spec, list[Result]] = {}
-    for result in sorted(results, key=lambda r: r.spec.seed):
-        cells.setdefault(replace(result.spec, seed=0), []).append(result)
-    return cells
-
-
-def compare(pairs: Sequence[tuple[Spec, Spec]], results: Sequence[Result]) -> pd.DataFrame:
-    """Paired differences in macro-F1 of the first cell from the second, over all seeds.
-
-    p-values are Holm's, adjusted for the number of pairs given. Columns: task, language, model,
-    first, second, difference, low, high, p_holm, n_docs, n_seeds.
-    """
-    cells = by_cell(results)
-    found = [
-        stats.paired_difference(cells[replace(a, seed=0)], cells[replace(b, seed=0)])
-        for a, b in pairs
-    ]
-    adjusted = stats.holm([c.p_value for c in found])
-    rows = []
-    for (a, b), comparison, p_holm in zip(pairs, found, adjusted, strict=True):
-        rows.append(
-            {
-                "task": a.task,
-                "model": a.model,
-                "first": _cell_name(a),
-                "second": _cell_name(b),
-                "difference": comparison.difference,
-                "low": comparison.low,
-                "high": comparison.high,
-                "p_holm": p_holm,
-                "n_docs": comparison.n_docs,
-                "n_seeds": len(cells[replace(a, seed=0)]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _cell_name(spec: Spec) -> str:
-    parts = [spec.feature, spec.width, spec.pooling]
-    parts.append(f"n={spec.top_n}" if spec.top_n is not None else None)
-    parts.append(f"> {spec.threshold:g}" if spec.threshold is not None else None)
-    return " ".join(part for part in parts if part)
 
 
 class Source:
@@ -412,33 +244,3 @@ def to_result(spec: Spec, source: Source, outcome: Outcome) -> Result:
         scores=outcome.scores if outcome.scores.shape[1] == 2 else outcome.scores[:, :0],
         setting=outcome.probe.setting if outcome.probe else None,
     )
-
-
-def write_result(path: Path, result: Result) -> None:
-    """Keep a scored cell on disk; the file is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "row": result.row,
-        "ids": [str(i) for i in result.ids],
-        "y_true": [int(y) for y in result.y_true],
-        "y_pred": [int(y) for y in result.y_pred],
-        "scores": np.round(result.scores, 6).tolist(),
-        "setting": result.setting,
-    }
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)
-
-
-def read_result(path: Path, spec: Spec) -> Result | None:
-    """The scored cell kept at `path`, or None. Raises IntegrityError where it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        arrays = {name: np.asarray(content[name]) for name in ("ids", "y_true", "y_pred", "scores")}
-        return Result(spec=spec, row=content["row"], setting=content["setting"], **arrays)
-    except (ValueError, KeyError) as error:
-        raise IntegrityError(
-            f"The scored cell {path} is damaged ({error}). Delete it and run again."
-        ) from error

@@ -20,14 +20,16 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from mosaic import baselines, sweep
+from mosaic import baselines, comparison, grids, sweep
 from mosaic.errors import ConfigError
+from mosaic.grids import Spec
 from mosaic.probe import Outcome
 from mosaic.profiles import ModelSpec, Profile
+from mosaic.results import Result, read_result, write_result
 from mosaic.scaling import Scaler
 from mosaic.selection import Cell, fit_select
 from mosaic.splits import Split, make_split
-from mosaic.sweep import Result, Source, Spec
+from mosaic.sweep import Source
 from mosaic.tasks import TaskData, load_catalogue, load_task
 from mosaic.training_part import thin, without_items
 from mosaic.workspace import Workspace
@@ -71,7 +73,7 @@ def feature_sets(
     if model is None:
         return [floor]
     layer = model.layers[depth]
-    latents, *hidden = (replace(s, layer=layer) for s in sweep.recipe(profile, task, model, seed))
+    latents, *hidden = (replace(s, layer=layer) for s in grids.recipe(profile, task, model, seed))
     last = replace(latents, pooling="last", threshold=None)
     return [latents, replace(latents, k=k), last, *hidden, floor]
 
@@ -138,9 +140,9 @@ def paired(pairs: Sequence[tuple[Transfer, Transfer]], results: Sequence[Result]
     """Differences in macro-F1, first minus second cell, on the same documents and seeds.
 
     Columns: task, trained_on, train_fraction, k (all of the first cell), then those of
-    `sweep.compare`; p-values are adjusted for the number of pairs given.
+    `comparison.compare`; p-values are adjusted for the number of pairs given.
     """
-    table = sweep.compare(pairs, results)
+    table = comparison.compare(pairs, results)
     table.insert(1, "trained_on", [first.train_task for first, _ in pairs])
     table.insert(2, "train_fraction", [first.train_fraction for first, _ in pairs])
     table.insert(3, "k", pd.array([first.k for first, _ in pairs], dtype="Int64"))
@@ -256,7 +258,7 @@ class _Languages:
         paths, missing = {}, []
         for cell in cells:
             paths[cell] = self.path(cell, splits[cell])
-            found = sweep.read_result(paths[cell], cell)
+            found = read_result(paths[cell], cell)
             if found is not None:
                 yield cell, found
             else:
@@ -279,7 +281,7 @@ class _Languages:
             for tests, outcomes in zip(fits.values(), done, strict=True):
                 for cell, outcome in zip(tests, outcomes, strict=True):
                     result = self.result(cell, outcome)
-                    sweep.write_result(paths[cell], result)
+                    write_result(paths[cell], result)
                     yield cell, result
 
     def inputs(self, key: str, cell: Transfer) -> Cell:

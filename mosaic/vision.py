@@ -18,6 +18,7 @@ import numpy as np
 
 from mosaic.batches import Batch, Documents
 from mosaic.errors import ConfigError
+from mosaic.grids import Spec, grid
 from mosaic.hub import reachable
 from mosaic.images import to_rgb
 from mosaic.models import (
@@ -31,7 +32,6 @@ from mosaic.models import (
     quiet_loading,
 )
 from mosaic.store import Store, make_key
-from mosaic.sweep import Spec, grid
 from mosaic.tasks import load_catalogue
 
 if TYPE_CHECKING:

@@ -62,7 +62,9 @@ def run_model(
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder)
-    model = getattr(transformers, config.architectures[0]).from_pretrained(folder, dtype=torch.float32)
+    model = getattr(transformers, config.architectures[0]).from_pretrained(
+        folder, dtype=torch.float32
+    )
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found: list[dict[int, np.ndarray]] = []

@@ -11,10 +11,11 @@ import pytest
 import tiny
 import torch
 
-from mosaic import answers, behaviour, published, scores, sweep
+from mosaic import answers, behaviour, grids, published, scores
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.profiles import ModelSpec
 from mosaic.questions import Questions, prompt
+from mosaic.results import Result, to_table
 from mosaic.workspace import Workspace
 
 PROMPTS = ("Where is it?", "a", "Context: a long one with words. Question: who? Answer:", "Why so?")
@@ -210,8 +211,8 @@ def test_label_sets_of_one_text_share_one_extraction(spec: ModelSpec, tmp_path: 
         labels = np.random.default_rng(len(sets)).permutation(np.arange(40) % 2)
         one = replace(data, task=replace(data.task, label_model=name), labels=labels)
         sets[one.task.key] = one
-    cells = [sweep.Spec(key, "hidden", spec.name, 0, pooling="mean") for key in sets]
-    table = sweep.to_table(behaviour.score(cells, sets, workspace, n_jobs=1))
+    cells = [grids.Spec(key, "hidden", spec.name, 0, pooling="mean") for key in sets]
+    table = to_table(behaviour.score(cells, sets, workspace, n_jobs=1))
     assert list(table["label_model"]) == ["x", "y"]
     assert len(list((tmp_path / "cache" / "features").glob("*/manifest.json"))) == 1
 
@@ -229,7 +230,7 @@ def test_length_wins_where_only_length_decides(spec: ModelSpec, tmp_path: Path) 
     workspace = Workspace(profile, tmp_path, "tiny")
     cells = behaviour.specs(profile, sets)
     results = behaviour.score(cells, sets, workspace, n_jobs=1)
-    table = sweep.to_table(results)
+    table = to_table(results)
     length = table.loc[table["feature"] == "length", "macro_f1"].item()
     others = table[~table["feature"].isin(["length", "base_rate"])]
     assert length > 0.97
@@ -242,11 +243,11 @@ def test_length_wins_where_only_length_decides(spec: ModelSpec, tmp_path: Path) 
 
 
 def test_best_by_cv_never_looks_at_the_test_score() -> None:
-    def result(layer: int, cv: float, test: float) -> sweep.Result:
+    def result(layer: int, cv: float, test: float) -> Result:
         none = np.empty(0)
         row = {"cv_accuracy": cv, "macro_f1": test, "model": "m"}
-        spec = sweep.Spec("t", "sae", "m", layer)
-        return sweep.Result(spec, row, none, none, none, none, None)
+        spec = grids.Spec("t", "sae", "m", layer)
+        return Result(spec, row, none, none, none, none, None)
 
     best = behaviour.best_by_cv([result(0, 0.7, 0.9), result(1, 0.8, 0.1)], "model")
     assert [b.spec.layer for b in best] == [1]

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from mosaic import bundles, scores, sweep
+from mosaic import bundles, comparison, scores, sweep
 from mosaic.errors import ConfigError, IntegrityError
+from mosaic.grids import Spec
 from mosaic.profiles import Profile
-from mosaic.sweep import Spec
+from mosaic.results import to_table
 from mosaic.workspace import Workspace
 
 
@@ -54,7 +55,7 @@ def test_cells_come_back_in_order_and_are_scored_once(workspace: Workspace) -> N
     stamps = [f.stat().st_mtime_ns for f in files]
     again = sweep.score(SPECS, workspace, n_jobs=1)
     assert [f.stat().st_mtime_ns for f in cell_files(workspace)] == stamps
-    pd.testing.assert_frame_equal(sweep.to_table(first[:3]), sweep.to_table(again))
+    pd.testing.assert_frame_equal(to_table(first[:3]), to_table(again))
 
 
 def test_other_caps_and_other_data_are_other_cells(workspace: Workspace) -> None:
@@ -90,11 +91,11 @@ def test_selection_looks_at_cross_validation_only() -> None:
         {**ROW, "feature": "hidden", "pooling": "last", "macro_f1": 0.7, "cv_accuracy": 0.7},
         {**ROW, "feature": "hidden", "pooling": "mean", "macro_f1": 0.6, "cv_accuracy": 0.9},
     ]
-    chosen = sweep.select_by_cv(scores.table(rows))
+    chosen = comparison.select_by_cv(scores.table(rows))
     assert chosen[chosen["feature"] == "sae"]["layer"].tolist() == [2]
     assert chosen["pooling"].dropna().tolist() == ["last", "mean"], "two baselines, not a choice"
     changed = [{**row, "macro_f1": 1 - row["macro_f1"]} for row in rows]
-    again = sweep.select_by_cv(scores.table(changed))
+    again = comparison.select_by_cv(scores.table(changed))
     assert again["layer"].dropna().tolist() == chosen["layer"].dropna().tolist()
 
 
@@ -103,13 +104,13 @@ def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
     words = [Spec("words", "tfidf", seed=s) for s in seeds]
     lengths = [Spec("words", "length", seed=s) for s in seeds]
     results = sweep.score([*words, *lengths], workspace, n_jobs=1)
-    means = sweep.mean_over_seeds(results)
+    means = comparison.mean_over_seeds(results)
     assert means["repeat"].tolist() == [3, 3]
     by_hand = np.mean([r.row["macro_f1"] for r in results if r.spec.feature == "length"])
     row = means[means["feature"] == "length"].iloc[0]
     assert row["macro_f1"] == pytest.approx(by_hand)
     assert row["macro_f1_low"] <= by_hand <= row["macro_f1_high"]
-    [line] = sweep.compare([(words[0], lengths[0])], results).to_dict("records")
+    [line] = comparison.compare([(words[0], lengths[0])], results).to_dict("records")
     assert line["difference"] > 0.1
     assert line["low"] > 0
     assert line["p_holm"] < 0.05
@@ -117,7 +118,7 @@ def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
 
 
 def test_bundle_survives_and_a_change_is_refused(workspace: Workspace, tmp_path: Path) -> None:
-    table = sweep.to_table(sweep.score(SPECS, workspace, n_jobs=1))
+    table = to_table(sweep.score(SPECS, workspace, n_jobs=1))
     folder = bundles.write_bundle(tmp_path / "runs" / "words", table, "words", "mosaic sweep ...")
     read = bundles.read_bundles(tmp_path / "runs")
     assert set(read["source"]) == {"bundle"}

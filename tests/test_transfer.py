@@ -13,15 +13,17 @@ import yaml
 from joblib import parallel_config
 from scipy import sparse
 
-from mosaic import bundles, scores, sweep, training_part, transfer
+from mosaic import bundles, comparison, grids, scores, sweep, training_part, transfer
 from mosaic.errors import ConfigError
 from mosaic.figures.shared_latents import fig_shared_latents, shared
 from mosaic.figures.transfer import above_chance, answer, fig_multilingual, fig_transfer_matrix
+from mosaic.grids import Spec
 from mosaic.profiles import ModelSpec, Profile, SAESpec
+from mosaic.results import to_table
 from mosaic.splits import make_split
-from mosaic.sweep import Source, Spec
+from mosaic.sweep import Source
 from mosaic.transfer import Transfer
-from mosaic.workspace import Workspace
+from mosaic.workspace import Workspace, open_workspace
 
 LANGUAGES = ("en", "de", "zh")
 KEYS = [f"mood-{language}" for language in LANGUAGES]
@@ -113,7 +115,7 @@ def all_pairs(world: World, tfidf: bool = False, **options: object) -> list[Tran
 
 
 def test_all_pairs_of_languages_and_feature_sets(world: World) -> None:
-    table = sweep.to_table(transfer.score(all_pairs(world, tfidf=True), world.workspace))
+    table = to_table(transfer.score(all_pairs(world, tfidf=True), world.workspace))
     pairs = table.groupby(["train_language", "language"]).size()
     assert len(pairs) == 9
     assert set(pairs) == {6}  # all, top-k and last-token latents, hidden last and mean, TF-IDF
@@ -124,7 +126,7 @@ def test_all_pairs_of_languages_and_feature_sets(world: World) -> None:
 def test_diagonal_is_the_native_cell_of_the_baselines_chapter(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    native = [s for key in KEYS for s in sweep.recipe(world.workspace.profile, key, MODEL, 0)]
+    native = [s for key in KEYS for s in grids.recipe(world.workspace.profile, key, MODEL, 0)]
     expected = {r.spec: r for r in sweep.score(native, world.workspace)}
     diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
     diagonal = [c for c in diagonal if c.feature == "hidden" or c.threshold]  # the recipe's cells
@@ -298,7 +300,7 @@ def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> Non
     floors = transfer.paired(transfer.floor_pairs(cells, KEYS[0]), results)
     assert set(floors["second"]) == {"tfidf"}
     assert (floors["low"] > 0).all()  # the languages share no word for the label
-    chance = above_chance(sweep.mean_over_seeds(results), "en")
+    chance = above_chance(comparison.mean_over_seeds(results), "en")
     above = (chance["low"] > 0).groupby(chance["features"]).all()
     assert above["all latents, sum > 1"]
     assert not above["TF-IDF"]
@@ -313,7 +315,7 @@ def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> Non
 def drawn(world: World) -> pd.DataFrame:
     rates = all_pairs(world, trained_on=KEYS[:1], fractions=(0.5, 1.0))
     cells = list(dict.fromkeys([*rates, *all_pairs(world, True)]))
-    return sweep.mean_over_seeds(transfer.score(cells, world.workspace))
+    return comparison.mean_over_seeds(transfer.score(cells, world.workspace))
 
 
 def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
@@ -334,7 +336,7 @@ def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
 
 def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
     cells = all_pairs(world, fractions=(0.5,), trained_on=KEYS[:1])
-    table = sweep.to_table(transfer.score(cells, world.workspace))
+    table = to_table(transfer.score(cells, world.workspace))
     again = scores.read(scores.write(table, tmp_path / "scores.csv"))
     assert set(again["train_fraction"]) == {0.5}
     assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
@@ -350,3 +352,19 @@ def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
     assert bundles.read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
     native = table["train_language"] == table["language"]
     assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
+
+
+@pytest.mark.book
+def test_english_latents_beat_words_and_chance_in_three_other_languages(build_dir: Path) -> None:
+    table = scores.read(build_dir / "runs" / "mini" / "scores" / "05_multilingual_transfer.csv")
+    workspace = open_workspace("mini", str(build_dir))
+    keys = transfer.languages_of("toxicity", workspace.profile)
+    sae = table[(table["feature"] == "sae") & (table["task"] == "toxicity")]
+    spec = workspace.profile.model(sae["model"].iloc[0])
+    seeds = sorted(sae["seed"].unique())
+    cells = transfer.cells(workspace.profile, keys, spec, seeds=seeds, trained_on=["toxicity-en"])
+    results = transfer.score(cells, workspace)  # all of them are on disk
+    moved = transfer.paired(transfer.native_pairs(cells, "toxicity-en"), results)
+    floors = transfer.paired(transfer.floor_pairs(cells, "toxicity-en"), results)
+    chance = above_chance(comparison.mean_over_seeds(results), "en")
+    assert answer(moved, floors, chance)["above_floors"] >= 3

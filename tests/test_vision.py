@@ -19,6 +19,7 @@ from mosaic import images, sweep, vision
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.extract import extract
 from mosaic.profiles import ModelSpec
+from mosaic.results import to_table
 from mosaic.store import Store
 from mosaic.workspace import Workspace
 
@@ -223,7 +224,7 @@ def test_every_image_score_has_its_base_rate(spec: ModelSpec, tmp_path: Path) ->
     data = tiny.task_data([picture(i) for i in range(40)], "image")
     workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
     cells = vision.specs(workspace.profile, ["tiny"], spec)
-    table = sweep.to_table(sweep.score(cells, workspace, n_jobs=1, load=lambda *_: data))
+    table = to_table(sweep.score(cells, workspace, n_jobs=1, load=lambda *_: data))
     assert set(table["feature"]) == {"sae", "hidden", "vision_tower", "base_rate"}
     rated = table[table["feature"] == "base_rate"]
     assert set(table["split"]) == set(rated["split"])

@@ -1,0 +1,90 @@
+"""Choose, average and compare scored cells; the test score never takes part in a choice (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from mosaic import scores, stats
+from mosaic.grids import Spec
+from mosaic.results import Result
+
+
+def select_by_cv(table: pd.DataFrame, by: Sequence[str] = ("task", "language")) -> pd.DataFrame:
+    """Per group and feature the cell whose inner cross-validation was best (ours).
+
+    The test score takes no part. Hidden states pooled differently are different baselines, not a
+    choice, so they stay apart. Ties go to the first row.
+    """
+    side = table["pooling"].where(table["feature"] == "hidden", "")
+    keys = [table[name] for name in (*by, "feature")] + [side]
+    best = table.groupby(keys, dropna=False, sort=False)["cv_accuracy"].idxmax()
+    return scores.validate(table.loc[best].reset_index(drop=True))
+
+
+def mean_over_seeds(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per cell: macro-F1 averaged over its seeds, with one interval over documents.
+
+    A document that several seeds tested is drawn with all that was said of it, so the interval
+    does not pretend that seeds are independent samples. `repeat` holds the number of seeds.
+    """
+    rows = []
+    for members in by_cell(results).values():
+        span = stats.interval(members)
+        row = dict(members[0].row)
+        for name in ("accuracy", "cv_accuracy", "seconds"):
+            values = [m.row[name] for m in members if m.row[name] is not None]
+            row[name] = float(np.mean(values)) if values else None
+        row |= {"seed": None, "split": None, "repeat": len(members)}
+        row |= {"macro_f1": span.value, "macro_f1_low": span.low, "macro_f1_high": span.high}
+        rows.append(row)
+    return scores.table(rows)
+
+
+def by_cell(results: Iterable[Result]) -> dict[Spec, list[Result]]:
+    """Results grouped by cell, seeds in order; the key is the cell with seed 0."""
+    cells: dict[Spec, list[Result]] = {}
+    for result in sorted(results, key=lambda r: r.spec.seed):
+        cells.setdefault(replace(result.spec, seed=0), []).append(result)
+    return cells
+
+
+def compare(pairs: Sequence[tuple[Spec, Spec]], results: Sequence[Result]) -> pd.DataFrame:
+    """Paired differences in macro-F1 of the first cell from the second, over all seeds.
+
+    p-values are Holm's, adjusted for the number of pairs given. Columns: task, language, model,
+    first, second, difference, low, high, p_holm, n_docs, n_seeds.
+    """
+    cells = by_cell(results)
+    found = [
+        stats.paired_difference(cells[replace(a, seed=0)], cells[replace(b, seed=0)])
+        for a, b in pairs
+    ]
+    adjusted = stats.holm([c.p_value for c in found])
+    rows = []
+    for (a, b), comparison, p_holm in zip(pairs, found, adjusted, strict=True):
+        rows.append(
+            {
+                "task": a.task,
+                "model": a.model,
+                "first": _cell_name(a),
+                "second": _cell_name(b),
+                "difference": comparison.difference,
+                "low": comparison.low,
+                "high": comparison.high,
+                "p_holm": p_holm,
+                "n_docs": comparison.n_docs,
+                "n_seeds": len(cells[replace(a, seed=0)]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _cell_name(spec: Spec) -> str:
+    parts = [spec.feature, spec.width, spec.pooling]
+    parts.append(f"n={spec.top_n}" if spec.top_n is not None else None)
+    parts.append(f"> {spec.threshold:g}" if spec.threshold is not None else None)
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,79 @@
+"""Cells of the experiment grid: which features of which documents, read by which probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from mosaic.profiles import ModelSpec, Profile
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One cell of the grid: which features of which documents, read by which probe."""
+
+    task: str
+    """Key of the task."""
+    feature: str
+    model: str | None = None
+    layer: int | None = None
+    width: str | None = None
+    pooling: str | None = None
+    top_n: int | None = None
+    threshold: float | None = None
+    k: int | None = None
+    """Latents kept by class mean difference on the training part; None keeps all."""
+    scaling: str = "auto"
+    probe: str = "linear"
+    protocol: str = "nested"
+    seed: int = 0
+
+
+def poolings(profile: Profile) -> list[dict[str, Any]]:
+    """The paper's six: full sums and token-level top-n counts, each raw and > 1 (paper §4.2)."""
+    kinds = [{"pooling": "sum"}] + [{"pooling": "top_n", "top_n": n} for n in profile.top_n]
+    return [{**kind, "threshold": t} for kind, t in product(kinds, (None, 1.0))]
+
+
+def grid(
+    profile: Profile,
+    tasks: Iterable[str],
+    models: Iterable[ModelSpec] | None = None,
+    seeds: Iterable[int] = (0,),
+) -> list[Spec]:
+    """SAE cells of every depth, width and pooling, and hidden-state cells of every depth."""
+    specs = []
+    for task, model, seed in product(tasks, models or profile.text_models, seeds):
+        for layer in model.layers.values():
+            base = Spec(task, "hidden", model.name, layer, seed=seed)
+            specs += [replace(base, pooling=p) for p in ("last", "mean")]
+            widths = [sae.width for sae in model.saes if sae.layer == layer]
+            specs += [
+                replace(base, feature="sae", width=width, **pooling)
+                for width, pooling in product(widths, poolings(profile))
+            ]
+    return specs
+
+
+def recipe(profile: Profile, task: str, model: ModelSpec, seed: int) -> list[Spec]:
+    """The paper's recommended cell (narrow SAE, middle layer, sums, > 1) and its hidden states."""
+    layer = model.layers["middle"]
+    base = Spec(task, "hidden", model.name, layer, seed=seed)
+    sae = replace(base, feature="sae", width=model.widths[0], pooling="sum", threshold=1.0)
+    return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
+
+
+def thresholds(profile: Profile, task: str, model: ModelSpec, seed: int = 0) -> list[Spec]:
+    """Binarized full sums at every threshold of the profile, narrow SAE, middle layer."""
+    base = recipe(profile, task, model, seed)[0]
+    return [replace(base, threshold=value) for value in profile.thresholds]
+
+
+def selections(
+    profile: Profile, task: str, model: ModelSpec, k_values: Sequence[int], seed: int = 0
+) -> list[Spec]:
+    """Raw full sums of the k most different latents, narrow SAE, middle layer."""
+    base = recipe(profile, task, model, seed)[0]
+    return [replace(base, threshold=None, k=k) for k in k_values]
