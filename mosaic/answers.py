@@ -70,6 +70,18 @@ class Answerer:
             self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         )
 
+    def end_ids(self, scoring: Scoring) -> list[int]:
+        """Tokens that end an answer: the model's own, and the one that closes a chat turn."""
+        own = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        ends = [] if own is None else [own] if isinstance(own, int) else list(own)
+        if self.spec.chat and scoring.chat:
+            turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": "ANSWER"}]
+            whole = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+            after = whole.rpartition("ANSWER")[2].strip()
+            closing = self.tokenizer(after, add_special_tokens=False)["input_ids"][:1]
+            ends += [i for i in closing if i in self.tokenizer.all_special_ids]
+        return ends
+
     def prompt_ids(self, text: str, scoring: Scoring) -> list[int]:
         """Tokens of a prompt. Raises ConfigError for one without tokens, or without a template."""
         if self.spec.chat and scoring.chat:
@@ -199,13 +211,12 @@ def generate(
     ids = [answerer.prompt_ids(text, scoring) for text in prompts]
     _check_length(answerer, [len(tokens) + max_new_tokens for tokens in ids])
     tokenizer, model = answerer.tokenizer, answerer.model
-    ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
     # Greedy whatever the model's own generation settings say.
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=max_new_tokens,
-        eos_token_id=ends,
+        eos_token_id=answerer.end_ids(scoring) or None,
         pad_token_id=tokenizer.pad_token_id or 0,
     )
     found = [""] * len(prompts)

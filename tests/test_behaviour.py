@@ -122,6 +122,16 @@ def test_generation_is_greedy_and_repeatable(spec: ModelSpec) -> None:
         assert text == model.tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
+def test_an_answer_ends_where_its_chat_turn_ends(spec: ModelSpec) -> None:
+    model = load(replace(spec, chat=True))
+    scoring = answers.SCORINGS["plain"]
+    own = model.model.generation_config.eos_token_id
+    assert model.end_ids(scoring) == [own]  # the template closes nothing
+    model.tokenizer.chat_template = TEMPLATE.replace("{% endfor %}", "<unk>\n{% endfor %}")
+    assert model.end_ids(scoring)[-1] == model.tokenizer.unk_token_id
+    assert model.end_ids(answers.SCORINGS["published"]) == [own]
+
+
 def test_inclusion_ignores_case_and_takes_any_answer() -> None:
     assert answers.includes("It is PARIS, of course.", ("rome", "Paris"))
     assert not answers.includes("It is Lyon.", ("rome", "Paris"))
