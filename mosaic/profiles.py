@@ -113,6 +113,8 @@ class Profile:
     """Task keys a chapter uses by default; a chapter without an entry uses `tasks`."""
     data_dir: str | None = None
     """Folder laid out like Hub repositories; None reads MOSAIC_DATA_DIR, else the Hub."""
+    max_docs: int | None = None
+    """Cap on documents of a task, drawn once and for all; None takes every row."""
     max_length: int = 512
     """Tokens kept of a document, special tokens included."""
     bos: str = "drop"
@@ -133,11 +135,11 @@ class Profile:
             raise ConfigError(f"Profile {self.name!r}: bos is {self.bos!r}; use 'drop' or 'keep'.")
         if self.dtype not in DTYPES:
             raise ConfigError(f"Profile {self.name!r}: dtype is {self.dtype!r}; use {DTYPES}.")
-        for name in ("max_length", "token_budget", "shard_docs"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
+        for name in ("max_docs", "max_length", "token_budget", "shard_docs"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value > 0) and (name, value) != ("max_docs", None):
                 raise ConfigError(
-                    f"Profile {self.name!r}: {name} is {getattr(self, name)!r}; "
-                    f"it must be a positive integer."
+                    f"Profile {self.name!r}: {name} is {value!r}; it must be a positive integer."
                 )
 
     def model(self, name: str) -> ModelSpec:

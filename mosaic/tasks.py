@@ -200,7 +200,8 @@ def load_task(key: str, profile: Profile) -> TaskData:
     """Load, check and integer-encode one task.
 
     Reads `<data_dir>/<dataset>` where the profile has a `data_dir`, else the Hub: the same call.
-    Inputs are cast as the authors do (first element of a list, None to ""; protocol §2).
+    Inputs are cast as the authors do (first element of a list, None to ""; protocol §2). The whole
+    set is checked before the profile's `max_docs` is drawn from it.
     Raises ConfigError (unknown key), AccessError (not reachable), IntegrityError (not as expected).
     """
     task = find_task(key, profile)
@@ -223,7 +224,7 @@ def load_task(key: str, profile: Profile) -> TaskData:
         inputs = [_as_text(value) for value in table[task.input_field]]
     else:
         inputs = read_images(table, task.input_field, _where(task))
-    return TaskData(
+    data = TaskData(
         task=task,
         ids=_row_ids(task, table),
         inputs=inputs,
@@ -232,6 +233,11 @@ def load_task(key: str, profile: Profile) -> TaskData:
         groups=np.asarray(table[task.group_field]) if task.group_field else None,
         annotations={name: _as_column(table[name]) for name in task.annotations},
     )
+    if profile.max_docs is None or profile.max_docs >= len(labels):
+        return data
+    # Tasks of equal length keep the same positions: variants of one question stay together.
+    chosen = np.random.default_rng(0).permutation(len(labels))[: profile.max_docs]
+    return data.subset(np.sort(chosen))
 
 
 def _read(task: Task, profile: Profile) -> Dataset:

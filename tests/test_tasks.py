@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,20 @@ def test_rows_keep_their_order_and_labels_are_sorted_names(tmp_path: Path) -> No
     assert data.labels.dtype == np.int64
     assert list(data.ids) == sorted(data.ids)
     assert len(set(data.ids)) == 4
+
+
+def test_a_cap_on_documents_draws_a_fixed_sample_of_the_checked_set(tmp_path: Path) -> None:
+    columns = {"text": [f"text {i}" for i in range(40)], "label": [i % 2 for i in range(40)]}
+    profile = make(tmp_path, columns, rows=40)
+    whole, some = load_task("colour", profile), load_task("colour", replace(profile, max_docs=10))
+    assert len(some.inputs) == 10
+    assert set(some.ids) < set(whole.ids)
+    assert list(some.ids) == sorted(some.ids)
+    assert list(some.ids) == list(load_task("colour", replace(profile, max_docs=10)).ids)
+    assert some.inputs[3] == whole.inputs[list(whole.ids).index(some.ids[3])]
+    assert load_task("colour", replace(profile, max_docs=40)).fingerprint == whole.fingerprint
+    with pytest.raises(ConfigError, match="max_docs is 0; it must be a positive integer"):
+        replace(profile, max_docs=0)
 
 
 def test_inputs_are_cast_as_the_authors_do(tmp_path: Path) -> None:
