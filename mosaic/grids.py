@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -65,15 +65,28 @@ def recipe(profile: Profile, task: str, model: ModelSpec, seed: int) -> list[Spe
     return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
 
 
-def thresholds(profile: Profile, task: str, model: ModelSpec, seed: int = 0) -> list[Spec]:
+def recipes(profile: Profile, tasks: Iterable[str], seeds: Iterable[int] = (0,)) -> list[Spec]:
+    """`recipe` for every task, text model and seed."""
+    each = product(tasks, profile.text_models, seeds)
+    return [spec for task, model, seed in each for spec in recipe(profile, task, model, seed)]
+
+
+def recipe_pairs(profile: Profile, tasks: Iterable[str]) -> list[tuple[Spec, Spec]]:
+    """The recipe's SAE cell beside each of its hidden states and TF-IDF, per task and model."""
+    pairs = []
+    for task, model in product(tasks, profile.text_models):
+        sae, *hidden = recipe(profile, task, model, 0)
+        pairs += [(sae, other) for other in (*hidden, Spec(task, "tfidf"))]
+    return pairs
+
+
+def thresholds(profile: Profile, tasks: Iterable[str]) -> list[Spec]:
     """Binarized full sums at every threshold of the profile, narrow SAE, middle layer."""
-    base = recipe(profile, task, model, seed)[0]
-    return [replace(base, threshold=value) for value in profile.thresholds]
+    sums = [spec for spec in recipes(profile, tasks) if spec.feature == "sae"]
+    return [replace(spec, threshold=value) for spec in sums for value in profile.thresholds]
 
 
-def selections(
-    profile: Profile, task: str, model: ModelSpec, k_values: Sequence[int], seed: int = 0
-) -> list[Spec]:
+def selections(profile: Profile, tasks: Iterable[str], k_values: Iterable[int]) -> list[Spec]:
     """Raw full sums of the k most different latents, narrow SAE, middle layer."""
-    base = recipe(profile, task, model, seed)[0]
-    return [replace(base, threshold=None, k=k) for k in k_values]
+    sums = [spec for spec in recipes(profile, tasks) if spec.feature == "sae"]
+    return [replace(spec, threshold=None, k=k) for spec, k in product(sums, k_values)]

@@ -67,6 +67,9 @@ REQUIRED = ("source", "protocol", "feature", "task", "probe", "macro_f1")
 SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction")
 # What makes two rows the same cell, apart from seed and repeat.
 CELL = tuple(c for c in COLUMNS[: COLUMNS.index("split")] if c != "source") + ("probe",)
+# What the pages show of a row.
+NAMES = ("task", "language", "feature", "model", "layer", "width", "pooling", "top_n", "threshold")
+F1 = ("macro_f1", "macro_f1_low", "macro_f1_high")
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
