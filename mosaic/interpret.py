@@ -15,7 +15,7 @@ from mosaic import stats
 from mosaic.errors import ConfigError
 from mosaic.grids import Spec, poolings
 from mosaic.probe import Outcome
-from mosaic.profiles import ModelSpec, Profile, SAESpec
+from mosaic.profiles import ModelSpec, Profile
 from mosaic.selection import FittedProbe
 from mosaic.splits import make_split
 from mosaic.sweep import Source
@@ -174,17 +174,6 @@ def known_causes(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame
         best = max(agreement, key=lambda cause: abs(agreement[cause]))
         rows.append({"latent": int(latent), "cause": best, "agreement": agreement[best]})
     return pd.DataFrame(rows, columns=["latent", "cause", "agreement"])
-
-
-def neuronpedia_link(sae: SAESpec, latent: int) -> str | None:
-    """Address of the latent's page on Neuronpedia, or None where the SAE is not there."""
-    if sae.release is None:
-        return None
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
-    release = get_pretrained_saes_directory().get(sae.release)
-    place = release.neuronpedia_id.get(str(sae.sae_id)) if release else None
-    return f"https://www.neuronpedia.org/{place}/{latent}" if place else None
 
 
 def highlight(document: TokenActivations, latent: int) -> str:

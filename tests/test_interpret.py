@@ -12,7 +12,6 @@ from scipy import sparse
 from mosaic import interpret
 from mosaic.errors import ConfigError
 from mosaic.extract import extract
-from mosaic.profiles import SAESpec
 from mosaic.selection import Cell, fit_select
 
 
@@ -69,13 +68,6 @@ def test_known_cause_is_the_annotation_that_fires_together() -> None:
     assert abs(causes["agreement"]) > 0.8
     data.annotations.clear()
     assert interpret.known_causes(data, X, [7]).empty
-
-
-def test_neuronpedia_links_exist_for_gemma_scope_only() -> None:
-    spec = SAESpec(12, "16k", "gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")
-    link = interpret.neuronpedia_link(spec, 55)
-    assert link == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k/55"
-    assert interpret.neuronpedia_link(SAESpec(1, "256", folder="x"), 5) is None
 
 
 def test_highlight_escapes_and_shades() -> None:
