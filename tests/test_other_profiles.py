@@ -95,9 +95,9 @@ def test_a_random_gemma_folder_with_random_saes_runs_to_the_end(tmp_path: Path) 
         "name": "own",
         "tasks": ["toxicity-en"],
         "data_dir": str(ROOT / "mosaic/assets/mini/data"),
-        "max_docs": 150,
-        "n_train": 60,
-        "n_test": 60,
+        "max_docs": 100,
+        "n_train": 40,
+        "n_test": 40,
         "seeds": [0],
         "top_n": [3, 6],
     }

@@ -65,7 +65,11 @@ def fig_topn(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
 def _differences(
     parts: list[pd.DataFrame], folder: Path, name: str, group: str | None
 ) -> SavedFigure:
-    """Every paired difference as a dot, and its mean with a 95% interval over tasks."""
+    """Every paired difference as a dot, and its mean with a 95% interval over tasks.
+
+    A source with nothing to pair, such as a profile of one width, has no panel.
+    """
+    parts = [part for part in parts if len(part)]
     rows = [_choices(part, group) for part in parts]
     figure = new_figure(
         len(parts), 1, height=1.1 + 0.36 * sum(map(len, rows)), height_ratios=[len(r) for r in rows]
