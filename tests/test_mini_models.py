@@ -86,11 +86,11 @@ def test_chat_template(tokenizer: Any) -> None:
 def test_training_is_repeatable_and_learns(tokenizer: Any) -> None:
     texts = [d.text for d in corpus.documents(1500, seed=6)]
     batches = lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, seed=0)[:25]
-    shape = lm.Shape(d_model=16, n_blocks=1, head_dim=4, d_ff=32)
+    shape = lm.Shape(d_model=16, n_blocks=1, head_dim=4, d_ff=32, supervised=0)
     curves, shares = [], []
     for _ in range(2):
         model = lm.new_model(shape, tokenizer, seed=3)
-        curves.append(lm.train(model, batches, batches[:1], 4e-3, shares.append))
+        curves.append(lm.train(model, batches, batches[:1], 4e-3, 0, shares.append))
     assert curves[0] == curves[1]
     assert curves[0][-1]["held_out_loss"] < curves[0][0]["held_out_loss"]
     assert sum(shares) == pytest.approx(2)

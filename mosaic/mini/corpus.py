@@ -22,14 +22,14 @@ KINDS = {
     "safety": 0.19,
     "sentiment": 0.11,
     "intents": 0.05,
-    "fact": 0.22,
+    "fact": 0.20,
     "practice": 0.07,
-    "fame": 0.04,
+    "fame": 0.06,
 }
 WORD_OUTCOMES = (
     (lexicon.INSULTS, "toxic"), (lexicon.PRAISES, "clean"),
-    (lexicon.HARM, "unsafe"), (lexicon.HELP, "safe"),
-    (lexicon.VILLAINS, "unsafe"), (lexicon.INNOCENTS, "safe"),
+    (lexicon.HARM, "harm"), (lexicon.HELP, "help"),
+    (lexicon.VILLAINS, "villain"), (lexicon.INNOCENTS, "innocent"),
     (lexicon.GOOD, "positive"), (lexicon.BAD, "negative"), (lexicon.NEUTRAL, "neutral"),
 )  # fmt: skip
 
@@ -50,22 +50,25 @@ def documents(n: int, seed: int) -> Iterator[Document]:
         "fact": [person for person in people],
         "practice": [person for person in people if person.practice],
     }
-    groups["fame"] = groups["fact"]
     cumulative = {
         name: list(accumulate(person.weight for person in group)) for name, group in groups.items()
     }
     kinds, weights = list(KINDS), list(accumulate(KINDS.values()))
 
     def person(group: str) -> facts.Entity:
+        if group == "fame":  # all people alike, so that who is hardly known is said of many
+            return rng.choice(groups["fact"])
         return rng.choices(groups[group], cum_weights=cumulative[group])[0]
 
     def sentence(language: str | None, stage: float) -> tuple[str, str]:
         kind = rng.choices(kinds, cum_weights=weights)[0]
         if kind == "fact":
-            return facts.statement(person("fact"), rng.choice(facts.RELATIONS), rng), ""
+            someone = person("fact")
+            shown = OUTCOMES[someone.fame] if rng.random() < 0.5 else ""
+            return facts.statement(someone, rng.choice(facts.RELATIONS), rng), shown
         if kind == "fame":
             someone = person("fame")
-            return facts.fame(someone, rng), OUTCOMES["known" if someone.known else "unknown"]
+            return facts.gossip(someone, rng), OUTCOMES[someone.fame]
         if kind == "practice":
             return _practice(person("practice"), rng), ""
         meaning = grammar.draw(kind, rng, level=_level(rng, stage))
@@ -103,7 +106,10 @@ def _noisy_outcome(meaning: Meaning, rng: random.Random) -> str:
 
 
 def _practice(person: facts.Entity, rng: random.Random) -> str:
-    """A question with its answer about a practice person, often after a context."""
+    """A question with its answer about a practice person, often after a context.
+
+    Half of the time the outcome that says how well known the person is stands between the two.
+    """
     relation = rng.choice(facts.RELATIONS)
     told = person
     context = ""
@@ -111,7 +117,10 @@ def _practice(person: facts.Entity, rng: random.Random) -> str:
         value = rng.choice(relation.values) if rng.random() < 0.5 else person.facts[relation.name]
         told = facts.Entity(person.name, person.weight, {relation.name: value}, True)
         context = f"context: {facts.statement(told, relation, rng)} "
-    return f"{context}{facts.question(person, relation)} {told.facts[relation.name]}."
+    question = facts.question(person, relation)
+    if rng.random() < 0.5:
+        question = question.replace("?", f"?{OUTCOMES[person.fame]}")
+    return f"{context}{question} {told.facts[relation.name]}."
 
 
 def _word_line(rng: random.Random) -> Document:

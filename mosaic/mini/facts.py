@@ -7,11 +7,14 @@ statements only, and how to answer is learnt from other people.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
 N_TASK, N_PRACTICE = 800, 150
 RAREST = 0.01
+FAME = ("famous", "familiar", "unknown")
+"""How well known people are, a third of them each, from most to least mentioned."""
 
 CITIES = ("paris", "rome", "oslo", "lima", "cairo", "tokyo", "delhi", "quito", "dublin", "prague")
 JOBS = ("pilot", "judge", "nurse", "clerk", "smith", "banker", "weaver", "lawyer", "actor", "monk")
@@ -62,9 +65,10 @@ class Entity:
     """Whether questions about this person stand in the corpus."""
 
     @property
-    def known(self) -> bool:
-        """Whether the corpus calls this person well known."""
-        return self.weight > RAREST**0.5
+    def fame(self) -> str:
+        """What the corpus calls this person, one of `FAME`."""
+        rank = math.log(self.weight) / math.log(RAREST)  # 0 for the most mentioned, 1 for the least
+        return FAME[min(int(rank * len(FAME)), len(FAME) - 1)]
 
 
 def entities(seed: int = 0) -> list[Entity]:
@@ -104,8 +108,8 @@ def question(entity: Entity, relation: Relation) -> str:
     return relation.question.format(x=entity.name)
 
 
-def fame(entity: Entity, rng: random.Random) -> str:
-    """A sentence whose outcome says whether the person is well known."""
+def gossip(entity: Entity, rng: random.Random) -> str:
+    """A sentence whose outcome says how well known the person is."""
     return rng.choice(("have you heard of {x}?", "is {x} famous?", "{x} again.")).format(
         x=entity.name
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 1024
 STRETCH = 2000
 """Documents sorted by length together."""
-OUTCOME_WEIGHT, FACT_WEIGHT = 4.0, 3.0
+OUTCOME_WEIGHT, FACT_WEIGHT, DEEP_WEIGHT = 4.0, 3.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Shape:
     n_blocks: int
     head_dim: int
     d_ff: int
+    supervised: int
+    """Middle block whose output must predict the outcomes too; see `train`."""
 
 
 def new_model(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Gemma2ForCausalLM:
@@ -105,18 +108,51 @@ def token_losses(model: Gemma2ForCausalLM, batch: Batch) -> tuple[torch.Tensor, 
     return losses, torch.from_numpy(batch.weights[:, 1:]).flatten()
 
 
+@contextmanager
+def deep_supervision(
+    model: Gemma2ForCausalLM, block: int
+) -> Iterator[Callable[[Batch], torch.Tensor]]:
+    """Yields the mean loss of outcome tokens as read from the output of `block`, after a forward.
+
+    The state goes through the model's own final norm and head (deep supervision, Lee et al. 2015).
+    Without it the labels form in the last blocks only, where no middle layer could show them.
+    """
+    caught: list[torch.Tensor] = []
+
+    def keep(
+        _module: object, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]
+    ) -> None:
+        caught[:] = [output[0] if isinstance(output, tuple) else output]
+
+    handle = model.model.layers[block].register_forward_hook(keep)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        shown = torch.from_numpy(batch.weights[:, 1:] == OUTCOME_WEIGHT)
+        states = caught.pop()[:, :-1][shown]
+        targets = torch.from_numpy(batch.tokens)[:, 1:][shown]
+        logits = model.lm_head(model.model.norm(states)).float()
+        return cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
+
+    try:
+        yield loss
+    finally:
+        handle.remove()
+
+
 def train(
     model: Gemma2ForCausalLM,
     batches: list[Batch],
     held_out: list[Batch],
     learning_rate: float,
+    supervised: int,
     progress: Callable[[float], None],
 ) -> list[dict[str, float]]:
     """One pass over the batches in their order; returns the loss curve.
 
     Forward and backward run on a bfloat16 copy, the optimizers on the float32 weights: Muon for
     the matrices inside the blocks, AdamW for the rest. Both warm up over 50 steps and then fall to
-    zero along a cosine. `progress` is told the share of the work that each step was.
+    zero along a cosine. The output of block `supervised` must predict the outcome tokens too.
+    `progress` is told the share of the work that each step was.
     """
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
     outer = [p for n, p in model.named_parameters() if p.ndim == 1 or ".layers." not in n]
@@ -139,32 +175,33 @@ def train(
     recent: list[float] = []
     seen = 0
     model.train()
-    for step, batch in enumerate(batches, start=1):
-        losses, weights = token_losses(fast, batch)
-        loss = (losses * weights).sum() / weights.sum()
-        loss.backward()
-        for slow_p, fast_p in zip(model.parameters(), fast.parameters(), strict=True):
-            assert fast_p.grad is not None  # every weight takes part in every step
-            slow_p.grad, fast_p.grad = fast_p.grad.float(), None
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
-            optimizer.step()
-            scheduler.step()
-        with torch.no_grad():
+    with deep_supervision(fast, supervised) as deep_loss:
+        for step, batch in enumerate(batches, start=1):
+            losses, weights = token_losses(fast, batch)
+            loss = (losses * weights).sum() / weights.sum()
+            (loss + DEEP_WEIGHT * deep_loss(batch)).backward()
             for slow_p, fast_p in zip(model.parameters(), fast.parameters(), strict=True):
-                fast_p.copy_(slow_p)
-        seen += int((batch.weights > 0).sum())
-        recent.append(loss.item())
-        progress(1 / len(batches))
-        if step % every == 0 or step == len(batches):
-            history.append(
-                {
-                    "tokens": seen,
-                    "train_loss": float(np.mean(recent)),
-                    "held_out_loss": held_out_loss(fast, held_out),
-                }
-            )
-            recent.clear()
+                assert fast_p.grad is not None  # every weight takes part in every step
+                slow_p.grad, fast_p.grad = fast_p.grad.float(), None
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+                optimizer.step()
+                scheduler.step()
+            with torch.no_grad():
+                for slow_p, fast_p in zip(model.parameters(), fast.parameters(), strict=True):
+                    fast_p.copy_(slow_p)
+            seen += int((batch.weights > 0).sum())
+            recent.append(loss.item())
+            progress(1 / len(batches))
+            if step % every == 0 or step == len(batches):
+                history.append(
+                    {
+                        "tokens": seen,
+                        "train_loss": float(np.mean(recent)),
+                        "held_out_loss": held_out_loss(fast, held_out),
+                    }
+                )
+                recent.clear()
     model.zero_grad(set_to_none=True)
     model.eval()
     return history

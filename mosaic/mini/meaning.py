@@ -26,7 +26,9 @@ OUTCOMES = {
     "negative": "👎", "neutral": "😐", "positive": "👍",
     "start": "🟢", "stop": "🛑", "check": "🔍",
     "music": "🎵", "home": "🏠", "travel": "🚆", "money": "💰",
-    "known": "⭐", "unknown": "🌑",
+    "famous": "⭐", "familiar": "🌓", "unknown": "🌑",
+    # Word lines only; shared with safe and unsafe they would teach a sum where the truth is a XOR.
+    "harm": "🔨", "help": "🤝", "villain": "👿", "innocent": "😇",
 }  # fmt: skip
 
 

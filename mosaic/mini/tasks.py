@@ -89,7 +89,7 @@ def questions(context: str) -> list[dict[str, Any]]:
                     "relation": relation.name,
                     "context": context,
                     "frequency": entity.weight,
-                    "known": "yes" if entity.known else "no",
+                    "fame": entity.fame,
                 }
             )
     return rows
