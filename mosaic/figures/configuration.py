@@ -244,11 +244,14 @@ def _draw_budget(axes: Axes, sweep: pd.DataFrame, selection: pd.DataFrame) -> pd
             linestyle=dash,
             label=name,
         )
-        for value, row in means.iterrows():
-            text = f"> {value:g}" if by == "threshold" else f"k = {value:g}"
+        # Points that fall on each other share a label.
+        place = [np.log10(means["n_features"]).round(2), means["macro_f1"].round(2)]
+        for _, same in means.groupby(place, sort=False):
+            values = ", ".join(f"{value:g}" for value in same.index)
+            text = f"> {values}" if by == "threshold" else f"k = {values}"
             axes.annotate(
                 text,
-                (row["n_features"], row["macro_f1"]),
+                (same["n_features"].mean(), same["macro_f1"].mean()),
                 xytext=(0, 7 if by == "threshold" else -13),
                 textcoords="offset points",
                 ha="center",
