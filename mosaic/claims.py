@@ -1,0 +1,176 @@
+"""The paper's claims as comparisons on the tidy score table, each with an effect and a verdict.
+
+The claims are data (`assets/claims.yaml`). A claim names two groups of cells and what must be equal
+for two cells to form a pair. Its effect is the mean over tasks of a task's mean pair. The interval
+is Student's over tasks - tasks are the sampling unit, since cells of one task move together - at a
+level that holds for all claims tested on one source at once (Bonferroni). The verdict is read off
+the interval (ours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy.stats import t as student
+
+from mosaic import scores
+from mosaic.tasks import load_catalogue
+
+SHIPPED = Path(__file__).parent / "assets" / "claims.yaml"
+SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
+INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
+BUILT_IN = "built in"
+BUILT_IN_PROFILE = "mini"
+"""Its tasks were made to have these effects, so its scores never count."""
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper as a comparison; see the head of `assets/claims.yaml`."""
+
+    key: str
+    says: str
+    said_in: str
+    measure: str
+    kind: str
+    """Cells of which kind of task: text, behaviour or image."""
+    first: dict[str, Any]
+    same: tuple[str, ...]
+    chapter: str
+    figure: str
+    second: dict[str, Any] | None = None
+    beyond: float = 0.0
+    """The claim holds where the effect is above it."""
+    english: bool = False
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one source says of one claim."""
+
+    claim: Claim
+    verdict: str
+    effect: float | None = None
+    """Mean over tasks, in macro-F1; None where there is no pair."""
+    low: float | None = None
+    """None with fewer than two tasks, which have no spread."""
+    high: float | None = None
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
+    """The claim's `same` columns and `value`, one row a pair."""
+
+    @property
+    def n_tasks(self) -> int:
+        return self.pairs["task"].nunique() if len(self.pairs) else 0
+
+
+def load_claims(path: Path = SHIPPED) -> list[Claim]:
+    """The paper's claims in the order of its sections."""
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [Claim(**{**entry, "same": tuple(entry["same"])}) for entry in raw]
+
+
+def judge(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
+    """Verdict on every claim from the rows of one source; rows of `mini` are called built in.
+
+    Of runs and bundles only cells under `nested` count that were scaled and pooled as this book
+    does by default, so that cells of the audit do not mix in.
+    """
+    cells = _prepare(table)
+    found = [_pairs(claim, cells) for claim in claims]
+    n_tested = sum(len(pairs) > 0 for pairs in found)
+    return [_finding(c, p, n_tested) for c, p in zip(claims, found, strict=True)]
+
+
+def real(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that can be evidence: all but those of the mini world."""
+    return table[table["profile"].fillna("") != BUILT_IN_PROFILE]
+
+
+def _prepare(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that count, with the columns kind, size and training."""
+    plain = (table["source"] == "published") | (
+        (table["protocol"] == "nested")
+        & table["scaling"].fillna("auto").eq("auto")
+        & table["bos"].fillna("drop").eq("drop")
+    )
+    kept = table[plain & (table["probe"] == "linear")].copy()
+    native = kept["train_language"].fillna("") == kept["language"].fillna("")
+    english = kept["train_language"].eq("en").fillna(False)
+    kept["training"] = np.select([native, english], ["native", "from English"], "other")
+    kept["kind"] = [_kind(row) for row in kept[["task", "label_model"]].itertuples(index=False)]
+    latents = kept["width"].map(_latents, na_action="ignore").astype("Float64").astype(float)
+    narrowest = latents.groupby([kept["source"], kept["profile"], kept["model"]], dropna=False)
+    kept["size"] = np.where(latents == narrowest.transform("min"), "narrow", "wider")
+    return kept
+
+
+def _kind(row: Any) -> str:
+    if pd.notna(row.label_model):
+        return "behaviour"
+    if row.task in _image_tasks():
+        return "image"
+    return "translated" if row.task.endswith("-translated") else "text"
+
+
+def _image_tasks() -> set[str]:
+    both = (load_catalogue(name).values() for name in ("paper", "mini"))
+    return {task.name for tasks in both for task in tasks if task.modality == "image"}
+
+
+def _latents(width: str) -> float:
+    """Order of widths by their names: 256 < 1k < 16k < 1m."""
+    unit = {"k": 1e3, "m": 1e6}.get(width[-1].lower(), 1)
+    return float(width.rstrip("kKmM")) * unit
+
+
+def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
+    """One row a pair: the claim's `same` columns and `value`."""
+    usual = cells[cells["kind"] == claim.kind]
+    if claim.english:
+        usual = usual[usual["language"].fillna("en") == "en"]
+    if "training" not in claim.first:
+        usual = usual[(usual["training"] == "native") & usual["train_fraction"].fillna(1).eq(1)]
+    if "selection" not in claim.first:
+        usual = usual[usual["selection"].fillna("all") == "all"]
+    keys = ["source", "profile", "protocol", *claim.same]
+    value = _mean(usual, claim.first, keys)
+    if claim.second is not None:
+        value = value - _mean(usual, claim.second, keys)
+    return value.dropna().rename("value").reset_index()
+
+
+def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.Series:
+    """Mean macro-F1 of the wanted cells per key; a missing key is a value of its own."""
+    for column, values in wanted.items():
+        values = values if isinstance(values, list) else [values]
+        fits = cells[column].isin([v for v in values if v is not None])
+        cells = cells[fits | cells[column].isna() if None in values else fits]
+    filled = cells.assign(**{key: cells[key].astype("string").fillna("") for key in keys})
+    return filled.groupby(keys)["macro_f1"].mean().astype(float)
+
+
+def _finding(claim: Claim, pairs: pd.DataFrame, n_tested: int) -> Finding:
+    if not len(pairs):
+        return Finding(claim, NOT_TESTED)
+    by_task = pairs.groupby("task")["value"].mean().to_numpy()
+    effect, low, high = float(by_task.mean()), None, None
+    verdict = INCONCLUSIVE
+    if len(by_task) > 1:
+        tail = (1 - LEVEL) / 2 / n_tested
+        reach = student.isf(tail, len(by_task) - 1) * by_task.std(ddof=1) / len(by_task) ** 0.5
+        low, high = effect - float(reach), effect + float(reach)
+        if low > claim.beyond:
+            verdict = SUPPORTED
+        elif high <= claim.beyond:
+            verdict = NOT_SUPPORTED
+    if set(pairs["profile"]) == {BUILT_IN_PROFILE}:
+        verdict = BUILT_IN
+    return Finding(claim, verdict, effect, low, high, pairs)
