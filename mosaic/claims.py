@@ -2,15 +2,16 @@
 
 The claims are data (`assets/claims.yaml`). A claim names two groups of cells and what must be equal
 for two cells to form a pair. Its effect is the mean over tasks of a task's mean pair. The interval
-is Student's over tasks - tasks are the sampling unit, since cells of one task move together - at a
-level that holds for all claims tested on one source at once (Bonferroni). The verdict is read off
-the interval (ours).
+is Student's 95% over tasks: tasks are the sampling unit, since cells of one task move together.
+The verdict is read off the interval; a p-value adjusted by Holm's method for all claims tested on
+the source says whether it also stands among so many (ours).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student
 
-from mosaic import scores
+from mosaic import stats
 from mosaic.tasks import load_catalogue
 
 SHIPPED = Path(__file__).parent / "assets" / "claims.yaml"
@@ -63,6 +64,9 @@ class Finding:
     low: float | None = None
     """None with fewer than two tasks, which have no spread."""
     high: float | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    """Two-sided against `beyond`, adjusted for all claims tested on the source."""
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
     """The claim's `same` columns and `value`, one row a pair."""
 
@@ -84,9 +88,12 @@ def judge(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
     does by default, so that cells of the audit do not mix in.
     """
     cells = _prepare(table)
-    found = [_pairs(claim, cells) for claim in claims]
-    n_tested = sum(len(pairs) > 0 for pairs in found)
-    return [_finding(c, p, n_tested) for c, p in zip(claims, found, strict=True)]
+    found = [_finding(claim, _pairs(claim, cells)) for claim in claims]
+    tested = [finding.p_value for finding in found if finding.p_value is not None]
+    adjusted = iter(stats.holm(tested))
+    return [
+        f if f.p_value is None else replace(f, p_holm=float(next(adjusted))) for f in found
+    ]
 
 
 def real(table: pd.DataFrame) -> pd.DataFrame:
@@ -105,24 +112,24 @@ def _prepare(table: pd.DataFrame) -> pd.DataFrame:
     native = kept["train_language"].fillna("") == kept["language"].fillna("")
     english = kept["train_language"].eq("en").fillna(False)
     kept["training"] = np.select([native, english], ["native", "from English"], "other")
-    kept["kind"] = [_kind(row) for row in kept[["task", "label_model"]].itertuples(index=False)]
+    kinds = kept["task"].map({task: _kind(task) for task in kept["task"].unique()})
+    kept["kind"] = kinds.where(kept["label_model"].isna(), "behaviour")
     latents = kept["width"].map(_latents, na_action="ignore").astype("Float64").astype(float)
     narrowest = latents.groupby([kept["source"], kept["profile"], kept["model"]], dropna=False)
     kept["size"] = np.where(latents == narrowest.transform("min"), "narrow", "wider")
     return kept
 
 
-def _kind(row: Any) -> str:
-    if pd.notna(row.label_model):
-        return "behaviour"
-    if row.task in _image_tasks():
-        return "image"
-    return "translated" if row.task.endswith("-translated") else "text"
-
-
+@cache
 def _image_tasks() -> set[str]:
     both = (load_catalogue(name).values() for name in ("paper", "mini"))
     return {task.name for tasks in both for task in tasks if task.modality == "image"}
+
+
+def _kind(task: str) -> str:
+    if task in _image_tasks():
+        return "image"
+    return "translated" if task.endswith("-translated") else "text"
 
 
 def _latents(width: str) -> float:
@@ -157,20 +164,24 @@ def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.Se
     return filled.groupby(keys)["macro_f1"].mean().astype(float)
 
 
-def _finding(claim: Claim, pairs: pd.DataFrame, n_tested: int) -> Finding:
+def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
     if not len(pairs):
         return Finding(claim, NOT_TESTED)
     by_task = pairs.groupby("task")["value"].mean().to_numpy()
-    effect, low, high = float(by_task.mean()), None, None
-    verdict = INCONCLUSIVE
-    if len(by_task) > 1:
-        tail = (1 - LEVEL) / 2 / n_tested
-        reach = student.isf(tail, len(by_task) - 1) * by_task.std(ddof=1) / len(by_task) ** 0.5
-        low, high = effect - float(reach), effect + float(reach)
+    effect, n_tasks = float(by_task.mean()), len(by_task)
+    finding = Finding(claim, INCONCLUSIVE, effect, pairs=pairs)
+    if n_tasks > 1:
+        # Equal values have no spread; a tiny one keeps the arithmetic and decides the same.
+        error = max(float(by_task.std(ddof=1)), 1e-12) / n_tasks**0.5
+        reach = float(student.isf((1 - LEVEL) / 2, n_tasks - 1)) * error
+        p_value = float(2 * student.sf(abs(effect - claim.beyond) / error, n_tasks - 1))
+        low, high = effect - reach, effect + reach
+        verdict = INCONCLUSIVE
         if low > claim.beyond:
             verdict = SUPPORTED
-        elif high <= claim.beyond:
+        elif high < claim.beyond:
             verdict = NOT_SUPPORTED
+        finding = replace(finding, verdict=verdict, low=low, high=high, p_value=p_value)
     if set(pairs["profile"]) == {BUILT_IN_PROFILE}:
-        verdict = BUILT_IN
-    return Finding(claim, verdict, effect, low, high, pairs)
+        finding = replace(finding, verdict=BUILT_IN)
+    return finding

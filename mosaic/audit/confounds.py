@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from mosaic import stats, sweep
-from mosaic.profiles import ModelSpec, Profile
+from mosaic.profiles import ModelSpec
 from mosaic.sweep import Result, Spec
 from mosaic.workspace import Workspace
 
@@ -29,7 +29,7 @@ class Contrast:
     bos: str = "drop"
 
 
-def contrasts(profile: Profile, task: str, model: ModelSpec, depth: str = "middle") -> list[Contrast]:
+def contrasts(task: str, model: ModelSpec, depth: str = "middle") -> list[Contrast]:
     """SAE against hidden state, and binarized against raw sums, under each condition (seed 0)."""
     layer, width = model.layers[depth], model.widths[0]
     latents = Spec(task, "sae", model.name, layer, width, "sum", threshold=1.0)
@@ -78,27 +78,22 @@ def run(
     """
     seeds = tuple(seeds)
     model = workspace.profile.text_models[0]
-    asked = [(workspace, c) for t in tasks for c in contrasts(workspace.profile, t, model, depth)]
+    asked = [c for task in tasks for c in contrasts(task, model, depth)]
     if (pair := with_base_saes(workspace)) is not None:
-        both, tuned, copy = pair
+        workspace, tuned, copy = pair
         for task in tasks:
             own = Spec(task, "sae", tuned.name, tuned.layers[depth], tuned.widths[0], "sum")
             for threshold, name in ((1.0, "sum > 1"), (None, "raw sum")):
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)
-                asked.append((both, Contrast("SAE of tuned minus of base", name, first, second)))
+                asked.append(Contrast("SAE of tuned minus of base", name, first, second))
     scored: dict[tuple[str, Spec], Result] = {}
     for bos in ("drop", "keep"):
-        members = [(w, c) for w, c in asked if c.bos == bos]
-        specs = dict.fromkeys(
-            replace(s, seed=seed) for _, c in members for s in (c.first, c.second) for seed in seeds
-        )
-        place = members[-1][0]  # knows all models that the members name
-        place = replace(place, profile=replace(place.profile, bos=bos))
-        for result in sweep.score(list(specs), place):
-            scored[bos, result.spec] = result
-    rows = [_compared(contrast, scored, seeds) for _, contrast in asked]
-    return pd.DataFrame(rows), list(scored.values())
+        cells = dict.fromkeys(s for c in asked if c.bos == bos for s in (c.first, c.second))
+        specs = [replace(spec, seed=seed) for spec in cells for seed in seeds]
+        pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))
+        scored |= {(bos, result.spec): result for result in sweep.score(specs, pooled)}
+    return pd.DataFrame([_compared(c, scored, seeds) for c in asked]), list(scored.values())
 
 
 def _compared(
