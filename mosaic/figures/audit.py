@@ -32,7 +32,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
 
     Tables are those of `audit.optimism.two_choices`, one per source.
     """
-    parts = [_named(table[table["n_test"].notna()]) for table in tables]
+    parts = [_named(table) for table in tables]
     figure = new_figure(
         1 + len(parts),
         1,
@@ -41,8 +41,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     )
     curves = _draw_curves(figure.axes[0])
     for axes, part in zip(figure.axes[1:], parts, strict=True):
-        axes.set_title(f"{source_label(part)}: best on test minus chosen by cross-validation")
-        axes.title.set_fontsize(9.5)
+        axes.set_title(source_label(part), fontsize=9.5)
         rows = np.arange(len(part))
         low, high = part["gain_low"].astype(float), part["gain_high"].astype(float)
         axes.barh(
@@ -66,7 +65,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         )
         _rows(axes, part["label"])
     figure.axes[-1].set_xlabel("difference in macro-F1")
-    legend_below(figure)
+    legend_below(figure, ncols=1)
     words = (
         f"Among 72 equally good cells of true accuracy {ACCURACY}, the best is expected "
         f"{expected_gain(53, 72, ACCURACY):.3f} too high at 53 test documents and "
@@ -111,11 +110,12 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
     `spread` is `audit.noise.spread` of the published scores; `pairs` holds the published
     differences SAE minus hidden state with task, language, label_model and `value`.
     """
-    known = _named(spread[spread["n_test"].notna()]).sort_values(["n_test", "label"])
+    known = _named(spread)
     values = pairs.replace({"": pd.NA})
     values = values.assign(label=values.apply(task_label, axis=1))
     values = values[values["label"].isin(known["task_label"])]
-    figure = new_figure(2, 1, height=4.4 + 0.23 * len(known), height_ratios=[11, len(known) + 1])
+    shown = known[known["task_label"].isin(values["label"])]
+    figure = new_figure(2, 1, height=4.8 + 0.23 * len(shown), height_ratios=[11, len(shown) + 1])
     above, below = figure.axes
     for (name, text), (colour, marker, _) in zip(
         {
@@ -144,8 +144,8 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
     above.set_xlabel("test documents")
     above.set_ylabel("standard deviation\nof macro-F1")
     above.set_title("published scores: hidden-state probes run again", fontsize=9.5)
-    rows = np.arange(len(known))
-    needed = known["needed"].astype(float)
+    rows = np.arange(len(shown))
+    needed = shown["needed"].astype(float)
     below.barh(
         rows,
         2 * needed,
@@ -156,7 +156,7 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
         linewidth=0.6,
         label="two runs of the same features may differ by this much",
     )
-    at = values["label"].map(dict(zip(known["task_label"], rows, strict=True)))
+    at = values["label"].map(dict(zip(shown["task_label"], rows, strict=True)))
     below.plot(
         values["value"],
         at,
@@ -169,14 +169,13 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
     )
     below.axvline(0, color=GREY, linewidth=1)
     below.set_title("published scores: differences against the noise", fontsize=9.5)
-    _rows(below, known["label"])
+    _rows(below, shown["label"])
     below.set_xlabel("difference in macro-F1")
-    legend_below(figure)
-    figure.legends[0].set_ncols(1)
+    legend_below(figure, ncols=1)
     inside, of = within_noise(spread, pairs)
     words = (
-        f"Published scores: the standard deviation of a repeated hidden-state probe falls from "
-        f"{known['sd_run'].max():.3f} to {known['sd_run'].min():.3f} over test sizes of "
+        f"Published scores: the standard deviation of a repeated hidden-state probe lies between "
+        f"{known['sd_run'].min():.3f} and {known['sd_run'].max():.3f} over test sizes of "
         f"{known['n_test'].min()} to {known['n_test'].max():,} documents. Of {of} published "
         f"differences between SAE recipe and hidden state, {inside} are smaller than what two runs "
         f"of the same features may differ by."
@@ -235,9 +234,12 @@ def fig_confounds(differences: pd.DataFrame, where: str, folder: Path) -> SavedF
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    names = table.apply(task_label, axis=1)
-    sizes = table["n_test"].astype(int).map("{:,}".format)
-    return table.assign(task_label=names, label=names + ", n = " + sizes).reset_index(drop=True)
+    """Sets whose test size is known, smallest first, with `task_label` and `label`."""
+    known = table[table["n_test"].notna()]
+    names = known.apply(task_label, axis=1)
+    sizes = known["n_test"].astype(int).map("{:,}".format)
+    named = known.assign(task_label=names, label=names + ", n = " + sizes)
+    return named.sort_values(["n_test", "label"]).reset_index(drop=True)
 
 
 def _rows(axes: Axes, labels: pd.Series) -> None:

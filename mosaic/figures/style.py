@@ -106,7 +106,7 @@ def interval_bars(table: pd.DataFrame) -> np.ndarray:
     return np.nan_to_num(np.stack([value - low, high - value]))
 
 
-def legend_below(figure: Figure) -> None:
+def legend_below(figure: Figure, ncols: int = 4) -> None:
     """One legend for all axes, below them, in the order of first appearance."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
@@ -116,7 +116,7 @@ def legend_below(figure: Figure) -> None:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=min(len(handles), 4),
+        ncols=min(len(handles), ncols),
     )
 
 
