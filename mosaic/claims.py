@@ -72,7 +72,17 @@ class Finding:
 
     @property
     def n_tasks(self) -> int:
-        return self.pairs["task"].nunique() if len(self.pairs) else 0
+        return len(self.by_task)
+
+    @property
+    def by_task(self) -> pd.Series:
+        """Mean pair of each task."""
+        return self.pairs.groupby("task")["value"].mean() if len(self.pairs) else pd.Series()
+
+    @property
+    def n_above(self) -> int:
+        """Tasks on the claim's side of its bound."""
+        return int((self.by_task > self.claim.beyond).sum())
 
 
 def load_claims(path: Path = SHIPPED) -> list[Claim]:
@@ -91,9 +101,7 @@ def judge(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
     found = [_finding(claim, _pairs(claim, cells)) for claim in claims]
     tested = [finding.p_value for finding in found if finding.p_value is not None]
     adjusted = iter(stats.holm(tested))
-    return [
-        f if f.p_value is None else replace(f, p_holm=float(next(adjusted))) for f in found
-    ]
+    return [f if f.p_value is None else replace(f, p_holm=float(next(adjusted))) for f in found]
 
 
 def real(table: pd.DataFrame) -> pd.DataFrame:
@@ -167,9 +175,10 @@ def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.Se
 def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
     if not len(pairs):
         return Finding(claim, NOT_TESTED)
-    by_task = pairs.groupby("task")["value"].mean().to_numpy()
-    effect, n_tasks = float(by_task.mean()), len(by_task)
-    finding = Finding(claim, INCONCLUSIVE, effect, pairs=pairs)
+    finding = Finding(claim, INCONCLUSIVE, pairs=pairs)
+    by_task, n_tasks = finding.by_task.to_numpy(), finding.n_tasks
+    effect = float(by_task.mean())
+    finding = replace(finding, effect=effect)
     if n_tasks > 1:
         # Equal values have no spread; a tiny one keeps the arithmetic and decides the same.
         error = max(float(by_task.std(ddof=1)), 1e-12) / n_tasks**0.5

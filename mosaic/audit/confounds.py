@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from mosaic import stats, sweep
+from mosaic.errors import ConfigError
 from mosaic.profiles import ModelSpec
 from mosaic.sweep import Result, Spec
 from mosaic.workspace import Workspace
@@ -74,8 +75,13 @@ def run(
 
     The first text model of the profile is asked under every condition; the instruction-tuned one
     through its own and through the base model's SAEs. Columns: claim, condition, task, model,
-    difference, low, high (95% bootstrap interval over documents), n_docs.
+    difference, low, high (95% bootstrap interval over documents), n_docs. Raises ConfigError for a
+    profile without text models.
     """
+    if not workspace.profile.text_models:
+        raise ConfigError(
+            f"Profile {workspace.profile.name!r} has no text model to read; use one that has."
+        )
     seeds = tuple(seeds)
     model = workspace.profile.text_models[0]
     asked = [c for task in tasks for c in contrasts(task, model, depth)]

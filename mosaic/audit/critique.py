@@ -15,7 +15,6 @@ from mosaic import published
 from mosaic.audit import noise
 from mosaic.claims import Finding
 from mosaic.errors import IntegrityError
-from mosaic.figures.audit import within_noise
 from mosaic.figures.configuration import effects
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "critique.yaml"
@@ -38,7 +37,7 @@ def table(numbers: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "no.": point["id"],
-            "point": point["point"],
+            "point": point["point"].format(**numbers),
             "ends": point["ends"],
             "result": point["result"].format(**numbers),
             "see": point.get("see"),
@@ -61,7 +60,7 @@ def numbers(
     `choices` their noise and optimism, `conditions` the run's table of confounds.
     """
     known = spread[spread["n_test"].notna()]
-    inside, of = within_noise(spread, hidden_pairs(findings))
+    inside, of = noise.within_noise(spread, noise.hidden_pairs(findings))
     trees = noise.files_agree(noise.differences(noise.repeats(scores)))
     linear = scores[(scores["probe"] == "linear") & scores["feature"].isin(["sae", "hidden"])]
     measured = choices[choices["n_test"].notna()]
@@ -92,8 +91,11 @@ def numbers(
         "toxicity_en_sd": _of(spread, "toxicity", "en")["sd_run"],
         "within": inside,
         "within_of": of,
-        **dict(zip(("trees_same", "trees_same_of", "trees_other", "trees_other_of"), trees,
-                   strict=True)),
+        **dict(
+            zip(
+                ("trees_same", "trees_same_of", "trees_other", "trees_other_of"), trees, strict=True
+            )
+        ),
         "accuracy_gap": float((linear["accuracy"] - linear["macro_f1"]).mean()),
         **languages,
         "same_languages": {2: "in both", 1: "in one of the two", 0: "in neither"}[sum(agree)],
@@ -116,12 +118,6 @@ def numbers(
             else ", ".join(f"{value:+.3f} ({name})" for name, value in tuned.items())
         ),
     }
-
-
-def hidden_pairs(findings: dict[str, Finding]) -> pd.DataFrame:
-    """SAE recipe minus hidden state, text and behaviour: task, language, label_model, value."""
-    text = findings["above-hidden"].pairs.assign(label_model="")
-    return pd.concat([text, findings["behaviour-above-hidden"].pairs.assign(language="")])
 
 
 def _of(spread: pd.DataFrame, task: str, language: str | None = None) -> pd.Series:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mosaic import scores
+from mosaic.claims import Finding
 
 SET = ["task", "language", "label_model"]
 CELL = [*SET, "model", "layer", "width"]
@@ -86,3 +87,17 @@ def files_agree(pairs: pd.DataFrame) -> tuple[int, int, int, int]:
     """How many pairs' trees score the same: (same file, of) and (other files, of)."""
     same, other = pairs[pairs["same_file"]], pairs[~pairs["same_file"]]
     return (int(same["same_tree"].sum()), len(same), int(other["same_tree"].sum()), len(other))
+
+
+def within_noise(spread: pd.DataFrame, pairs: pd.DataFrame) -> tuple[int, int]:
+    """How many differences are no larger than `needed` of their set, and of how many."""
+    left = pairs.assign(**{k: pairs[k].fillna("").astype(str) for k in SET})
+    right = spread.assign(**{k: spread[k].fillna("").astype(str) for k in SET})
+    both = left.merge(right[[*SET, "needed"]], on=SET)
+    return int((both["value"].abs() <= both["needed"]).sum()), len(both)
+
+
+def hidden_pairs(findings: dict[str, Finding]) -> pd.DataFrame:
+    """SAE recipe minus hidden state, text and behaviour: task, language, label_model, value."""
+    text = findings["above-hidden"].pairs.assign(label_model="")
+    return pd.concat([text, findings["behaviour-above-hidden"].pairs.assign(language="")])

@@ -53,4 +53,3 @@ def two_choices(table: pd.DataFrame) -> pd.DataFrame:
             row["gain_high"] = expected_gain(*known)
         rows.append(row)
     return pd.DataFrame(rows)
-

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from mosaic.audit.noise import within_noise
 from mosaic.audit.optimism import expected_gain
 from mosaic.figures.style import (
     CYCLE,
@@ -182,15 +183,6 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
     )
     drawn = pd.concat([known, values[["label", "value"]]])
     return save(figure, "fig-noise", drawn, words, folder)
-
-
-def within_noise(spread: pd.DataFrame, pairs: pd.DataFrame) -> tuple[int, int]:
-    """How many differences are no larger than `needed` of their set, and of how many."""
-    keys = ["task", "language", "label_model"]
-    left = pairs.assign(**{k: pairs[k].fillna("").astype(str) for k in keys})
-    right = spread.assign(**{k: spread[k].fillna("").astype(str) for k in keys})
-    both = left.merge(right[[*keys, "needed"]], on=keys)
-    return int((both["value"].abs() <= both["needed"]).sum()), len(both)
 
 
 def fig_confounds(differences: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
