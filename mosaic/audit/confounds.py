@@ -81,9 +81,9 @@ def run(
 
     The first text model of the profile is asked under every condition; the instruction-tuned one
     through its own and through the base model's SAEs. `n_documents` caps the documents of a task,
-    drawn at random, since BOS and the other SAEs need extractions of their own. Columns: claim, condition, task, model,
-    difference, low, high (95% bootstrap interval over documents), n_docs. Raises ConfigError for a
-    profile without text models.
+    drawn at random, since BOS and the other SAEs need extractions of their own. Columns: claim,
+    condition, task, model, difference, low, high (95% bootstrap interval over documents), n_docs.
+    Raises ConfigError for a profile without text models.
     """
     if not workspace.profile.text_models:
         raise ConfigError(
