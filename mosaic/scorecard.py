@@ -24,7 +24,7 @@ from mosaic.figures import CHAPTER_OF_FIGURE
 from mosaic.workspace import Workspace
 
 AUDIT = "08_audit"
-PUBLISHED, CONTRIBUTED = "Published scores", "Real models run here"
+PUBLISHED, CONTRIBUTED = "Published scores", "Real models"
 
 
 def run_scores(workspace: Workspace) -> pd.DataFrame:
@@ -66,7 +66,8 @@ def page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     lines += [
         "```",
         "",
-        f"A verdict is read off the 95% interval of the mean difference in macro-F1 over tasks. "
+        f"A verdict is read off the 95% interval of the mean difference in macro-F1 over tasks (of "
+        f"macro-F1 itself where there is no sign); in brackets, tasks on the claim's side. "
         f"Of {len(tested)} claims the published scores can test, {len(decided)} are decided; "
         f"{len(lasting)} of these still are when all {len(tested)} are corrected together. "
         f"*{BUILT_IN.capitalize()}* means tiny models made to show such effects: never evidence. "
@@ -81,7 +82,7 @@ def cell(finding: Finding) -> str:
     if finding.effect is None:
         return word
     sign = "" if finding.claim.second is None else "+"
-    return f"{word} {finding.effect:{sign}.3f} ({finding.n_above} of {finding.n_tasks} tasks)"
+    return f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"
 
 
 def _link(claim: Claim, chapters: Sequence[str]) -> str:
