@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from mosaic import stats, sweep
 from mosaic.errors import ConfigError
-from mosaic.profiles import ModelSpec, Profile
-from mosaic.sweep import Result, Spec
-from mosaic.tasks import TaskData, load_task
+from mosaic.grids import Spec
+from mosaic.profiles import ModelSpec
+from mosaic.results import Result
 from mosaic.workspace import Workspace
 
 
@@ -74,16 +73,14 @@ def run(
     workspace: Workspace,
     tasks: Sequence[str],
     seeds: Iterable[int],
-    n_documents: int | None = None,
     depth: str = "middle",
 ) -> tuple[pd.DataFrame, list[Result]]:
     """Paired differences of every contrast, and the scored cells behind them.
 
     The first text model of the profile is asked under every condition; the instruction-tuned one
-    through its own and through the base model's SAEs. `n_documents` caps the documents of a task,
-    drawn at random, since BOS and the other SAEs need extractions of their own. Columns: claim,
-    condition, task, model, difference, low, high (95% bootstrap interval over documents), n_docs.
-    Raises ConfigError for a profile without text models.
+    through its own and through the base model's SAEs. Columns: claim, condition, task, model,
+    difference, low, high (95% bootstrap interval over documents), n_docs. Raises ConfigError for a
+    profile without text models.
     """
     if not workspace.profile.text_models:
         raise ConfigError(
@@ -100,20 +97,12 @@ def run(
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)
                 asked.append(Contrast("SAE of tuned minus of base", name, first, second))
-
-    def load(key: str, profile: Profile) -> TaskData:
-        data = load_task(key, profile)
-        if n_documents is None or n_documents >= len(data):
-            return data
-        rows = np.random.default_rng(0).choice(len(data), n_documents, replace=False)
-        return data.subset(np.sort(rows))
-
     scored: dict[tuple[str, Spec], Result] = {}
     for bos in ("drop", "keep"):
         cells = dict.fromkeys(s for c in asked if c.bos == bos for s in (c.first, c.second))
         specs = [replace(spec, seed=seed) for spec in cells for seed in seeds]
         pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))
-        scored |= {(bos, result.spec): result for result in sweep.score(specs, pooled, load=load)}
+        scored |= {(bos, result.spec): result for result in sweep.score(specs, pooled)}
     return pd.DataFrame([_compared(c, scored, seeds) for c in asked]), list(scored.values())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from mosaic.sweep import select_by_cv
+from mosaic.comparison import select_by_cv
 
 SET = ["source", "profile", "task", "language", "label_model"]
 
