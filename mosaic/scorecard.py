@@ -40,12 +40,13 @@ def findings(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]
     """
     claims = load_claims()
     profile = workspace.profile.name
-    run = judge(claims, run_scores(workspace))
     return {
         PUBLISHED: judge(claims, published.load()),
         CONTRIBUTED: judge(claims, real(bundles.read_bundles(bundles_dir))),
         f"This run: {profile}": (
-            [Finding(claim, BUILT_IN) for claim in claims] if profile == BUILT_IN_PROFILE else run
+            [Finding(claim, BUILT_IN) for claim in claims]
+            if profile == BUILT_IN_PROFILE
+            else judge(claims, run_scores(workspace))
         ),
     }
 
