@@ -41,6 +41,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         height_ratios=[11, *(len(p) + 1 for p in parts)],
     )
     curves = _draw_curves(figure.axes[0])
+    furthest = max(float(p[["difference", "gain_high"]].max().max()) for p in parts)
     for axes, part in zip(figure.axes[1:], parts, strict=True):
         axes.set_title(source_label(part), fontsize=9.5)
         rows = np.arange(len(part))
@@ -65,6 +66,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
             label="best on test minus chosen by cross-validation",
         )
         _rows(axes, part["label"])
+        axes.set_xlim(-0.04 * furthest, 1.06 * furthest)
     figure.axes[-1].set_xlabel("difference in macro-F1")
     legend_below(figure, ncols=1)
     words = (
@@ -99,7 +101,7 @@ def _draw_curves(axes: Axes) -> pd.DataFrame:
     axes.set_xscale("log")
     axes.set_xticks(CELLS, [str(n) for n in CELLS])
     axes.minorticks_off()
-    axes.set_xlim(0.9, 190)
+    axes.set_xlim(0.9, 230)
     axes.set_xlabel("cells to choose from")
     axes.set_ylabel("gain in accuracy")
     return pd.concat(drawn)
