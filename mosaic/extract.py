@@ -16,7 +16,7 @@ from mosaic.batches import Reader, text_reader
 from mosaic.errors import ConfigError
 from mosaic.features import Block, Features
 from mosaic.forward import Pass
-from mosaic.hub import check_pin, is_local
+from mosaic.hub import check_pin, local_folder
 from mosaic.models import (
     choose_device,
     choose_dtype,
@@ -112,7 +112,7 @@ def resolve_job(
         wanted += [(layer, None), *((layer, w) for w in (there if widths is None else widths))]
     folder = fetch_model(model)
     sources = model_identity(folder)
-    if not is_local(model.source):
+    if local_folder(model.source) is None:
         check_pin(_pins(store), model.source, folder.name, sources["weights"])
     config = load_config(folder)
     text = truncated(config, max(layers) + 1).get_text_config()

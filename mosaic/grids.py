@@ -32,9 +32,16 @@ class Spec:
 
 
 def poolings(profile: Profile) -> list[dict[str, Any]]:
-    """The paper's six: full sums and token-level top-n counts, each raw and > 1 (paper §4.2)."""
-    kinds = [{"pooling": "sum"}] + [{"pooling": "top_n", "top_n": n} for n in profile.top_n]
-    return [{**kind, "threshold": t} for kind, t in product(kinds, (None, 1.0))]
+    """The profile's poolings; sums and token-level top-n counts raw and > 1 (paper §4.2).
+
+    By default these are the paper's six. Other poolings (ours) are taken raw only.
+    """
+    found: list[dict[str, Any]] = []
+    for name in profile.poolings:
+        sizes = profile.top_n if name == "top_n" else (None,)
+        at = (None, 1.0) if name in ("sum", "top_n") else (None,)
+        found += [{"pooling": name, "top_n": n, "threshold": t} for n, t in product(sizes, at)]
+    return found
 
 
 def grid(

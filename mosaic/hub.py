@@ -68,9 +68,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def is_local(source: str) -> bool:
-    """Whether a model source is a folder of this machine rather than a Hub id."""
-    return os.path.isabs(source) or os.path.isdir(source)
+def local_folder(source: str) -> Path | None:
+    """The folder of a model on this machine, or None where the Hub is asked.
+
+    It is `source` itself where that is a path. A Hub id stands for the folder of its name below
+    MOSAIC_MODEL_DIR where that is set, as datasets do below MOSAIC_DATA_DIR.
+    """
+    if os.path.isabs(source) or os.path.isdir(source):
+        return Path(source)
+    root = os.environ.get("MOSAIC_MODEL_DIR")
+    return Path(root).resolve() / source if root else None
 
 
 def digest_files(paths: Iterable[Path]) -> dict[str, str]:

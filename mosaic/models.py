@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import AccessError, ConfigError, ResourceError
-from mosaic.hub import NO_NEED, digest_files, is_local, reachable
+from mosaic.errors import AccessError, ConfigError, IntegrityError, ResourceError
+from mosaic.hub import NO_NEED, digest_files, local_folder, reachable
 from mosaic.integrity import verify_folder
 
 if TYPE_CHECKING:
@@ -60,12 +60,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def fetch_model(spec: ModelSpec) -> Path:
     """The folder of the model's files: the profile's own, or a snapshot of the Hub's.
 
-    Raises AccessError, and IntegrityError for a shipped file that was changed.
+    Raises AccessError, and IntegrityError for a file that is not the shipped one or not the one
+    that the profile's `sha256` names.
     """
     from huggingface_hub import snapshot_download
 
-    if is_local(spec.source):
-        folder = Path(spec.source)
+    folder = local_folder(spec.source)
+    if folder is not None:
         verify_folder(folder)
     else:
         with reachable(spec.source):
@@ -79,6 +80,13 @@ def fetch_model(spec: ModelSpec) -> Path:
             f"{spec.source!r} is not whole in {folder}: a model needs config.json, its tokenizer "
             f"and *.safetensors, as `save_pretrained` writes them. Fetch it again. {NO_NEED}"
         )
+    found = digest_files(folder / name for name in spec.sha256 if (folder / name).is_file())
+    for name, expected in spec.sha256.items():
+        if found.get(name) != expected:
+            raise IntegrityError(
+                f"{folder / name} has sha256 {found.get(name)}, and the profile expects {expected} "
+                f"of {spec.source}. Fetch that file again, or correct `sha256` in the profile."
+            )
     return folder
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mosaic.batches import text_reader
 from mosaic.encode import ACTIVATION_BYTES
 from mosaic.errors import ConfigError
-from mosaic.hub import is_local
+from mosaic.hub import local_folder
 from mosaic.models import (
     choose_device,
     choose_dtype,
@@ -142,9 +142,9 @@ def count_tokens(
     if missing_reason(task, profile) is not None:
         return task.rows or 0, (task.rows or 0) * TOKENS_ASSUMED, "assumed"
     texts = load_task(task.key, profile).inputs
-    if is_local(model.source):
+    if (folder := local_folder(model.source)) is not None:
         limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-        documents = text_reader(load_tokenizer(model.source), profile, limit).read(texts)
+        documents = text_reader(load_tokenizer(folder), profile, limit).read(texts)
         return len(texts), int(documents.n_tokens.sum()), "counted"
     tokens = sum(min(len(text) // 4 + 1, profile.max_length) for text in texts)
     return len(texts), tokens, "characters / 4"
@@ -152,6 +152,8 @@ def count_tokens(
 
 def d_sae(sae: SAESpec) -> int:
     """Latents of an SAE: from its folder, else from the name of its width ("16k" is 16,384)."""
+    if sae.train is not None:
+        return sae.train
     if sae.folder is not None and (Path(sae.folder) / "cfg.json").is_file():
         return int(json.loads((Path(sae.folder) / "cfg.json").read_text())["d_sae"])
     unit = {"k": 1e3, "m": 1e6}.get(sae.width[-1:].lower(), 1)
@@ -190,7 +192,7 @@ def _cost(
     flops = tokens * (2 * weights + 4 * heads * d_head * length * n_blocks + 2 * encoders)
     stored = getattr(config, "dtype", None) or getattr(text, "dtype", None)
     per_weight = 2 if "16" in str(stored) else 4
-    download = 0 if is_local(model.source) else _weights(whole) * per_weight
+    download = 0 if local_folder(model.source) else _weights(whole) * per_weight
     download += sum(8 * d_sae(s) * text.hidden_size for s in model.saes if s.folder is None)
     hidden = 12 * text.hidden_size * len(model.layers)  # three float32 vectors of each layer
     disk = tokens * len(model.saes) * BYTES_PER_TOKEN + documents * hidden

@@ -22,7 +22,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class SAESpec:
-    """One SAE: either `release` and `sae_id` in sae-lens' registry, or a local `folder`."""
+    """One SAE: `release` and `sae_id` of sae-lens' registry, a `folder`, or one to `train`."""
 
     layer: int
     width: str
@@ -32,12 +32,16 @@ class SAESpec:
     path: str | None = None
     """What `sae_id` must resolve to in the registry ("canonical" is only an alias)."""
     folder: str | None = None
+    train: int | None = None
+    """Number of latents of an SAE that a run trains; its folder is in the workspace's cache."""
 
     def __post_init__(self) -> None:
-        if (self.folder is None) == (self.release is None or self.sae_id is None):
+        origins = [self.release is not None and self.sae_id is not None]
+        origins += [self.folder is not None] if self.train is None else [True]
+        if sum(origins) != 1:
             raise ConfigError(
-                f"SAE of layer {self.layer}, width {self.width!r}: give either `folder`, or both "
-                f"`release` and `sae_id`."
+                f"SAE of layer {self.layer}, width {self.width!r}: give one of `folder`, `train`, "
+                f"or `release` with `sae_id`."
             )
 
     @property
@@ -52,11 +56,13 @@ class ModelSpec:
 
     name: str
     source: str
-    """Hub id, or a folder written by `save_pretrained`."""
+    """Hub id, or a folder written by `save_pretrained`. See `mosaic.hub.local_folder`."""
     layers: dict[str, int]
     """Depth (early, middle, late) to 0-based block index."""
     saes: tuple[SAESpec, ...] = ()
     revision: str | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
+    """File name to the checksum it must have, wherever the file comes from."""
     kind: str = "text"
     """"text", or "vision" for a vision-language model whose text model is probed."""
     chat: bool = False
@@ -119,6 +125,8 @@ class Profile:
     """Tokens kept of a document, special tokens included."""
     bos: str = "drop"
     """"drop" pools over real tokens; "keep" pools special tokens too, as the authors do."""
+    poolings: tuple[str, ...] = ("sum", "top_n")
+    """Poolings of SAE latents in the grid; sums and counts also binarized at 1 (paper §4.2)."""
     top_n: tuple[int, ...] = (20, 50)
     thresholds: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 5.0)
     n_train: int | None = None
@@ -195,6 +203,16 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     except TypeError as error:
         known = [f.name for f in fields(Profile)]
         raise ConfigError(f"Unknown profile field in {sorted(overrides)}; use {known}.") from error
+
+
+def place_trained(profile: Profile, folder: Path) -> Profile:
+    """The profile with a place below `folder` for each SAE that a run trains."""
+    models = []
+    for model in profile.models:
+        home = folder / profile.name / model.name
+        placed = (replace(s, folder=str(home / s.name)) if s.train else s for s in model.saes)
+        models.append(replace(model, saes=tuple(placed)))
+    return replace(profile, models=tuple(models))
 
 
 def _model(entry: dict[str, Any], base: Path) -> ModelSpec:

@@ -56,6 +56,11 @@ def sae_files(spec: SAESpec) -> tuple[dict[str, str], list[Path]]:
     if spec.folder is not None:
         files = [Path(spec.folder) / name for name in ("cfg.json", "sae_weights.safetensors")]
         for file in files:
+            if not file.is_file() and spec.train is not None:
+                raise AccessError(
+                    f"The SAE {spec.name} has not been trained here: there is no {file}. A run "
+                    f"trains it first: `mosaic run 04 --profile NAME` with the profile's name."
+                )
             if not file.is_file():
                 raise AccessError(
                     f"No file {file} for the SAE {spec.name}: `folder` must name one that sae-lens "

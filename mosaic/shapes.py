@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mosaic.errors import AccessError
+from mosaic.hub import local_folder
 from mosaic.models import load_config
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def shape_of(model: ModelSpec) -> PretrainedConfig:
     Raises AccessError for any other model whose configuration is not at hand.
     """
     try:
-        return load_config(model.source, model.revision)
+        return load_config(local_folder(model.source) or model.source, model.revision)
     except AccessError:
         if model.source not in GATED:
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mosaic.profiles import Profile, load_profile
+from mosaic.profiles import Profile, load_profile, place_trained
 
 
 @dataclass(frozen=True)
@@ -47,4 +47,6 @@ def open_workspace(profile: str, build_dir: str = "_build", **overrides: Any) ->
 
     `overrides` replace fields of the profile, such as `n_train=100`. Raises ConfigError.
     """
-    return Workspace(load_profile(profile, **overrides), Path(build_dir), profile)
+    root = Path(build_dir)
+    loaded = place_trained(load_profile(profile, **overrides), (root / "cache" / "saes").resolve())
+    return Workspace(loaded, root, profile)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mosaic import sae_training
 from mosaic.mini import build, corpus, lexicon, meaning
 from mosaic.mini import language_model as lm
 from mosaic.mini import sae as saes
@@ -55,9 +56,9 @@ def test_sae_figures_are_those_of_the_card(small: Any, unseen: list[lm.Batch]) -
     for layer in layers:
         for width, n_latents in build.WIDTHS.items():
             folder = f"saes/mini-small/layer_{layer}/width_{width}"
-            sae = saes.load(MINI / folder)
+            sae = sae_training.load(MINI / folder)
             assert sae.cfg.d_sae == n_latents
-            measured, stated = saes.measure(sae, states[layer]), figures(folder)
+            measured, stated = sae_training.measure(sae, states[layer]), figures(folder)
             for name in ("l0", "explained_variance", "dead_share"):
                 assert measured[name] == pytest.approx(stated[name], rel=0.02, abs=0.01), name
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mosaic import sae_training
 from mosaic.errors import ConfigError
 from mosaic.integrity import write_manifest
 from mosaic.mini import cards, chat, corpus, tasks, vision
@@ -223,8 +224,9 @@ def _train_saes(out: Path, name: str, tokenizer: Any, budget: Budget, done: Queu
     for layer in LAYERS[name]:
         for width, n_latents in WIDTHS.items():
             folder = out / "saes" / name / f"layer_{layer}" / f"width_{width}"
-            saes.train_sae(states[layer], n_latents, budget.sae_states, SEED, folder)
-            saes.write_metrics(folder, saes.measure(saes.load(folder), unseen[layer]))
+            sae_training.train_sae(states[layer], n_latents, budget.sae_states, SEED, folder)
+            measured = sae_training.measure(sae_training.load(folder), unseen[layer])
+            sae_training.write_metrics(folder, measured)
             done.put(EXPECTED["saes"] * n_latents / (9 * sum(WIDTHS.values())))
 
 
