@@ -1,14 +1,16 @@
 """Bundles: score tables computed elsewhere, with what is needed to make them again.
 
-A bundle is a folder with `scores.csv` (the tidy schema) and `manifest.json` (command, versions,
-device, seeds, checksum). It holds no data and no weights.
+A bundle is a folder with `scores.csv` (the tidy schema), `manifest.json` (command, versions,
+device, seeds, models, checksums) and a few figures. It holds no data and no weights;
+`mosaic.bundle_rules` says what is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
+import shutil
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,25 +18,39 @@ from typing import Any
 import pandas as pd
 
 from mosaic import scores
-from mosaic.errors import IntegrityError
+from mosaic.bundle_rules import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    SCORES,
+    check_content,
+    check_table,
+    read_manifest,
+)
+from mosaic.errors import ConfigError
+from mosaic.integrity import sha256
 
-SCHEMA_VERSION = 1
 PACKAGES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy", "datasets")
-FIELDS = {
-    "schema_version": int,
-    "title": str,
-    "command": str,
-    "profile": str,
-    "seeds": list,
-    "versions": dict,
-    "machine": str,
-    "sha256": str,
-}
 
 
-def write_bundle(folder: Path, table: pd.DataFrame, title: str, command: str) -> Path:
-    """Write a score table and its manifest; returns the folder. The manifest comes last."""
-    path = scores.write(table, folder / "scores.csv")
+def write_bundle(
+    folder: Path,
+    table: pd.DataFrame,
+    title: str,
+    command: str,
+    device: str = "cpu",
+    models: Iterable[Mapping[str, Any]] = (),
+    figures: Iterable[Path] = (),
+) -> Path:
+    """Write a score table, figures and their manifest; returns the folder.
+
+    The manifest comes last, and what was written is read back: nothing is left that `read_bundle`
+    would refuse. Raises ConfigError for a folder with other files, and IntegrityError.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise ConfigError(f"{folder} is not empty and holds no bundle; name a new folder.")
+    shutil.rmtree(folder, ignore_errors=True)
+    files = [scores.write(table, folder / SCORES)]
+    files += [Path(shutil.copy(figure, folder)) for figure in figures]
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "title": title,
@@ -43,10 +59,13 @@ def write_bundle(folder: Path, table: pd.DataFrame, title: str, command: str) ->
         "seeds": sorted(int(s) for s in table["seed"].dropna().unique()),
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "device": device,
+        "models": [dict(model) for model in models],
+        "files": {path.name: sha256(path) for path in files},
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    read_bundle(folder)
     return folder
 
 
@@ -57,61 +76,57 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, every field checked. Raises IntegrityError with a sentence."""
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path} is not a readable manifest ({error}).") from error
-    if not isinstance(manifest, dict):
-        raise IntegrityError(f"{path} must hold an object, found {type(manifest).__name__}.")
-    for name, kind in FIELDS.items():
-        if not isinstance(manifest.get(name), kind):
-            raise IntegrityError(
-                f"{path}: field {name!r} is {manifest.get(name)!r}, expected {kind.__name__}. "
-                f"Write the bundle again with the command that makes it."
-            )
-    if manifest["schema_version"] != SCHEMA_VERSION:
-        raise IntegrityError(
-            f"{path} has schema version {manifest['schema_version']}, this code reads "
-            f"{SCHEMA_VERSION}. Write the bundle again with this version."
-        )
-    return manifest
-
-
 def read_bundle(folder: Path) -> pd.DataFrame:
     """The scores of a bundle with `source` set to `bundle`.
 
-    Raises IntegrityError when a file is missing, damaged, changed since it was written, or not of
-    the schema.
+    Raises IntegrityError when a file is missing, damaged, changed since it was written, or not what
+    a bundle may hold.
     """
     manifest = read_manifest(folder)
-    path = folder / "scores.csv"
-    if not path.is_file():
-        raise IntegrityError(f"{folder} has a manifest but no scores.csv.")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["sha256"]:
-        raise IntegrityError(
-            f"{path} was changed after it was written: its checksum differs from the manifest. "
-            f"Restore it, or write the bundle again."
-        )
-    return scores.read(path).assign(source="bundle").astype({"source": "string"})
+    check_content(folder, manifest)
+    table = scores.read(folder / SCORES)
+    check_table(table, manifest, str(folder / SCORES))
+    return table.assign(source="bundle").astype({"source": "string"})
 
 
-def read_bundles(folder: Path) -> pd.DataFrame:
+def folders(root: Path) -> list[Path]:
+    """Every folder below `root`: each must be a bundle. An absent root has none."""
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def read_bundles(root: Path) -> pd.DataFrame:
     """All bundles below a folder as one table; an absent folder gives an empty table."""
-    found = sorted(path.parent for path in folder.glob("*/manifest.json"))
-    return scores.concat(read_bundle(bundle) for bundle in found)
+    return scores.concat(read_bundle(folder) for folder in folders(root))
 
 
-def provenance(folder: Path) -> list[str]:
-    """One line per bundle: title, command, seeds, versions and machine."""
+def grids(root: Path, tasks: Iterable[str] = ()) -> list[pd.DataFrame]:
+    """The grid of each bundle that has SAE cells, one table a bundle, as `mosaic.grids` spells it.
+
+    That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
+    selection and without transfer between languages. `tasks` keeps the tasks of those names.
+    """
+    found = []
+    for folder in folders(root):
+        table = read_bundle(folder)
+        grid = (table["protocol"] == "nested") & (table["seed"] == table["seed"].min())
+        grid &= (table["selection"] != "topk").fillna(True)
+        grid &= table["threshold"].isna() | (table["threshold"] == 1)
+        grid &= table["train_language"].fillna("") == table["language"].fillna("")
+        if tasks := list(tasks):
+            grid &= table["task"].isin(tasks)
+        if (table.loc[grid, "feature"] == "sae").any():
+            found.append(table[grid].reset_index(drop=True))
+    return found
+
+
+def provenance(root: Path) -> list[str]:
+    """One line per bundle: title, command, seeds, versions, machine and device."""
     lines = []
-    for path in sorted(folder.glob("*/manifest.json")):
-        manifest = read_manifest(path.parent)
+    for folder in folders(root):
+        manifest = read_manifest(folder)
         versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
         lines.append(
             f"{manifest['title']}: `{manifest['command']}`; seeds {manifest['seeds']}; {versions}; "
-            f"{manifest['machine']}."
+            f"{manifest['machine']}, {manifest['device']}."
         )
     return lines

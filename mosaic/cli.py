@@ -87,6 +87,13 @@ def build_parser() -> argparse.ArgumentParser:
     transfer.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
     transfer.set_defaults(action=_transfer)
 
+    bundle = verbs.add_parser(
+        "bundle", parents=[common], help="pack the scores and figures of a finished run"
+    )
+    bundle.add_argument("--title", required=True, help="what the bundle is called")
+    bundle.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
+    bundle.set_defaults(action=_bundle)
+
     extract = verbs.add_parser(
         "extract", parents=[common], help="fill the feature store, or say what that would cost"
     )
@@ -125,10 +132,21 @@ def _command(args: argparse.Namespace) -> str:
     return "mosaic " + shlex.join(words)
 
 
+def _ready_workspace(args: argparse.Namespace) -> Any:
+    """The workspace with every SAE that its profile asks to be trained."""
+    workspace = _workspace(args)
+    if any(sae.train is not None for model in workspace.profile.models for sae in model.saes):
+        from mosaic.trained import train_missing
+
+        train_missing(workspace)
+    return workspace
+
+
 def _run(args: argparse.Namespace) -> None:
     from mosaic import runner
 
-    for path in runner.run(args.notebooks, _workspace(args), dict(args.parameters)):
+    workspace = _ready_workspace(args)
+    for path in runner.run(args.notebooks, workspace, dict(args.parameters)):
         print(path)
 
 
@@ -138,7 +156,7 @@ def _figure(args: argparse.Namespace) -> None:
 
     if args.figure not in CHAPTER_OF_FIGURE:
         raise ConfigError(f"No figure {args.figure!r}; there are {sorted(CHAPTER_OF_FIGURE)}.")
-    workspace = _workspace(args)
+    workspace = _ready_workspace(args)
     runner.run([CHAPTER_OF_FIGURE[args.figure]], workspace, dict(args.parameters))
     for ending in ("svg", "png", "csv"):
         print(workspace.figures / f"{args.figure}.{ending}")
@@ -180,6 +198,14 @@ def _transfer(args: argparse.Namespace) -> None:
     print(bundles.write_bundle(Path(args.out), table, args.title, command))
 
 
+def _bundle(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from mosaic.packing import pack
+
+    print(pack(_workspace(args), args.title, Path(args.out)))
+
+
 def _extract(args: argparse.Namespace) -> None:
     from mosaic import plan
     from mosaic.extract import extract
@@ -190,6 +216,7 @@ def _extract(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(plan.table(plan.dry_run(profile, args.models, args.tasks)))
         return
+    _ready_workspace(args)
     models = [profile.model(n) for n in args.models] if args.models else profile.text_models
     for key in args.tasks or profile.tasks:
         data = load_task(key, profile)
@@ -219,7 +246,7 @@ def _mini_check(args: argparse.Namespace) -> None:
 def _book(args: argparse.Namespace) -> None:
     from mosaic import runner
 
-    workspace = _workspace(args)
+    workspace = _workspace(args) if args.no_run else _ready_workspace(args)
     if not args.no_run:
         runner.run([], workspace, {})
     print("building the book ...", flush=True)

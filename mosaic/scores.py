@@ -65,6 +65,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 }
 REQUIRED = ("source", "protocol", "feature", "task", "probe", "macro_f1")
 SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction")
+COUNTS = ("layer", "top_n", "k", "seed", "repeat", "n_train", "n_test", "n_features", "seconds")
 # What makes two rows the same cell, apart from seed and repeat.
 CELL = tuple(c for c in COLUMNS[: COLUMNS.index("split")] if c != "source") + ("probe",)
 # What the pages show of a row.
@@ -104,6 +105,8 @@ def validate(scores: pd.DataFrame) -> pd.DataFrame:
     for name in SHARES:
         bad = (typed[name] < 0) | (typed[name] > 1)
         _refuse(typed, bad.fillna(False), name, "must lie between 0 and 1")
+    for name in COUNTS:
+        _refuse(typed, (typed[name] < 0).fillna(False), name, "must not be below 0")
     low, f1, high = (typed[c] for c in ("macro_f1_low", "macro_f1", "macro_f1_high"))
     bad = ((low > f1 + 1e-9) | (high < f1 - 1e-9)).fillna(False)
     _refuse(typed, bad, "macro_f1", "must lie inside its interval")

@@ -132,7 +132,7 @@ def test_bundle_survives_and_a_change_is_refused(workspace: Workspace, tmp_path:
     path.write_text(whole)
     manifest = json.loads((folder / "manifest.json").read_text())
     for change, says in (
-        ({"schema_version": 99}, "schema version 99"),
+        ({"schema_version": 99}, "schema version 99, this code reads 2"),
         ({"command": 3}, "field 'command' is 3"),
     ):
         (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))

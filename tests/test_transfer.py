@@ -13,7 +13,7 @@ import yaml
 from joblib import parallel_config
 from scipy import sparse
 
-from mosaic import bundles, comparison, grids, scores, sweep, training_part, transfer
+from mosaic import bundle_rules, bundles, comparison, grids, scores, sweep, training_part, transfer
 from mosaic.errors import ConfigError
 from mosaic.figures.shared_latents import fig_shared_latents, shared
 from mosaic.figures.transfer import above_chance, answer, fig_multilingual, fig_transfer_matrix
@@ -348,8 +348,10 @@ def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
     assert set(table["feature"]) == {"tfidf"}
     pairs = table.groupby(["train_language", "language"]).size()
     assert len(pairs) == 64
-    assert set(pairs) == {len(bundles.read_manifest(folder)["seeds"])}
-    assert bundles.read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
+    assert set(pairs) == {len(bundle_rules.read_manifest(folder)["seeds"])}
+    assert bundle_rules.read_manifest(folder)["command"].startswith(
+        "mosaic transfer --profile encoder"
+    )
     native = table["train_language"] == table["language"]
     assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
 
