@@ -105,6 +105,21 @@ class Scaler:
         return raw, intercept
 
 
+def row_space(X: Matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates `[n_docs, n_docs]` of the rows in a basis of their own span, and what leads back.
+
+    The optimum of a penalised linear model lies in the span of its training rows, so a fit on the
+    coordinates is the fit on `X` `[n_docs, n_features]`, with as many weights per class as there
+    are documents: `coef @ (back @ X)` are the weights of the features.
+    """
+    gram = X @ X.T
+    gram = np.asarray(gram.toarray() if sparse.issparse(gram) else gram, dtype=np.float64)
+    squares, vectors = np.linalg.eigh(gram)
+    kept = squares > 1e-10 * squares[-1]
+    lengths = np.sqrt(squares[kept])
+    return vectors[:, kept] * lengths, (vectors[:, kept] / lengths).T
+
+
 def narrow(X: Matrix) -> Matrix:
     """The same matrix with 32-bit indices where it is sparse: trees read no others."""
     if not sparse.issparse(X):
