@@ -36,8 +36,8 @@ FIELDS: dict[str, type] = {
 }
 MODEL_FIELDS: dict[str, type] = {"name": str, "source": str, "sha256": dict, "saes": dict}
 FILE_NAME = re.compile(r"scores\.csv|[a-z0-9][a-z0-9_-]*\.png")
-# Brackets and backticks open HTML, Markdown and directives; a name or a command needs none.
-FORBIDDEN = re.compile(r"[<>`{}\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# What opens HTML, or ends the code span or table cell that a text is shown in.
+FORBIDDEN = re.compile(r"[<>`|{}\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 AGAIN = "Write the bundle again with the command that makes it."
 
 

@@ -99,22 +99,30 @@ def read_bundles(root: Path) -> pd.DataFrame:
     return scores.concat(read_bundle(folder) for folder in folders(root))
 
 
-def grids(root: Path, tasks: Iterable[str] = ()) -> list[pd.DataFrame]:
+def grids(
+    root: Path,
+    feature: str | None = None,
+    language: str | None = None,
+    only: str | None = None,
+) -> list[pd.DataFrame]:
     """The grid of each bundle that has SAE cells, one table a bundle, as `mosaic.grids` spells it.
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
-    selection and without transfer between languages. `tasks` keeps the tasks of those names.
+    selection and without transfer between languages. `feature` keeps cells of one kind, `language`
+    tasks in that language and those that name none, `only` the bundle in the folder of that name.
     """
     found = []
-    for folder in folders(root):
+    for folder in folders(root) if only is None else [root / only]:
         table = read_bundle(folder)
         grid = (table["protocol"] == "nested") & (table["seed"] == table["seed"].min())
         grid &= (table["selection"] != "topk").fillna(True)
         grid &= table["threshold"].isna() | (table["threshold"] == 1)
         grid &= table["train_language"].fillna("") == table["language"].fillna("")
-        if tasks := list(tasks):
-            grid &= table["task"].isin(tasks)
+        if language is not None:
+            grid &= table["language"].fillna(language) == language
         if (table.loc[grid, "feature"] == "sae").any():
+            if feature is not None:
+                grid &= table["feature"] == feature
             found.append(table[grid].reset_index(drop=True))
     return found
 

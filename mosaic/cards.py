@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from mosaic.tasks import load_catalogue
 
 COLUMNS = ("task", "dataset", "config", "split", "input", "label", "rows", "licence", "section")
@@ -10,8 +12,7 @@ COLUMNS = ("task", "dataset", "config", "split", "input", "label", "rows", "lice
 def task_table(catalogue: str) -> str:
     """One row per task of a catalogue; tasks with a replaced repository or a note are footed."""
     tasks = list(load_catalogue(catalogue).values())
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    remarks = []
+    rows, remarks = [], []
     for task in tasks:
         cells = (
             task.key,
@@ -24,7 +25,7 @@ def task_table(catalogue: str) -> str:
             task.licence,
             task.section,
         )
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
         if task.replaces:
             revision = f", revision `{task.revision}`" if task.revision else ""
             remarks.append(
@@ -33,4 +34,10 @@ def task_table(catalogue: str) -> str:
             )
         if task.note:
             remarks.append(f"- {task.key}: {task.note}.")
-    return "\n".join([*lines, "", *remarks]) + "\n"
+    return "\n".join([markdown_table(COLUMNS, rows), *remarks]) + "\n"
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; cells are Markdown already."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]]) + "\n"

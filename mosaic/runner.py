@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mosaic import scorecard
+from mosaic import bundles, scorecard
+from mosaic.bundle_cards import cards
 from mosaic.cards import task_table
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.workspace import Workspace
@@ -142,6 +143,10 @@ def build_book(workspace: Workspace) -> Path:
         (generated / f"{catalogue}_tasks.md").write_text(task_table(catalogue), encoding="utf-8")
     card = scorecard.page(scorecard.findings(workspace, root / "book" / "runs"), chapters(root))
     (generated / "scorecard.md").write_text(card, encoding="utf-8")
+    for bundle in bundles.folders(root / "book" / "runs"):
+        for name, text in cards(bundle).items():
+            path = generated / f"run_{bundle.name}_{name}.md"
+            path.write_text(text, encoding="utf-8")
     # The package has no `-m` entry, and its script may not be on the PATH of a kernel.
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     command += [str(stage), "--path-output", str(stage)]
