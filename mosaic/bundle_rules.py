@@ -85,6 +85,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         _check_fields(model, MODEL_FIELDS, f"{path}, models")
     if bad := [seed for seed in manifest["seeds"] if type(seed) is not int]:
         raise IntegrityError(f"{path}: seed {bad[0]!r} is not a whole number. {AGAIN}")
+    if bad := [name for name in manifest["files"] if not FILE_NAME.fullmatch(name)]:
+        raise IntegrityError(f"{path} names {bad[0]!r}, which is no file of a bundle. {AGAIN}")
     for text in _texts(manifest):
         check_text(text, str(path))
     return manifest

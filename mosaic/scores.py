@@ -116,9 +116,9 @@ def validate(scores: pd.DataFrame) -> pd.DataFrame:
 def _refuse(scores: pd.DataFrame, bad: pd.Series, name: str, rule: str) -> None:
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        raise IntegrityError(
-            f"Score table row {row}: {name} is {scores[name].iloc[row]!r} but {rule}."
-        )
+        value = scores[name].iloc[row]
+        value = value.item() if hasattr(value, "item") else value
+        raise IntegrityError(f"Score table row {row}: {name} is {value!r} but {rule}.")
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:

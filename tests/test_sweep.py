@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,27 +116,13 @@ def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
     assert line["n_seeds"] == 3
 
 
-def test_bundle_survives_and_a_change_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_sweep_survives_as_a_bundle(workspace: Workspace, tmp_path: Path) -> None:
     table = to_table(sweep.score(SPECS, workspace, n_jobs=1))
-    folder = bundles.write_bundle(tmp_path / "runs" / "words", table, "words", "mosaic sweep ...")
+    bundles.write_bundle(tmp_path / "runs" / "words", table, "words", "mosaic sweep ...")
     read = bundles.read_bundles(tmp_path / "runs")
     assert set(read["source"]) == {"bundle"}
     assert read["macro_f1"].tolist() == table["macro_f1"].tolist()
     assert "mosaic sweep" in bundles.provenance(tmp_path / "runs")[0]
-    path = folder / "scores.csv"
-    whole = path.read_text()
-    path.write_text(whole.replace("0.", "0.9", 1))
-    with pytest.raises(IntegrityError, match="changed after it was written"):
-        bundles.read_bundle(folder)
-    path.write_text(whole)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for change, says in (
-        ({"schema_version": 99}, "schema version 99, this code reads 2"),
-        ({"command": 3}, "field 'command' is 3"),
-    ):
-        (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
-        with pytest.raises(IntegrityError, match=says):
-            bundles.read_bundle(folder)
 
 
 def test_no_bundle_is_an_empty_table(tmp_path: Path) -> None:
