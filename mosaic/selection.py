@@ -35,7 +35,7 @@ GRIDS: dict[str, tuple[Any, ...]] = {
 N_FOLDS = 5
 TOLERANCE = 1e-5
 """Ten times stricter than scikit-learn's: gradients are small where rows have unit length."""
-MANY_CLASSES = 10
+MANY_CLASSES = 20
 """From here on a fit with fewer documents than features is done in the span of the documents, which
 is the same fit at a fraction of the cost; with few classes it would save little."""
 DENSE_FROM = 0.25

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
+from mosaic import selection
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.probe import Cell, evaluate, fit_select, make_split
 from mosaic.scaling import Scaler
@@ -266,3 +268,26 @@ def test_outcome_pairs_answers_with_ids() -> None:
     assert outcome.accuracy == np.mean(outcome.y_true == outcome.y_pred)
     worse = replace(outcome, y_pred=1 - outcome.y_pred)
     assert worse.accuracy == pytest.approx(1 - outcome.accuracy)
+
+
+def test_many_classes_in_the_span_of_the_documents_are_the_same_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """77 intents are what this is for; the weights stay those of the features."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(20), 4)
+    X = sparse.random_array((80, 300), density=0.1, rng=rng, format="csr")
+    X = sparse.csr_array(X + sparse.csr_array((np.ones(80), (np.arange(80), y)), shape=X.shape))
+    unseen = sparse.random_array((30, 300), density=0.1, rng=rng, format="csr")
+    spy = Mock(wraps=selection.row_space)
+    monkeypatch.setattr(selection, "row_space", spy)
+    fitted, calls = {}, {}
+    for name, many in (("span", 20), ("features", 21)):
+        monkeypatch.setattr(selection, "MANY_CLASSES", many)
+        fitted[name] = fit_select(X, y, seed=0, grid=(0.3, 30.0), n_folds=2, n_jobs=1)
+        calls[name] = spy.call_count
+    assert calls == {"span": 3, "features": 3}  # two folds and the whole, then no more
+    assert fitted["span"].setting == fitted["features"].setting
+    np.testing.assert_allclose(fitted["span"].coef, fitted["features"].coef, atol=1e-4)
+    span, features = (fitted[name].scores(unseen) for name in ("span", "features"))
+    np.testing.assert_allclose(span, features, atol=1e-4)
