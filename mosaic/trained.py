@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SEED = 0
 TEXTS = 8000
 """Texts at most, drawn at random; of every ten, one is kept back to measure the SAEs."""
-STATES = 250_000
+STATES = 200_000
 """Residual vectors each SAE is shown, each text's several times."""
 
 

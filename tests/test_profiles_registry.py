@@ -27,7 +27,7 @@ SPECS = [
     for name in profile_names()
     for model in load_profile(name).models
     for sae in model.saes
-    if sae.folder is None
+    if sae.release is not None
 ]
 
 
@@ -40,7 +40,7 @@ def test_every_sae_resolves_to_the_path_the_profile_names(model: Any, sae: Any) 
     assert ("-it-" in repo) == instruction_tuned, "9B-IT must not get the base model's SAEs"
 
 
-@pytest.mark.parametrize("name", ["small", "paper"])
+@pytest.mark.parametrize("name", ["encoder", "small", "paper"])
 def test_models_have_a_sae_of_every_width_at_every_layer(name: str) -> None:
     for model in load_profile(name).models:
         assert sorted(model.layers) == ["early", "late", "middle"]
