@@ -34,8 +34,10 @@ def paired(table: pd.DataFrame, column: str, baseline: str, keys: Sequence[str])
     """Difference in macro-F1 of every value of `column` from `baseline`, cell by cell.
 
     Rows with equal `keys` are the same cell with another choice; repeats are averaged first.
-    Returns the keys, `column` and `difference`.
+    Returns the keys, `column` and `difference`; no row where the baseline was not scored.
     """
+    if not (table[column] == baseline).any():
+        return pd.DataFrame(columns=[*keys, column, "difference"])
     wide = table.pivot_table(
         index=list(keys), columns=column, values="macro_f1", aggfunc="mean", dropna=False
     ).dropna(subset=[baseline])
@@ -174,9 +176,7 @@ def _wider(table: pd.DataFrame) -> pd.DataFrame:
 def _binarized(table: pd.DataFrame, *poolings: str) -> pd.DataFrame:
     at_one = table["threshold"].isna() | (table["threshold"] == 1.0)
     kept = table[table["pooling"].isin(poolings) & at_one]
-    kind = kept.apply(
-        lambda row: f"top-{row['top_n']}" if pd.notna(row["top_n"]) else row["pooling"], axis=1
-    )
+    kind = kept["pooling"].where(kept["top_n"].isna(), "top-" + kept["top_n"].astype("string"))
     state = np.where(kept["threshold"].isna(), "raw", "binarized")
     part = paired(
         kept.assign(pool=kind, state=state), "state", "raw", [*PAIRED_BY, "width", "pool"]
