@@ -13,8 +13,14 @@ import pandas as pd
 from mosaic import bundles, comparison
 from mosaic.bundle_rules import read_manifest
 from mosaic.cards import markdown_table
+from mosaic.figures.baselines import wins
 from mosaic.figures.configuration import pooling_name
 
+BASELINES = {
+    "hidden state, mean": "the mean hidden state",
+    "hidden state, last token": "the last token's hidden state",
+    "TF-IDF": "TF-IDF",
+}
 METRICS = ("l0", "explained_variance", "dead_share")
 
 
@@ -25,6 +31,7 @@ def cards(folder: Path) -> dict[str, str]:
     for grid in bundles.grids(folder.parent, only=folder.name):
         parts |= {
             "saes": sae_table(manifest["models"]),
+            "summary": summary(grid),
             "chosen": chosen_table(grid),
             "grid": grid_table(grid),
             "seeds": seeds_table(table),
@@ -61,6 +68,14 @@ def sae_table(models: list[dict[str, Any]]) -> str:
             latents = f"{int(facts['latents']):,}"
             rows.append((_code(name), latents, f"{l0:.1f}", f"{explained:.3f}", f"{dead:.1%}"))
     return markdown_table(("SAE", "latents", "L0", "explained variance", "dead latents"), rows)
+
+
+def summary(grid: pd.DataFrame) -> str:
+    """In how many tasks the chosen SAE cell is above each baseline, as a sentence."""
+    chosen = comparison.select_by_cv(grid)
+    counts = {name: wins(chosen, "SAE latents", series) for series, name in BASELINES.items()}
+    said = [f"above {name} in {won} of {of} tasks" for name, (won, of) in counts.items() if of]
+    return f"SAE latents are {', '.join(said)}.\n" if said else ""
 
 
 def chosen_table(grid: pd.DataFrame) -> str:
