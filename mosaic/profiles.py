@@ -1,7 +1,8 @@
 """Profiles: which models, layers, SAEs and tasks a run uses, as data.
 
 One code path serves all of them; a profile is the YAML file of its name in `assets/profiles/`, or
-any YAML file of the same form (that is how a reader brings an own model).
+any YAML file of the same form. That is how a reader brings own texts, an own model or an own SAE:
+the file may start from a shipped profile (`base`) and hold its tasks itself (`catalogue`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any
 import yaml
 
 from mosaic.errors import ConfigError
+from mosaic.tasks import beside, load_catalogue
 
 PROFILES = Path(__file__).parent / "assets" / "profiles"
 DEPTHS = ("early", "middle", "late")
+ABOUT_TASKS = ("catalogue", "tasks", "chapters", "data_dir", "n_train", "n_test")
+"""Fields a file does not take from its `base` where it brings a catalogue of its own."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -112,6 +116,8 @@ class Profile:
 
     name: str
     catalogue: str
+    """Name of a shipped task catalogue, or a YAML file; in a profile's file also the tasks
+    themselves, and then this is the path of that file."""
     models: tuple[ModelSpec, ...]
     tasks: tuple[str, ...]
     description: str = ""
@@ -177,7 +183,10 @@ def profile_names() -> list[str]:
 def load_profile(name: str, **overrides: Any) -> Profile:
     """Read a shipped profile by name, or any YAML file; `overrides` replace single fields.
 
-    Folders in the file are relative to the file. Raises ConfigError for what does not fit.
+    Paths in the file are relative to the file. A file with `base` takes from that shipped profile
+    what it does not say itself, and may name single models of it; where it brings its own
+    `catalogue`, nothing that is about tasks. `name` defaults to the file's, `tasks` to all of an
+    own catalogue. Raises ConfigError for what does not fit.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
@@ -188,15 +197,22 @@ def load_profile(name: str, **overrides: Any) -> Profile:
         raise ConfigError(f"{path} is not readable YAML ({error}); correct it.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping of profile fields, found {raw!r}.")
-    base = path.parent
-    raw["models"] = tuple(_model(entry, base) for entry in raw.get("models") or ())
+    parent = _parent(raw, path)
+    inherited = {f.name: getattr(parent, f.name) for f in fields(Profile)} if parent else {}
+    if "catalogue" in raw:
+        inherited = {k: v for k, v in inherited.items() if k not in ABOUT_TASKS}
+    raw = {**inherited, "name": path.stem, "description": "", **raw}
+    raw["models"] = tuple(_model(entry, path.parent, parent) for entry in raw.get("models") or ())
     raw["chapters"] = {k: tuple(v) for k, v in (raw.get("chapters") or {}).items()}
-    if raw.get("data_dir") is not None:
-        raw["data_dir"] = str((base / raw["data_dir"]).resolve())
-    else:
-        raw["data_dir"] = os.environ.get("MOSAIC_DATA_DIR") or None
-    if str(raw.get("catalogue", "")).endswith((".yaml", ".yml")):
-        raw["catalogue"] = str((base / raw["catalogue"]).resolve())
+    if "data_dir" not in inherited:
+        folder = raw.get("data_dir")
+        own = os.environ.get("MOSAIC_DATA_DIR") or None
+        raw["data_dir"] = str((path.parent / folder).resolve()) if folder else own
+    if isinstance(raw.get("catalogue"), list):
+        raw["catalogue"] = str(path.resolve())
+        raw.setdefault("tasks", tuple(load_catalogue(raw["catalogue"])))
+    elif str(raw.get("catalogue", "")).endswith((".yaml", ".yml")):
+        raw["catalogue"] = str((path.parent / raw["catalogue"]).resolve())
     profile = _build(Profile, raw, str(path))
     try:
         return replace(profile, **overrides)
@@ -215,22 +231,36 @@ def place_trained(profile: Profile, folder: Path) -> Profile:
     return replace(profile, models=tuple(models))
 
 
-def _model(entry: dict[str, Any], base: Path) -> ModelSpec:
+def _parent(raw: dict[str, Any], path: Path) -> Profile | None:
+    """The shipped profile a file starts from, if it names one."""
+    base = raw.pop("base", None)
+    if base is None:
+        return None
+    if base not in profile_names():
+        raise ConfigError(f"{path}: `base` is {base!r}; use one of {profile_names()}.")
+    return load_profile(base)
+
+
+def _model(entry: Any, folder: Path, parent: Profile | None) -> ModelSpec:
+    """A model from its mapping, or, named by a string, from the profile the file starts from."""
+    if isinstance(entry, ModelSpec):
+        return entry
+    if isinstance(entry, str) and parent is not None:
+        return parent.model(entry)
+    if not isinstance(entry, dict):
+        raise ConfigError(
+            f"A model must be a mapping of fields, or with `base` a name; found {entry!r}."
+        )
     entry = dict(entry)
-    entry["source"] = _folder_or_id(str(entry.get("source", "")), base)
+    entry["source"] = beside(str(entry.get("source", "")), folder)
     saes = []
     for sae in entry.get("saes") or ():
         sae = dict(sae)
         if sae.get("folder") is not None:
-            sae["folder"] = str((base / sae["folder"]).resolve())
+            sae["folder"] = str((folder / sae["folder"]).resolve())
         saes.append(_build(SAESpec, sae, f"model {entry.get('name')!r}"))
     entry["saes"] = tuple(saes)
     return _build(ModelSpec, entry, f"model {entry.get('name')!r}")
-
-
-def _folder_or_id(source: str, base: Path) -> str:
-    """A path beginning with "." or "/" is a folder beside the profile; all else is a Hub id."""
-    return str((base / source).resolve()) if source.startswith((".", "/")) else source
 
 
 def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:

@@ -58,11 +58,19 @@ def make_split(
       `n_test / (n_train + n_test)` where both caps are given; each part is then cut down to its
       cap, still stratified (ours).
 
-    Raises ConfigError for an unknown protocol, or a class too small to stand on both sides.
+    A task that brings its own test part keeps it under both protocols; `nested` cuts its parts down
+    to the caps. Raises ConfigError for an unknown protocol, a class too small to stand on both
+    sides, or a class that the training part lacks.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
-    if protocol == "published":
+    if data.in_test is not None:
+        groups = None if protocol == "published" else _linked_groups(data.inputs, data.groups)
+        train, test = _given_parts(data, data.in_test)
+        if protocol == "nested":
+            train = _cap(train, data.labels, n_train, seed)
+            test = _cap(test, data.labels, n_test, seed)
+    elif protocol == "published":
         groups = None
         train, test = _stratified_sample(data.labels, TEST_SHARE, PUBLISHED_SEED)
     else:
@@ -86,6 +94,16 @@ def make_split(
         test_ids=data.ids[test],
         train_groups=None if groups is None else groups[train],
     )
+
+
+def _given_parts(data: TaskData, in_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+    if unseen := sorted(set(data.labels[test]) - set(data.labels[train])):
+        raise ConfigError(
+            f"Task {data.task.key!r}: the class {data.label_names[unseen[0]]!r} is in its test "
+            f"part and not in its training part; move rows of it, or leave it out."
+        )
+    return train, test
 
 
 def inner_folds(

@@ -1,7 +1,8 @@
 """The paper's datasets as data, and the one function that loads them.
 
 A task is one labelled dataset under one configuration and split. Task catalogues are YAML files in
-`assets/tasks/`; a profile names the catalogue it uses, so `mini` and `paper` differ in data only.
+`assets/tasks/`; a profile names the catalogue it uses, so `mini` and `paper` differ in data only. A
+reader's profile may hold its catalogue itself, with data files named relative to it.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from mosaic.errors import AccessError, ConfigError, IntegrityError
+from mosaic.errors import ConfigError, IntegrityError
 from mosaic.images import read_images
-from mosaic.integrity import verify_folder
+from mosaic.rows import read_rows, where
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,6 +37,7 @@ ROLES = (
     "emotion",
     "behaviour",
     "vision",
+    "own",
 )
 
 
@@ -46,15 +46,22 @@ class Task:
     """One labelled dataset; `key` is its unique name in a catalogue (paper §3, our wording)."""
 
     name: str
-    role: str
     dataset: str
-    """Hub id, `<org>/<name>`; below `data_dir` the folder of the same name."""
-    split: str
+    """Hub id, `<org>/<name>` (below `data_dir` the folder of the same name), or the absolute path
+    of a folder laid out like a Hub repository or of a CSV, TSV or JSONL file."""
     input_field: str
     label_field: str
-    licence: str
-    section: str
+    role: str = "own"
+    split: str = "train"
+    licence: str = ""
+    section: str = ""
     """Section of the paper that uses it."""
+    split_field: str | None = None
+    """Column that says "train" or "test"; without one the test part is drawn (`splits`)."""
+    test_dataset: str | None = None
+    """Where the test part is, if not in `dataset`."""
+    test_split: str | None = None
+    """Split that is the test part; all of `split` is then training."""
     config: str | None = None
     revision: str | None = None
     language: str | None = None
@@ -79,9 +86,16 @@ class Task:
             raise ConfigError(
                 f"Task {self.name!r} has modality {self.modality!r}; use 'text' or 'image'."
             )
-        if not (self.dataset.count("/") == 1 and all(self.dataset.split("/"))):
+        for name in filter(None, (self.dataset, self.test_dataset)):
+            if not (os.path.isabs(name) or (name.count("/") == 1 and all(name.split("/")))):
+                raise ConfigError(
+                    f"Task {self.name!r} names dataset {name!r}; write '<org>/<name>' for the Hub, "
+                    f"or a path that begins with './' or '/'."
+                )
+        if self.split_field and (self.test_dataset or self.test_split):
             raise ConfigError(
-                f"Task {self.name!r} names dataset {self.dataset!r}; write it as '<org>/<name>'."
+                f"Task {self.name!r} names its test part twice; give either `split_field`, or "
+                f"`test_dataset` and `test_split`."
             )
 
     @property
@@ -103,14 +117,18 @@ class TaskData:
     label_names: tuple[str, ...]
     groups: np.ndarray | None = None
     annotations: dict[str, np.ndarray] = field(default_factory=dict)
+    in_test: np.ndarray | None = None
+    """True for the test part a task brings; None where the split is drawn."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over ids, inputs and labels: equal exactly when the data are equal."""
-        digest = hashlib.sha256()
+        """sha256 over ids, inputs, labels and given parts: equal exactly when these are."""
+        digest = hashlib.sha256(
+            b"" if self.in_test is None else np.packbits(self.in_test).tobytes()
+        )
         for row_id, value, label in zip(self.ids, self.inputs, self.labels, strict=True):
             content = value if isinstance(value, str) else f"{value.mode}{value.size}"
             digest.update(f"{row_id}\x1f{label}\x1f{len(content)}\x1f".encode())
@@ -128,7 +146,13 @@ class TaskData:
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
             annotations={name: values[index] for name, values in self.annotations.items()},
+            in_test=None if self.in_test is None else self.in_test[index],
         )
+
+
+def beside(source: str, base: Path) -> str:
+    """A path beginning with "." or "/" is a file or folder beside `base`; all else is a Hub id."""
+    return str((base / source).resolve()) if source.startswith((".", "/")) else source
 
 
 def task_from_mapping(entry: dict[str, Any], where: str) -> Iterator[Task]:
@@ -149,14 +173,21 @@ def task_from_mapping(entry: dict[str, Any], where: str) -> Iterator[Task]:
         for name in ("label_names", "class_counts", "annotations"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
-        try:
-            yield Task(**values)
-        except TypeError as error:
-            raise ConfigError(f"{where}: task {entry.get('name')!r}: {error}.") from error
+        needed = [f.name for f in fields(Task) if f.default is MISSING]
+        if absent := [name for name in needed if not isinstance(values.get(name), str)]:
+            raise ConfigError(
+                f"{where}: the field {absent[0]!r} of task {entry.get('name')!r} is missing; a "
+                f"task needs {needed}."
+            )
+        for name in ("dataset", "test_dataset"):
+            if values.get(name) is not None:
+                values[name] = beside(str(values[name]), Path(where).parent)
+        yield Task(**values)
 
 
 def load_catalogue(name: str) -> dict[str, Task]:
-    """All tasks of a catalogue by key. `name` is a shipped one ("paper") or a path to a YAML file.
+    """All tasks of a catalogue by key. `name` is a shipped one ("paper") or a path to a YAML file:
+    a list of tasks, or a profile that holds such a list as its `catalogue`.
 
     Raises ConfigError for an unknown catalogue, a malformed entry or a key that occurs twice.
     """
@@ -168,6 +199,8 @@ def load_catalogue(name: str) -> dict[str, Task]:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable YAML ({error}); correct it.") from error
+    if isinstance(entries, dict) and isinstance(entries.get("catalogue"), list):
+        entries = entries["catalogue"]
     if not isinstance(entries, list):
         raise ConfigError(f"{path} must hold a list of tasks, found {type(entries).__name__}.")
     catalogue: dict[str, Task] = {}
@@ -189,6 +222,8 @@ def find_task(key: str, profile: Profile) -> Task:
 
 def missing_reason(task: Task, profile: Profile) -> str | None:
     """Why the task cannot be loaded offline here, or None when its folder is at hand."""
+    if os.path.isabs(task.dataset):
+        return None if os.path.exists(task.dataset) else f"there is no {task.dataset}"
     if profile.data_dir is None:
         return "needs the Hub: MOSAIC_DATA_DIR is not set"
     if not (Path(profile.data_dir) / task.dataset).is_dir():
@@ -205,17 +240,10 @@ def load_task(key: str, profile: Profile) -> TaskData:
     Raises ConfigError (unknown key), AccessError (not reachable), IntegrityError (not as expected).
     """
     task = find_task(key, profile)
-    table = _read(task, profile)
-    wanted = [task.input_field, task.label_field, task.group_field, *task.annotations]
-    for name in filter(None, wanted):
-        if name not in table.column_names:
-            raise IntegrityError(
-                f"{_where(task)} has no field {name!r}; it has {table.column_names}. "
-                f"Correct the task's fields or fetch the dataset again."
-            )
+    table, in_test = read_rows(task, profile)
     if task.rows is not None and len(table) != task.rows:
         raise IntegrityError(
-            f"{_where(task)} has {len(table)} rows where {task.rows} were expected. "
+            f"{where(task)} has {len(table)} rows where {task.rows} were expected. "
             f"Fetch the dataset again, or correct `rows` if it was changed on purpose."
         )
     labels, label_names = _encode_labels(task, table)
@@ -223,7 +251,9 @@ def load_task(key: str, profile: Profile) -> TaskData:
     if task.modality == "text":
         inputs = [_as_text(value) for value in table[task.input_field]]
     else:
-        inputs = read_images(table, task.input_field, _where(task))
+        inputs = read_images(table, task.input_field, where(task))
+    if in_test is not None:
+        _refuse_shared_texts(inputs, in_test, task)
     data = TaskData(
         task=task,
         ids=_row_ids(task, table),
@@ -232,6 +262,7 @@ def load_task(key: str, profile: Profile) -> TaskData:
         label_names=label_names,
         groups=np.asarray(table[task.group_field]) if task.group_field else None,
         annotations={name: _as_column(table[name]) for name in task.annotations},
+        in_test=in_test,
     )
     if profile.max_docs is None or profile.max_docs >= len(labels):
         return data
@@ -240,60 +271,15 @@ def load_task(key: str, profile: Profile) -> TaskData:
     return data.subset(np.sort(chosen))
 
 
-def _read(task: Task, profile: Profile) -> Dataset:
-    from datasets import disable_progress_bars, enable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-    from pyarrow import ArrowException
-
-    if profile.data_dir is None:
-        source = task.dataset
-        where: AbstractContextManager[str | None] = nullcontext()
-        options: dict[str, Any] = {"revision": task.revision}
-    else:
-        source = str(Path(profile.data_dir) / task.dataset)
-        if not os.path.isdir(source):
-            raise AccessError(
-                f"No folder {task.dataset!r} in {profile.data_dir}: the task {task.key!r} needs a "
-                f"copy of that Hub dataset there. Put one there, or unset MOSAIC_DATA_DIR to use "
-                f"the Hub."
-            )
-        verify_folder(source)
-        # datasets keys the cache of a local folder by its README alone: a changed Parquet file
-        # would be served stale. So a folder is read afresh, through a cache that does not last.
-        where = TemporaryDirectory(prefix="mosaic-")
-        options = {"keep_in_memory": True}
-    disable_progress_bars()  # a local Parquet file needs none, and they would fill the book's pages
-    try:
-        with where as cache_dir:
-            options["cache_dir"] = cache_dir
-            return load_dataset(source, task.config, split=task.split, **options)
-    except FileNotFoundError as error:
-        raise AccessError(
-            f"A file of {_where(task)} is missing ({error}). Fetch the dataset again."
-        ) from error
-    except DatasetNotFoundError as error:
-        raise AccessError(
-            f"{task.dataset} cannot be loaded from the Hub ({error}). Accept its terms while "
-            f"logged in and set HF_TOKEN, or point MOSAIC_DATA_DIR at a local copy."
-        ) from error
-    except ArrowException as error:
-        raise IntegrityError(f"{_where(task)} cannot be read ({error}). Fetch it again.") from error
-    except ValueError as error:  # unknown config or split: datasets' message lists what exists
-        raise ConfigError(f"{_where(task)} does not exist: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if not os.path.isdir(source):
-            raise AccessError(
-                f"{task.dataset} could not be fetched ({type(error).__name__}: {error}). Check the "
-                f"network, or point MOSAIC_DATA_DIR at a local copy."
-            ) from error
-        raise IntegrityError(f"{_where(task)} cannot be read ({error}). Fetch it again.") from error
-    finally:
-        enable_progress_bars()
-
-
-def _where(task: Task) -> str:
-    config = f", config {task.config!r}" if task.config else ""
-    return f"Dataset {task.dataset!r}{config}, split {task.split!r}"
+def _refuse_shared_texts(inputs: list[Any], in_test: np.ndarray, task: Task) -> None:
+    """A text on both sides of a given split would be answered from memory."""
+    train = {text for text, tested in zip(inputs, in_test, strict=True) if not tested}
+    shared = [row for row, text in enumerate(inputs, start=1) if in_test[row - 1] and text in train]
+    if task.modality == "text" and shared:
+        raise IntegrityError(
+            f"{where(task)}: {len(shared)} texts of its test part stand in its training part too "
+            f"(first: row {shared[0]} of both together); take them out of one."
+        )
 
 
 def _as_text(value: Any) -> str:
@@ -325,7 +311,7 @@ def _encode_labels(task: Task, table: Dataset) -> tuple[np.ndarray, tuple[str, .
     if any(value is None or isinstance(value, (float, list, dict)) for value in values):
         bad = next(v for v in values if v is None or isinstance(v, (float, list, dict)))
         raise IntegrityError(
-            f"{_where(task)}: label field {task.label_field!r} holds {bad!r}; labels must be "
+            f"{where(task)}: label field {task.label_field!r} holds {bad!r}; labels must be "
             f"integers, booleans or strings. Choose another label field or clean the column."
         )
     if isinstance(feature, ClassLabel):
@@ -336,7 +322,7 @@ def _encode_labels(task: Task, table: Dataset) -> tuple[np.ndarray, tuple[str, .
         unknown = sorted(set(values) - set(names))
         if unknown:
             raise IntegrityError(
-                f"{_where(task)} has the unexpected label {unknown[0]!r}; expected {names}."
+                f"{where(task)} has the unexpected label {unknown[0]!r}; expected {names}."
             )
         values = [position[value] for value in values]
     else:
@@ -347,12 +333,12 @@ def _encode_labels(task: Task, table: Dataset) -> tuple[np.ndarray, tuple[str, .
         names = task.label_names
     if len(labels) and (labels.min() < 0 or labels.max() >= len(names)):
         raise IntegrityError(
-            f"{_where(task)} has label {int(labels.max())} but only {len(names)} label names."
+            f"{where(task)} has label {int(labels.max())} but only {len(names)} label names."
         )
     counts = tuple(int(n) for n in np.bincount(labels, minlength=len(names)))
     if task.class_counts is not None and counts != task.class_counts:
         raise IntegrityError(
-            f"{_where(task)} has class counts {counts} where {task.class_counts} were expected. "
+            f"{where(task)} has class counts {counts} where {task.class_counts} were expected. "
             f"Fetch the dataset again, or correct `class_counts` if it was changed on purpose."
         )
     return labels, names
