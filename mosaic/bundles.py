@@ -57,8 +57,7 @@ def write_bundle(
         "command": command,
         "profile": str(table["profile"].iloc[0]),
         "seeds": sorted(int(s) for s in table["seed"].dropna().unique()),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        **made_with(),
         "device": device,
         "models": [dict(model) for model in models],
         "files": {path.name: sha256(path) for path in files},
@@ -69,7 +68,16 @@ def write_bundle(
     return folder
 
 
-def _version(package: str) -> str:
+def made_with() -> dict[str, Any]:
+    """`versions` of what decides numbers and the `machine`, as a manifest records them."""
+    return {
+        "versions": {name: package_version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def package_version(package: str) -> str:
+    """The installed version without its local part, or "not installed"."""
     try:
         return version(package).split("+")[0]
     except PackageNotFoundError:

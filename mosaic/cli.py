@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from typing import Any
@@ -10,15 +11,8 @@ from typing import Any
 import yaml
 
 from mosaic import __version__
+from mosaic.cli_examples import EXAMPLES, EXIT_CODES, epilog
 from mosaic.errors import ConfigError, MosaicError
-
-EXAMPLES = """examples:
-  mosaic run                               every notebook on the shipped mini models
-  mosaic run 04 -p "tasks=[safety]"        one notebook, one parameter changed
-  mosaic figure fig-baselines              the notebook that draws one figure
-  mosaic extract --profile paper --dry-run what the paper's extraction would cost here
-  mosaic book                              run every notebook, then build the book
-"""
 
 
 def parameter(text: str) -> tuple[str, Any]:
@@ -34,18 +28,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mosaic",
         description="Rerun, check and extend the MOSAIC paper's experiments.",
-        epilog=EXAMPLES,
+        epilog=f"{epilog('mosaic')}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mosaic {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    common = argparse.ArgumentParser(add_help=False)
+    build = argparse.ArgumentParser(add_help=False)
+    build.add_argument(
+        "--build-dir", default="_build", help="folder for everything made (%(default)s)"
+    )
+    common = argparse.ArgumentParser(add_help=False, parents=[build])
     common.add_argument(
         "--profile", default="mini", help="mini, encoder, small, paper or a YAML file (%(default)s)"
-    )
-    common.add_argument(
-        "--build-dir", default="_build", help="folder for everything made (%(default)s)"
     )
     params = argparse.ArgumentParser(add_help=False)
     params.add_argument(
@@ -104,9 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     mini = verbs.add_parser("mini", help="the mini world that ships with the repository")
     steps = mini.add_subparsers(dest="step", required=True, metavar="STEP")
-    build = steps.add_parser("build", help="make tasks, models and SAEs anew from their seed")
-    build.add_argument("folder", help="an empty or new folder")
-    build.set_defaults(action=_mini_build)
+    make = steps.add_parser("build", help="make tasks, models and SAEs anew from their seed")
+    make.add_argument("folder", help="an empty or new folder")
+    make.set_defaults(action=_mini_build)
     check = steps.add_parser("check", help="what its tasks and features show, as a table")
     check.add_argument("folder", nargs="?", help="a built world; none means the shipped one")
     check.set_defaults(action=_mini_check)
@@ -114,6 +109,36 @@ def build_parser() -> argparse.ArgumentParser:
     book = verbs.add_parser("book", parents=[common], help="run every notebook and build the book")
     book.add_argument("--no-run", action="store_true", help="use the notebooks already executed")
     book.set_defaults(action=_book)
+
+    fit = verbs.add_parser(
+        "fit", parents=[common], help="choose a probe by cross-validation and save it"
+    )
+    fit.add_argument("--task", metavar="KEY", help="default: the profile's first task")
+    fit.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
+    fit.add_argument("--seed", type=int, default=0, help="of the split and folds (%(default)s)")
+    fit.add_argument("--out", required=True, metavar="FOLDER", help="folder of the probe")
+    fit.set_defaults(action=_fit)
+
+    predict = verbs.add_parser("predict", help="apply a saved probe to new texts, and say why")
+    predict.add_argument("probe", help="folder that `mosaic fit` wrote")
+    predict.add_argument(
+        "texts", nargs="?", default="-", help="CSV, TSV, JSONL, or one text a line"
+    )
+    predict.add_argument("--column", metavar="NAME", help="of the texts; default: as fitted")
+    predict.add_argument(
+        "--explain", type=int, default=3, metavar="N", help="latents named per text"
+    )
+    predict.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
+    predict.add_argument("--profile", help="where model and SAE are; default: as fitted")
+    predict.set_defaults(action=_predict)
+
+    doctor = verbs.add_parser("doctor", parents=[build], help="what this machine can run, and why")
+    doctor.set_defaults(action=_doctor)
+
+    for name, verb in verbs.choices.items():
+        if name in EXAMPLES:
+            verb.epilog = epilog(name)
+            verb.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -254,16 +279,52 @@ def _book(args: argparse.Namespace) -> None:
     print(f"The book is ready. Open it in a browser: {index.resolve().as_uri()}")
 
 
+def _fit(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from mosaic import saved_probe
+    from mosaic.predict import fit_probe, summary
+
+    saved = fit_probe(_workspace(args), args.task, args.models, args.seed)
+    print(summary(saved))
+    print(saved_probe.save(Path(args.out), saved))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from mosaic import saved_probe
+    from mosaic.predict import predict
+    from mosaic.predictions import lines, printable
+    from mosaic.text_files import read_texts
+
+    saved = saved_probe.load(Path(args.probe))
+    texts = read_texts(args.texts, args.column or saved.card["task"]["input_field"])
+    steers = sys.stdout.isatty()  # a file keeps every character, a terminal must not obey them
+    for line in lines(predict(saved, texts, args.profile, args.explain), args.format):
+        print(printable(line) if steers else line)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mosaic import doctor
+
+    return doctor.report(args.build_dir)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; a MosaicError prints its sentence and returns its exit code."""
     args = build_parser().parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     try:
-        args.action(args)
+        code = args.action(args) or 0
+        sys.stdout.flush()
     except MosaicError as error:
         print(f"mosaic: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("mosaic: interrupted; what was computed is kept, run again to go on", file=sys.stderr)
         return 130
-    return 0
+    except BrokenPipeError:  # the reader (`| head`) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code

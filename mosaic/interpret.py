@@ -83,6 +83,7 @@ def token_activations(
     Raises what loading raises.
     """
     import torch
+    from tqdm import tqdm
 
     from mosaic.batches import text_reader
     from mosaic.encode import encode
@@ -101,7 +102,7 @@ def token_activations(
     documents = reader.read(list(texts))
     found = []
     with torch.inference_mode(), residual_stream(loaded, [layer]) as outputs:
-        for row in range(len(texts)):
+        for row in tqdm(range(len(texts)), desc="tokens", unit="text", disable=None):
             batch = documents.collate(np.asarray([row]))
             loaded.text(**{k: torch.from_numpy(v).to(device) for k, v in batch.arguments.items()})
             x = outputs[layer][torch.from_numpy(batch.keep).to(device)].float()
@@ -153,6 +154,24 @@ def top_latents(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> pd.Da
             )
     table = pd.DataFrame(rows).sort_values("effect", key=np.abs, ascending=False, kind="stable")
     return table.head(k).reset_index(drop=True)
+
+
+def contributions(probe: FittedProbe, row: csr_array, k: int) -> list[tuple[int, float, float]]:
+    """The k latents that move one document `row [1, d_sae]` most: latent, weight, pooled value.
+
+    Weights speak for the class the probe answers with: their product with the value is what the
+    latent adds to that class's logit (with two classes, to its log-odds). Ours.
+    """
+    read = row[:, probe.columns].tocoo()
+    answer = int(probe.scores(row)[0].argmax())
+    binary = len(probe.coef) == 1
+    weights = probe.coef[0] * (1 if answer else -1) if binary else probe.coef[answer]
+    found = [
+        (int(probe.columns[j]), float(weights[j]), float(value))
+        for j, value in zip(read.coords[1], read.data, strict=True)
+        if weights[j] != 0
+    ]
+    return sorted(found, key=lambda entry: (-abs(entry[1] * entry[2]), entry[0]))[:k]
 
 
 def known_causes(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame:

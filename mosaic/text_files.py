@@ -47,6 +47,29 @@ def read_file(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in found] for name in wanted or names}
 
 
+def read_texts(source: str, column: str) -> list[str]:
+    """New texts: a column of a CSV, TSV or JSONL file; of another file, or of "-" (standard input),
+    the lines that are not blank. Raises AccessError and IntegrityError.
+    """
+    path = Path(source)
+    if path.suffix.lower() in KINDS:
+        texts = read_file(path, [column])[column]
+        check_texts(texts, column, path)
+        return texts
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else path.read_bytes()
+        lines = [line.rstrip("\r") for line in content.decode("utf-8-sig").split("\n")]
+    except UnicodeDecodeError as error:
+        raise IntegrityError(
+            f"{source} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise AccessError(f"{source} cannot be read ({error.strerror}); correct it.") from error
+    if not (texts := [line for line in lines if line.strip()]):
+        raise IntegrityError(f"{source} holds no text; write one text a line.")
+    return texts
+
+
 def check_texts(texts: Sequence[Any], name: str, path: Path) -> None:
     """Refuse what is no readable text; IntegrityError names the first row (from 1) and why."""
     for number, text in enumerate(texts, start=1):
