@@ -10,13 +10,14 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mosaic.capacity import PUBLIC, Finding, can_run, device_memory, gb, hub
 from mosaic.errors import MosaicError
-from mosaic.profiles import Profile, load_profile
+from mosaic.profiles import load_profile
+from mosaic.shapes import GATED
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -25,24 +26,9 @@ PACKAGE = "mosaic-companion"
 ASSETS = Path(__file__).parent / "assets" / "mini"
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 PROFILES = ("mini", "encoder", "small", "paper")
-MINI_DISK, MINI_MEMORY = 2e9, 1.5e9
-"""Bytes that every chapter on `mini` takes at most, features and kernel included (measured)."""
-PUBLIC = "EleutherAI/pythia-70m-deduped"
-TIMEOUT = 3.0
-"""Seconds to wait for one answer of the Hub."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    state: str
-    """ok, note or problem; for a profile yes or no."""
-    what: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:9}{self.what}" + (f" -> {self.remedy}" if self.remedy else "")
+MINI_DISK, MINI_MEMORY = 4e9, 1.5e9
+"""Bytes: features of every text for three models (1.2 kB a token and model, measured), and a kernel
+with two workers."""
 
 
 def report(build_dir: str) -> int:
@@ -61,7 +47,7 @@ def diagnose(build_dir: Path) -> Iterator[Finding]:
         for finding in check:
             problems += finding.state == "problem"
             yield finding
-    access = dict.fromkeys([PUBLIC, *_gated()], "")
+    access = dict.fromkeys([PUBLIC, *GATED], "")
     yield from hub(access)
     for name in PROFILES:
         yield can_run(load_profile(name), problems, access, build_dir)
@@ -113,9 +99,8 @@ def _pins() -> Iterator[Finding]:
     if off:
         yield Finding(
             "note",
-            f"{len(off)} packages differ from requirements.lock ({', '.join(off[:3])}): last digits "
-            f"may too",
-            "run `pip install -r requirements.lock`",
+            f"{len(off)} packages differ from requirements.lock ({', '.join(off[:3])})",
+            "run `pip install -r requirements.lock` for the same digits",
         )
 
 
@@ -139,8 +124,8 @@ def device() -> Iterator[Finding]:
         yield Finding("problem", f"torch does not load ({error})", "install torch again")
         return
     if chosen.type == "cuda":
-        name, size = torch.cuda.get_device_name(), _device_memory()
-        yield Finding("ok", f"GPU {name}, {_gb(size)}, runs in {dtype}")
+        name, size = torch.cuda.get_device_name(), device_memory()
+        yield Finding("ok", f"GPU {name}, {gb(size)}, runs in {dtype}")
     elif chosen.type == "mps":
         yield Finding("ok", f"Apple GPU, shares the memory, runs in {dtype}")
     else:
@@ -151,24 +136,14 @@ def device() -> Iterator[Finding]:
         )
 
 
-def _device_memory() -> float:
-    """Bytes that a model may take: of the GPU where there is one, else free memory."""
-    import psutil
-    import torch
-
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    return float(psutil.virtual_memory().available)
-
-
 def memory() -> Iterator[Finding]:
     """Free memory."""
     import psutil
 
     found = psutil.virtual_memory()
-    what = f"memory: {_gb(found.available)} free of {_gb(found.total)}"
+    what = f"memory: {gb(found.available)} free of {gb(found.total)}"
     if found.available < MINI_MEMORY:
-        yield Finding("problem", what, f"close programs; `mini` needs {_gb(MINI_MEMORY)}")
+        yield Finding("problem", what, f"close programs; `mini` needs {gb(MINI_MEMORY)}")
     else:
         yield Finding("ok", what)
 
@@ -191,9 +166,9 @@ def storage(build_dir: Path) -> Iterator[Finding]:
         except OSError as error:
             yield Finding(bad, f"{name} {folder} cannot be written ({error.strerror})", remedy)
             continue
-        what = f"{name} {folder} holds {_gb(_size(folder))}, {_gb(free)} free"
+        what = f"{name} {folder} holds {gb(_size(folder))}, {gb(free)} free"
         if free < MINI_DISK:
-            yield Finding(bad, what, f"free {_gb(MINI_DISK)}, or {remedy}")
+            yield Finding(bad, what, f"free {gb(MINI_DISK)}, or {remedy}")
         else:
             yield Finding("ok", what)
 
@@ -230,100 +205,7 @@ def data_dir() -> Iterator[Finding]:
         yield Finding("ok", f"MOSAIC_DATA_DIR {folder} holds {there} of {len(tasks)} real tasks")
 
 
-def hub(access: dict[str, str]) -> Iterator[Finding]:
-    """Whether the Hub answers, a token is set and gated models are open to it.
-
-    Fills `access`, Hub id to why it is closed ("" where it is open).
-    """
-    from huggingface_hub import errors, get_token
-
-    if reason := _ask(PUBLIC):
-        access.update(dict.fromkeys(access, "the Hub cannot be reached"))
-        remedy = "go online for real models and data (unset HF_HUB_OFFLINE); `mini` needs none"
-        yield Finding("note", f"the Hub cannot be reached ({type(reason).__name__})", remedy)
-        return
-    yield Finding("ok", "the Hub answers")
-    if get_token() is None:
-        yield Finding("note", "no Hub token is set", "set HF_TOKEN to read gated models")
-    else:
-        yield Finding("ok", "a Hub token is set")
-    for source in access:
-        if reason := _ask(source):
-            gated = isinstance(reason, errors.GatedRepoError)
-            access[source] = "gated" if gated else type(reason).__name__
-    closed = [source for source, why in access.items() if why]
-    if closed:
-        remedy = "accept the licence on the model's page and set HF_TOKEN to that account's token"
-        yield Finding("note", f"not open to you: {', '.join(closed)}", remedy)
-    else:
-        yield Finding("ok", "gated models are open to you")
-
-
-def _ask(source: str) -> Exception | None:
-    """What stands against reading a repository's files, by one request for a file's size."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    try:
-        get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=TIMEOUT)
-    except Exception as error:  # whichever way the client fails, it is closed to us
-        return error
-    return None
-
-
-def _gated() -> list[str]:
-    from mosaic.shapes import GATED
-
-    return list(GATED)
-
-
-def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: Path) -> Finding:
-    """Whether a profile can run here, and why (not), by the numbers of `plan.dry_run`."""
-    from mosaic import plan
-    from mosaic.tasks import find_task, missing_reason
-
-    say = f"{profile.name:8}"
-    if problems:
-        return Finding("no", f"{say} first mend the problem{'s' * (problems > 1)} above")
-    tasks = [find_task(key, profile) for key in plan.all_tasks(profile)]
-    absent = [task.key for task in tasks if missing_reason(task, profile) is not None]
-    if absent and access[PUBLIC]:
-        what = f"{len(absent)} of {len(tasks)} tasks are not at hand and the Hub is closed"
-        if len(absent) == len(tasks):
-            return Finding("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
-    try:
-        costs = plan.dry_run(profile, read_texts=False)
-    except MosaicError as error:
-        return Finding("no", f"{say} {str(error).split(': ')[0]}", "go online once")
-    closed = [m.source for m in profile.models if access.get(m.source)]
-    if closed:
-        return Finding("no", f"{say} {closed[0]}: {access[closed[0]]}", "see the notes above")
-    room = _device_memory()
-    fits = [cost for cost in costs if cost.memory_bytes <= room]
-    if costs and not fits:
-        least = min(costs, key=lambda cost: cost.memory_bytes)
-        what = f"{least.model} needs {_gb(least.memory_bytes)} of memory, there is {_gb(room)}"
-        return Finding("no", f"{say} {what}", "use a larger device, or fewer widths in a profile")
-    needed = sum(cost.download_bytes for cost in fits)
-    free = shutil.disk_usage(next(p for p in (build_dir, *build_dir.parents) if p.exists())).free
-    if needed > free:
-        what = f"downloads {_gb(needed)}, {_gb(free)} are free"
-        return Finding("no", f"{say} {what}", "free some disk, or fewer models in a profile")
-    if not costs:
-        what = f"{len(tasks) - len(absent)} tasks, no model"
-    else:
-        peak, minutes = max(c.memory_bytes for c in fits), sum(c.seconds for c in fits) / 60
-        what = (
-            f"{len(fits)} of {len(costs)} models, {_gb(peak)} of memory, {_gb(needed)} to download; "
-            f"extracting every task at 64 tokens a text about {minutes:,.0f} min"
-        )
-    return Finding("yes", f"{say} {what}")
-
-
 def _size(folder: Path) -> float:
     """Bytes of the files below a folder; links are not followed."""
     names = (Path(root) / name for root, _, files in os.walk(folder) for name in files)
     return float(sum(path.lstat().st_size for path in names if path.exists()))
-
-
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"

@@ -62,14 +62,10 @@ class Cost:
 
 
 def dry_run(
-    profile: Profile,
-    models: Iterable[str] | None = None,
-    tasks: Iterable[str] | None = None,
-    read_texts: bool = True,
+    profile: Profile, models: Iterable[str] | None = None, tasks: Iterable[str] | None = None
 ) -> tuple[Cost, ...]:
     """The cost of each model over the tasks it can read; loads texts at hand and no weights.
 
-    Without `read_texts` every text is taken to have TOKENS_ASSUMED tokens, which is quick.
     Raises ConfigError (unknown name) and AccessError (a model whose configuration is not at hand).
     """
     chosen = [profile.model(name) for name in models] if models is not None else profile.models
@@ -82,7 +78,7 @@ def dry_run(
         modality = "text" if model.kind == "text" else "image"
         mine = [t for t in (find_task(key, profile) for key in keys) if t.modality == modality]
         config = shape_of(model)
-        sizes = [count_tokens(task, model, config, profile, read_texts) for task in mine]
+        sizes = [count_tokens(task, model, config, profile) for task in mine]
         costs.append(_cost(model, config, profile, sizes, dtype, device, peak))
     return tuple(costs)
 
@@ -137,17 +133,13 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def count_tokens(
-    task: Task,
-    model: ModelSpec,
-    config: PretrainedConfig,
-    profile: Profile,
-    read_texts: bool = True,
+    task: Task, model: ModelSpec, config: PretrainedConfig, profile: Profile
 ) -> tuple[int, int, str]:
     """Documents and tokens of a task, and how they were found."""
     if task.modality == "image":
         per_image = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
         return task.rows or 0, (task.rows or 0) * per_image, "counted"
-    if not read_texts or missing_reason(task, profile) is not None:
+    if missing_reason(task, profile) is not None:
         return task.rows or 0, (task.rows or 0) * TOKENS_ASSUMED, "assumed"
     texts = load_task(task.key, profile).inputs
     if (folder := local_folder(model.source)) is not None:

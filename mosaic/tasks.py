@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +196,12 @@ def load_catalogue(name: str) -> dict[str, Task]:
     if not path.is_file():
         shipped = sorted(p.stem for p in CATALOGUES.glob("*.yaml"))
         raise ConfigError(f"No task catalogue {name!r}; use one of {shipped} or a YAML file.")
+    stat = path.stat()
+    return dict(_parsed(path, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)  # a run asks for single tasks many times, and parsing takes most of that
+def _parsed(path: Path, _size: int, _mtime_ns: int) -> dict[str, Task]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
