@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 FORMATS = ("table", "csv", "jsonl")
 TEXT_WIDTH = 72
@@ -66,6 +66,21 @@ def because(prediction: Prediction) -> str:
     )
 
 
+def to_frame(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """One row per text: text, answer, a probability per class (`p_<class>`), latents."""
+    return pd.DataFrame(
+        [
+            {
+                "text": p.text,
+                "answer": p.answer,
+                **{f"p_{name}": share for name, share in p.probabilities.items()},
+                "latents": because(p),
+            }
+            for p in predictions
+        ]
+    )
+
+
 def _table(predictions: Sequence[Prediction]) -> Iterator[str]:
     width = max((len(printable(p.answer)) for p in predictions), default=0)
     for prediction in predictions:
@@ -80,17 +95,9 @@ def _table(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 
 def _csv(predictions: Sequence[Prediction]) -> Iterator[str]:
-    names = list(predictions[0].probabilities) if predictions else []
-    yield _csv_line(["text", "answer", *(f"p_{name}" for name in names), "latents"])
-    for p in predictions:
-        shares = [f"{p.probabilities[name]:.4f}" for name in names]
-        yield _csv_line([p.text, p.answer, *shares, because(p)])
-
-
-def _csv_line(values: Iterable[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(values)
-    return buffer.getvalue()
+    yield from (
+        to_frame(predictions).to_csv(index=False, float_format="%.4f").rstrip("\n").split("\n")
+    )
 
 
 def _jsonl(predictions: Sequence[Prediction]) -> Iterator[str]:

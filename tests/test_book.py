@@ -85,7 +85,7 @@ def test_figure_is_a_picture_with_axes_data_and_words(build_dir: Path, figure: s
     assert any(character.isdigit() for character in alt), "alt text is written from the data"
 
 
-@pytest.mark.parametrize("chapter", [c for c in CHAPTERS if not c.startswith("01")])
+@pytest.mark.parametrize("chapter", [c for c in CHAPTERS if not c.startswith(("01", "09"))])
 def test_chapter_leaves_a_valid_score_table(build_dir: Path, chapter: str) -> None:
     table = scores.read(build_dir / f"runs/mini/scores/{chapter}.csv")
     assert len(table) > 0
