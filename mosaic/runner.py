@@ -19,6 +19,7 @@ from mosaic import bundles, scorecard
 from mosaic.bundle_cards import cards
 from mosaic.cards import task_table
 from mosaic.errors import ConfigError, MosaicError
+from mosaic.parameters import for_each
 from mosaic.workspace import Workspace
 
 STAGED = ("_config.yml", "_toc.yml", "book")
@@ -97,13 +98,18 @@ def run_chapter(chapter: str, workspace: Workspace, parameters: dict[str, Any]) 
 
 
 def run(names: list[str], workspace: Workspace, parameters: dict[str, Any]) -> list[Path]:
-    """Execute the named notebooks (all, where none is named) one after another."""
+    """Execute the named notebooks (all, where none is named) one after another.
+
+    Each gets those of `parameters` that it has. Raises ConfigError, NotebookError.
+    """
     root = project_root()
     executed = []
-    for chapter in find_chapters(root, names):
+    found = find_chapters(root, names)
+    given = for_each([root / "notebooks" / f"{chapter}.ipynb" for chapter in found], parameters)
+    for chapter, values in zip(found, given, strict=True):
         start = time.perf_counter()
         print(f"{chapter}: running on profile {workspace.profile.name} ...", flush=True)
-        executed.append(run_chapter(chapter, workspace, parameters))
+        executed.append(run_chapter(chapter, workspace, values))
         print(f"{chapter}: done in {time.perf_counter() - start:.0f} s", flush=True)
     return executed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mosaic import runner
+from mosaic import parameters, runner
 from mosaic.errors import ConfigError
 from mosaic.workspace import open_workspace
 
@@ -18,7 +18,9 @@ from mosaic.workspace import open_workspace
 def project(folder: Path, *sources: str) -> Path:
     """A folder that looks like a clone, with one notebook of the given code cells."""
     notebook = nbformat.v4.new_notebook()
-    parameters = nbformat.v4.new_code_cell('profile = "mini"\nbuild_dir = "_build"')
+    parameters = nbformat.v4.new_code_cell(
+        'profile = "mini"\nbuild_dir = "_build"\nextra = 1\ntasks = []  # keys'
+    )
     parameters.metadata["tags"] = ["parameters"]
     notebook.cells = [parameters, *map(nbformat.v4.new_code_cell, sources)]
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
@@ -63,6 +65,32 @@ def test_a_mosaic_error_in_a_notebook_keeps_its_sentence(tmp_path: Path) -> None
     result = mosaic(project(tmp_path, *code), "run")
     assert result.returncode == 1
     assert "AccessError: The model is gated; accept its licence." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"taks": ["safety-en"]}, "No parameter 'taks' in .*09_trial.*; there are .*'tasks'"),
+        ({"tasks": "safety-en"}, r"'tasks' is a list; write -p 'tasks=\[safety-en\]'"),
+    ],
+)
+def test_a_parameter_that_would_change_nothing_is_refused(
+    tmp_path: Path, given: dict, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project(tmp_path))
+    with pytest.raises(ConfigError, match=says):
+        runner.run([], open_workspace("mini"), given)
+    assert not (tmp_path / "_build").exists()
+
+
+def test_each_notebook_gets_the_parameters_it_has(tmp_path: Path) -> None:
+    folder = project(tmp_path) / "notebooks"
+    other = nbformat.read(folder / "09_trial.ipynb", as_version=4)
+    other.cells[0].source = 'profile = "mini"\ntask = ""'
+    nbformat.write(other, folder / "08_other.ipynb")
+    notebooks = [folder / "08_other.ipynb", folder / "09_trial.ipynb"]
+    given = parameters.for_each(notebooks, {"task": "a", "extra": 2})
+    assert given == [{"task": "a"}, {"extra": 2}]
 
 
 def test_outside_of_a_clone_the_runner_says_so(
