@@ -19,7 +19,7 @@ from mosaic.tasks import beside, load_catalogue
 
 PROFILES = Path(__file__).parent / "assets" / "profiles"
 DEPTHS = ("early", "middle", "late")
-ABOUT_TASKS = ("catalogue", "tasks", "chapters", "data_dir", "n_train", "n_test")
+ABOUT_TASKS = ("catalogue", "tasks", "chapters", "data_dir", "max_docs", "n_train", "n_test")
 """Fields a file does not take from its `base` where it brings a catalogue of its own."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

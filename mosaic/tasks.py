@@ -20,7 +20,7 @@ import yaml
 
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.images import read_images
-from mosaic.rows import read_rows, where
+from mosaic.rows import read_rows, refuse_shared_texts, where
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -260,7 +260,7 @@ def load_task(key: str, profile: Profile) -> TaskData:
     else:
         inputs = read_images(table, task.input_field, where(task))
     if in_test is not None:
-        _refuse_shared_texts(inputs, in_test, task)
+        refuse_shared_texts(inputs, in_test, task)
     data = TaskData(
         task=task,
         ids=_row_ids(task, table),
@@ -276,17 +276,6 @@ def load_task(key: str, profile: Profile) -> TaskData:
     # Tasks of equal length keep the same positions: variants of one question stay together.
     chosen = np.random.default_rng(0).permutation(len(labels))[: profile.max_docs]
     return data.subset(np.sort(chosen))
-
-
-def _refuse_shared_texts(inputs: list[Any], in_test: np.ndarray, task: Task) -> None:
-    """A text on both sides of a given split would be answered from memory."""
-    train = {text for text, tested in zip(inputs, in_test, strict=True) if not tested}
-    shared = [row for row, text in enumerate(inputs, start=1) if in_test[row - 1] and text in train]
-    if task.modality == "text" and shared:
-        raise IntegrityError(
-            f"{where(task)}: {len(shared)} texts of its test part stand in its training part too "
-            f"(first: row {shared[0]} of both together); take them out of one."
-        )
 
 
 def _as_text(value: Any) -> str:
