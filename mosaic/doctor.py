@@ -26,9 +26,9 @@ PACKAGE = "mosaic-companion"
 ASSETS = Path(__file__).parent / "assets" / "mini"
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 PROFILES = ("mini", "encoder", "small", "paper")
-MINI_DISK, MINI_MEMORY = 4e9, 1.5e9
-"""Bytes: features of every text for three models (1.2 kB a token and model, measured), and a kernel
-with two workers."""
+MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
+"""Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
+a notebook with its workers takes."""
 
 
 def report(build_dir: str) -> int:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from mosaic.batches import text_reader
 from mosaic.encode import ACTIVATION_BYTES
 from mosaic.errors import ConfigError
@@ -78,7 +80,8 @@ def dry_run(
         modality = "text" if model.kind == "text" else "image"
         mine = [t for t in (find_task(key, profile) for key in keys) if t.modality == modality]
         config = shape_of(model)
-        sizes = [count_tokens(task, model, config, profile) for task in mine]
+        bar = tqdm(mine, desc=f"reading tasks for {model.name}", unit="task", disable=None)
+        sizes = [count_tokens(task, model, config, profile) for task in bar]
         costs.append(_cost(model, config, profile, sizes, dtype, device, peak))
     return tuple(costs)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, CARD = "probe.safetensors", "probe.json"
+YAML = (".yaml", ".yml")
 AGAIN = "Restore the files, or fit the probe again with `mosaic fit`."
 INCIDENTAL = ("data", "shard_docs", "dtype", "attention")
 """Parts of a block's identity that a probe does not depend on beyond rounding."""
@@ -65,9 +66,8 @@ def save(folder: Path, saved: SavedProbe) -> Path:
     }
     content = to_bytes(arrays)
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
-    profile = Path(card["profile"])
-    if profile.is_file():
-        card["profile"] = os.path.relpath(profile.resolve(), folder.resolve())
+    if card["profile"].endswith(YAML):
+        card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())
     card["checksum"] = _checksum(card)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,9 +110,9 @@ def load(folder: Path) -> SavedProbe:
         cv_score=card["score"]["cv_accuracy"],
         **arrays,
     )
-    if not Path(card["profile"]).suffix:
-        return SavedProbe(probe, card)
-    return SavedProbe(probe, {**card, "profile": str((folder / card["profile"]).resolve())})
+    if card["profile"].endswith(YAML):
+        card["profile"] = str((folder / card["profile"]).resolve())
+    return SavedProbe(probe, card)
 
 
 def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile) -> None:
