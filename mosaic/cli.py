@@ -20,7 +20,17 @@ def parameter(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a YAML value") from error
+
+
+def whole(text: str) -> int:
+    """A whole number, not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--task", metavar="KEY", help="default: the profile's first task")
     fit.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
-    fit.add_argument("--seed", type=int, default=0, help="of the split and folds (%(default)s)")
+    fit.add_argument("--seed", type=whole, default=0, help="of the split and folds (%(default)s)")
     fit.add_argument("--out", required=True, metavar="FOLDER", help="folder of the probe")
     fit.set_defaults(action=_fit)
 
@@ -126,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--column", metavar="NAME", help="of the texts; default: as fitted")
     predict.add_argument(
-        "--explain", type=int, default=3, metavar="N", help="latents named per text"
+        "--explain", type=whole, default=3, metavar="N", help="latents named per text"
     )
     predict.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
     predict.add_argument("--profile", help="where model and SAE are; default: as fitted")

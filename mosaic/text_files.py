@@ -56,6 +56,8 @@ def read_texts(source: str, column: str) -> list[str]:
         texts = read_file(path, [column])[column]
         check_texts(texts, column, path)
         return texts
+    if source == "-" and sys.stdin.isatty():
+        print("one text a line, Ctrl-D at the end:", file=sys.stderr)
     try:
         content = sys.stdin.buffer.read() if source == "-" else path.read_bytes()
         lines = [line.rstrip("\r") for line in content.decode("utf-8-sig").split("\n")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from mosaic.cli import main
+from mosaic.cli_examples import EXAMPLES
 
 
 def test_help_answers_in_under_a_second() -> None:
@@ -37,8 +39,41 @@ def test_bad_names_give_one_sentence(
     assert captured.err.count("\n") == 1
 
 
-def test_a_parameter_must_have_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["run", "-p", "tasks"], "'tasks' is not of the form name=value"),
+        (["run", "-p", "tasks=[a"], "'[a' is not a YAML value"),
+        (["predict", "probe", "--explain", "-1"], "'-1' is not a whole number"),
+        (["predict", "probe", "--explain", "two"], "'two' is not a whole number from 0 on"),
+        (["fit"], "the following arguments are required: --out"),
+    ],
+)
+def test_wrong_usage_is_said_with_code_2(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["run", "-p", "tasks"])
+        main(argv)
     assert stop.value.code == 2
-    assert "name=value" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", sorted(EXAMPLES))
+def test_help_teaches_by_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"] if verb == "mosaic" else [verb, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for command, what in EXAMPLES[verb]:
+        assert re.search(f"^  {re.escape(command)} +{re.escape(what)}$", out, re.M)
+
+
+def test_an_interrupted_run_says_what_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mosaic.cli._doctor", interrupt)
+    assert main(["doctor"]) == 130
+    assert "interrupted; what was computed is kept" in capsys.readouterr().err
