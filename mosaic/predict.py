@@ -171,8 +171,8 @@ def _documents(texts: Sequence[str]) -> TaskData:
 
 
 def _tokens(document: TokenActivations, latent: int) -> tuple[str, ...]:
-    """The tokens a latent fires on, strongest first, each once."""
+    """The tokens a latent fires on, strongest first, each once; white space as ␣."""
     column = document.values[:, [latent]].tocoo()
     order = np.argsort(-column.data, kind="stable")
-    names = (document.tokens[column.coords[0][i]].strip() for i in order)
+    names = (document.tokens[column.coords[0][i]].strip() or "␣" for i in order)
     return tuple(dict.fromkeys(names))[:MOST_TOKENS]

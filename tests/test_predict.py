@@ -28,7 +28,7 @@ from mosaic.selection import Cell, fit_select
 from mosaic.tasks import load_task
 from mosaic.workspace import open_workspace
 
-NEW = ["you are a pest", "what a lovely garden", "thank you"]
+NEW = ["31: you are so fool", "30: you are so kind", "thank you"]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,9 @@ def test_evidence_adds_up_and_its_tokens_are_in_the_text(moved: Path) -> None:
         )
         sizes = [abs(e.contribution) for e in found.evidence]
         assert sizes == sorted(sizes, reverse=True)
-        assert all(e.tokens and set("".join(e.tokens)) <= set(found.text) for e in found.evidence)
+        assert all(
+            e.tokens and set("".join(e.tokens)) <= {*found.text, "␣"} for e in found.evidence
+        )
 
 
 def test_evidence_of_three_classes_speaks_for_the_answer() -> None:
@@ -181,7 +183,8 @@ def test_what_changed_is_refused(moved: Path, path: str, says: str) -> None:
     elif file.suffix == ".json":
         file.write_text(json.dumps({**json.loads(file.read_text()), "extra": 1}))
     else:
-        file.write_bytes(file.read_bytes()[:-8] + b"\0" * 8)
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(IntegrityError, match=says):
         predict(saved_probe.load(moved / "probe"), NEW)
 
