@@ -16,7 +16,14 @@ from tqdm import tqdm
 
 from mosaic.errors import ConfigError, ResourceError
 from mosaic.hub import reachable
-from mosaic.models import choose_device, choose_dtype, fetch_model, load_tokenizer, quiet_loading
+from mosaic.models import (
+    choose_device,
+    choose_dtype,
+    fetch_model,
+    float32_residual,
+    load_tokenizer,
+    quiet_loading,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +124,7 @@ def load_answerer(spec: ModelSpec, profile: Profile) -> Answerer:
         with quiet_loading(), reachable(spec.source):
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
+        float32_residual(model)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"{spec.source!r} does not fit on {device}; ask a smaller model, or use a device with "

@@ -47,14 +47,37 @@ def choose_device() -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The profile's dtype; "auto" is bfloat16 (else float16) on CUDA and float32 elsewhere."""
+    """The profile's dtype; "auto" is bfloat16 (else float16) on CUDA and float32 elsewhere.
+
+    A GPU older than Ampere, such as a T4, only imitates bfloat16, slowly, so it takes float16.
+    """
     import torch
 
     if name != "auto":
         return getattr(torch, name)
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+def float32_residual(model: PreTrainedModel) -> None:
+    """Make a float16 model add up its residual stream in float32 (ours); others stay as they are.
+
+    Gemma models overflow in float16 because the sum over blocks passes 65504, not because a single
+    product does. Embeddings are made float32, so every sum after them is; autocast then takes the
+    products of the linear layers in float16. A product that overflows all the same leaves values
+    that are not finite, which extraction refuses.
+    """
+    import torch
+
+    if model.dtype != torch.float16:
+        return
+    embedding = model.get_input_embeddings()
+    embedding.register_forward_hook(lambda _module, _arguments, output: output.float())
+    half = torch.autocast(model.device.type, dtype=torch.float16)
+    for part in {model, find_blocks(model)[0]}:
+        part.forward = half(part.forward)
 
 
 def fetch_model(spec: ModelSpec) -> Path:
@@ -187,6 +210,7 @@ def load_model(
                 folder, config=config, dtype=dtype, use_safetensors=True
             )
         whole = model.to(device).eval().requires_grad_(False)
+        float32_residual(whole)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"The model in {folder} up to block {n_blocks - 1} does not fit on {device}; use a "

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import errors as hub_errors
+from safetensors.torch import load_file, save_file
 
 from mosaic import models
 from mosaic.errors import AccessError, ConfigError, IntegrityError
@@ -70,6 +71,42 @@ def test_the_last_hidden_state_is_after_the_norm(tmp_path: Path, family: str) ->
         output = outputs[tiny.N_BLOCKS - 1]
         assert (output - last).abs().max() > 0.1
         torch.testing.assert_close(norm(output), last)
+
+
+def test_float16_adds_up_its_residual_stream_in_float32(tmp_path: Path, monkeypatch: Any) -> None:
+    """Sums past 65504, where plain float16 ends, stay within rounding of float32."""
+    folder = tiny.write_model(tmp_path, "gemma2")
+    weights = load_file(folder / "model.safetensors")
+    for name, tensor in weights.items():
+        if "post_" in name:  # the norms whose outputs are added to the residual stream
+            tensor.fill_(1.2e4)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    def last_block(dtype: torch.dtype) -> torch.Tensor:
+        model = load_model(folder, tiny.N_BLOCKS, CPU, dtype)
+        with torch.inference_mode(), residual_stream(model, [tiny.N_BLOCKS - 1]) as outputs:
+            model.text(IDS)
+        return outputs[tiny.N_BLOCKS - 1]
+
+    exact, half = last_block(torch.float32), last_block(torch.float16)
+    assert half.dtype == torch.float32
+    assert exact.abs().max() > 65504
+    assert (half - exact).abs().max() < 0.01 * exact.abs().max()
+    monkeypatch.setattr(models, "float32_residual", lambda model: None)
+    assert not torch.isfinite(last_block(torch.float16)).all()
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_bfloat16_is_taken_where_the_gpu_has_it(
+    monkeypatch: Any, native: bool, expected: torch.dtype
+) -> None:
+    """torch says that a T4 supports bfloat16, because it can imitate it."""
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: native or including_emulation,
+    )
+    assert choose_dtype("auto", torch.device("cuda")) == expected
 
 
 def test_nothing_deeper_than_wanted_is_held(tmp_path: Path) -> None:
