@@ -18,6 +18,7 @@ from mosaic.features import Block, Features
 from mosaic.forward import Pass
 from mosaic.hub import check_pin, local_folder
 from mosaic.models import (
+    at_hand,
     choose_device,
     choose_dtype,
     fetch_model,
@@ -28,6 +29,7 @@ from mosaic.models import (
     skeleton,
     truncated,
 )
+from mosaic.plan import require_memory
 from mosaic.saes import load_sae, sae_identity
 from mosaic.store import Store, default_root, make_key
 
@@ -94,8 +96,8 @@ def resolve_job(
 ) -> Job:
     """Resolve names and hash what decides the numbers of each block; loads no model.
 
-    Raises AccessError, ConfigError (unknown layer or width, images for a text model) and
-    IntegrityError.
+    Raises AccessError, ConfigError (unknown layer or width, images for a text model),
+    IntegrityError and ResourceError (more than the GPU holds).
     """
     if len(data) == 0:
         raise ConfigError(f"Task {data.task.key!r} has no documents; there is nothing to extract.")
@@ -110,6 +112,11 @@ def resolve_job(
         model.depth_of(layer)  # names the layers there are
         there = [sae.width for sae in model.saes if sae.layer == layer]
         wanted += [(layer, None), *((layer, w) for w in (there if widths is None else widths))]
+    device = choose_device()
+    dtype = choose_dtype(profile.dtype, device)
+    if not at_hand(model):  # what is at hand may have been extracted on a larger GPU
+        saes = [model.sae(layer, width) for layer, width in wanted if width is not None]
+        require_memory(model, saes, profile, dtype, device)
     folder = fetch_model(model)
     sources = model_identity(folder)
     if local_folder(model.source) is None:
@@ -124,8 +131,6 @@ def resolve_job(
     else:
         limit = getattr(text, "max_position_embeddings", None)
         reader = text_reader(load_tokenizer(folder), profile, limit)
-    device = choose_device()
-    dtype = choose_dtype(profile.dtype, device)
     common = {
         "model": sources,
         "data": data.fingerprint,

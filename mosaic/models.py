@@ -80,6 +80,16 @@ def float32_residual(model: PreTrainedModel) -> None:
         part.forward = half(part.forward)
 
 
+def at_hand(spec: ModelSpec) -> bool:
+    """Whether the model is a local folder, or was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if is_local(spec.source):
+        return True
+    found = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
+    return isinstance(found, str)
+
+
 def fetch_model(spec: ModelSpec) -> Path:
     """The folder of the model's files: the profile's own, or a snapshot of the Hub's.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from tqdm import tqdm
 
 from mosaic.batches import text_reader
 from mosaic.encode import ACTIVATION_BYTES
-from mosaic.errors import ConfigError
-from mosaic.hub import local_folder
+from mosaic.errors import ConfigError, ResourceError
+from mosaic.hub import NO_NEED, local_folder
 from mosaic.models import (
     choose_device,
     choose_dtype,
@@ -169,6 +170,50 @@ def d_sae(sae: SAESpec) -> int:
     return 2 ** round(math.log2(number))
 
 
+def memory_bytes(
+    model: ModelSpec,
+    config: PretrainedConfig,
+    saes: Iterable[SAESpec],
+    profile: Profile,
+    dtype: torch.dtype,
+    kind: str,
+) -> float:
+    """What an extraction holds on a kind of device: weights, encoders, one batch (estimate)."""
+    hidden = config.get_text_config().hidden_size
+    cut = skeleton(truncated(config, max(model.layers.values()) + 1))
+    batch = profile.token_budget * WORKING_VECTORS * hidden * dtype.itemsize
+    encoders = 4 * hidden * sum(d_sae(sae) for sae in saes)
+    return _weights(cut) * dtype.itemsize + encoders + ACTIVATION_BYTES[kind] + batch
+
+
+def device_memory(device: torch.device) -> tuple[str, int]:
+    """Name and total bytes of what a device computes in: a GPU's own memory, else the machine's."""
+    import torch
+
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        return gpu.name, gpu.total_memory
+    return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_memory(
+    model: ModelSpec,
+    saes: Iterable[SAESpec],
+    profile: Profile,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Refuse what the device cannot hold, before anything is downloaded. Raises ResourceError."""
+    name, total = device_memory(device)
+    need = memory_bytes(model, shape_of(model), saes, profile, dtype, device.type)
+    if need > total:
+        raise ResourceError(
+            f"{model.name!r} with the SAEs asked for takes about {need / 1e9:.0f} GB and {name} "
+            f"has {total / 1e9:.0f} GB; take fewer widths, a smaller model (profile `colab` has "
+            f"Gemma 2 2B with 16k), or a device with more memory. {NO_NEED}"
+        )
+
+
 def _weights(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -199,8 +244,7 @@ def _cost(
     download += sum(8 * d_sae(s) * text.hidden_size for s in model.saes if s.folder is None)
     hidden = 12 * text.hidden_size * len(model.layers)  # three float32 vectors of each layer
     disk = tokens * len(model.saes) * BYTES_PER_TOKEN + documents * hidden
-    batch = profile.token_budget * WORKING_VECTORS * text.hidden_size * dtype.itemsize
-    memory = _weights(cut) * dtype.itemsize + 4 * encoders + ACTIVATION_BYTES[device.type] + batch
+    memory = memory_bytes(model, config, model.saes, profile, dtype, device.type)
     seconds = flops / (peak * SHARE_OF_PEAK[device.type])
     how = " and ".join(sorted({size[2] for size in sizes})) or "none"
     return Cost(model.name, documents, tokens, how, flops, download, disk, memory, seconds)

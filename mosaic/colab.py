@@ -1,0 +1,155 @@
+"""Colab: install what its image lacks, take the token from its secrets, say which profile fits.
+
+Imported from the clone before anything is installed, so its top level needs the standard library
+only. The bootstrap cell of every notebook calls `prepare`, in Colab and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+from mosaic.errors import AccessError
+
+KEPT = ("torch", "torchvision", "torchaudio", "numpy", "pandas")
+"""Never changed: compiled against one another, and perhaps imported before this ran."""
+REAL_PROFILES = ("paper", "colab-large", "colab")
+"""Profiles with Gemma 2, the one that needs most memory first."""
+HEADROOM = 0.9
+"""Share of a GPU's memory that a profile may be estimated to take."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What decides which profile fits; `bfloat16` only where the GPU computes it natively."""
+
+    name: str
+    memory: int
+    """Bytes."""
+    bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A profile, and one sentence that says why it and no other."""
+
+    profile: str
+    why: str
+
+
+def prepare(clone: Path | str = ".") -> Choice:
+    """Install, set HF_TOKEN, choose a profile and print it. Raises AccessError."""
+    install(Path(clone))
+    token = hub_token()
+    choice = choose_profile(find_gpu(), token is not None)
+    print(choice.why)
+    if choice.profile != "mini":
+        print(
+            f'To use it, write profile = "{choice.profile}" in the next cell. The profile "mini", '
+            f"which stands there, takes minutes and needs no token."
+        )
+    return choice
+
+
+def constraints(installed: Iterable[tuple[str, str]]) -> str:
+    """Lines of a pip constraints file that hold the packages of KEPT at the version installed."""
+    return "".join(f"{name}=={version}\n" for name, version in installed if name.lower() in KEPT)
+
+
+def install(clone: Path) -> None:
+    """Install the package and what it lacks, at the versions of KEPT. Raises AccessError."""
+    installed = [(d.metadata["Name"], d.version) for d in distributions()]
+    with tempfile.TemporaryDirectory() as folder:
+        held = Path(folder) / "constraints.txt"
+        held.write_text(constraints(installed), encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "install", "--quiet"]
+        command += ["--disable-pip-version-check", "--constraint", str(held), str(clone)]
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        said = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["nothing"]
+        raise AccessError(
+            f"pip could not install what is missing without changing {', '.join(KEPT)} "
+            f"(it says: {said[-1]}). Restart the runtime and run the first cell again."
+        )
+
+
+def hub_token() -> str | None:
+    """The secret HF_TOKEN of Colab, also set in the environment; None where there is none.
+
+    A token typed into a cell would be saved with the notebook, so no cell ever holds one.
+    """
+    if not os.environ.get("HF_TOKEN"):
+        from google.colab import userdata
+
+        try:
+            token = userdata.get("HF_TOKEN")
+        except (userdata.SecretNotFoundError, userdata.NotebookAccessError):
+            return None
+        if not token:
+            return None
+        os.environ["HF_TOKEN"] = token
+    return os.environ["HF_TOKEN"]
+
+
+def find_gpu() -> Gpu | None:
+    """The first CUDA device, or None."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(0)
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return Gpu(found.name, found.total_memory, native)
+
+
+@lru_cache
+def memory_of(profile: str, bfloat16: bool) -> int:
+    """Bytes that the most demanding text model of a shipped profile takes on a GPU (estimate)."""
+    import torch
+
+    from mosaic.plan import memory_bytes
+    from mosaic.profiles import load_profile
+    from mosaic.shapes import shape_of
+
+    loaded = load_profile(profile)
+    dtype = torch.bfloat16 if bfloat16 else torch.float16
+    return max(
+        int(memory_bytes(model, shape_of(model), model.saes, loaded, dtype, "cuda"))
+        for model in loaded.text_models
+    )
+
+
+def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
+    """The profile that needs most and still fits on the GPU, with the reason.
+
+    Gemma 2 is gated: without a token the choice is "mini", which is no evidence for the paper. A
+    profile that does not fit is refused by extraction before anything is downloaded
+    (mosaic.plan.require_memory).
+    """
+    if gpu is None:
+        return Choice("mini", 'Profile "mini": this machine has no GPU.')
+    has = f"{gpu.name} has {gpu.memory / 1e9:.0f} GB"
+    needs = {profile: memory_of(profile, gpu.bfloat16) for profile in REAL_PROFILES}
+    fitting = [p for p, need in needs.items() if need <= HEADROOM * gpu.memory]
+    if not fitting:
+        return Choice("mini", f'Profile "mini": {has}, too little for Gemma 2 2B with 16k SAEs.')
+    best = fitting[0]
+    precision = "bfloat16" if gpu.bfloat16 else "float16 with its residual stream in float32"
+    need = f"it takes about {needs[best] / 1e9:.0f} GB in {precision}"
+    if not token:
+        return Choice(
+            "mini",
+            f'Profile "mini": {has}, enough for "{best}" ({need}), but Gemma 2 is gated: accept '
+            f"its licence at https://huggingface.co/google/gemma-2-2b, add your token to Colab's "
+            f"secrets as HF_TOKEN, and run this cell again.",
+        )
+    too_big = [f'"{p}" would take {n / 1e9:.0f} GB' for p, n in needs.items() if p not in fitting]
+    rest = f" ({' and '.join(too_big)})" if too_big else ""
+    return Choice(best, f'Profile "{best}": {has}, and {need}{rest}.')
