@@ -19,7 +19,7 @@ test: .venv/.installed
 check: .venv/.installed
 	$(RUN) ruff check .
 	$(RUN) mypy
-	$(RUN) pytest -m "not book"
+	$(RUN) pytest -m "not book and not slow"
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -6,6 +6,7 @@ only. The bootstrap cell of every notebook calls `prepare`, in Colab and nowhere
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def install(clone: Path) -> None:
             f"pip could not install what is missing without changing {', '.join(KEPT)} "
             f"(it says: {said[-1]}). Restart the runtime and run the first cell again."
         )
+    importlib.invalidate_caches()  # the running kernel sees what was just installed
 
 
 def hub_token() -> str | None:

@@ -16,6 +16,7 @@ BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "book: needs the executed notebooks and the built book")
+    config.addinivalue_line("markers", "slow: minutes; left out of `make check` with the book")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

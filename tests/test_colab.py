@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import torch
+from colab_image import closure, files, make_image, pack_wheels, write_kernel
+from packaging.requirements import Requirement
 
 from mosaic import colab, plan
 from mosaic.colab import Gpu, choose_profile, constraints, hub_token
 from mosaic.errors import AccessError, ResourceError
 from mosaic.profiles import load_profile
 
+ROOT = Path(__file__).parents[1]
 T4 = Gpu("Tesla T4", 15_835_660_288, bfloat16=False)
 L4 = Gpu("NVIDIA L4", 23_669_112_832, bfloat16=True)
 A100 = Gpu("NVIDIA A100-SXM4-80GB", 85_094_825_984, bfloat16=True)
@@ -110,3 +115,66 @@ def test_the_token_comes_from_the_secrets(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HF_TOKEN", "")
     del secrets["HF_TOKEN"]
     assert hub_token() is None
+
+
+@pytest.mark.slow
+def test_chapter_04_runs_in_colabs_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the bootstrap cell to the end, with the package fetched from this clone by git.
+
+    The image holds torch, numpy, pandas and transformers; pip installs the rest without a network.
+    """
+    from nbclient import NotebookClient
+
+    python = make_image(tmp_path / "image")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [Requirement(text).name for text in project["dependencies"]]
+    pack_wheels(needs, tmp_path / "wheels")
+    write_kernel(python, tmp_path / "jupyter", "colab")
+    content = tmp_path / "content"
+    content.mkdir()
+    for name, value in {
+        "JUPYTER_PATH": str(tmp_path / "jupyter"),
+        "MOSAIC_SOURCE": ROOT.as_uri(),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path / "wheels"),
+        "PIP_NO_BUILD_ISOLATION": "1",
+        "PIP_NO_COMPILE": "1",
+        "PYTHONPATH": "",
+        "HF_TOKEN": "",
+        "HF_HUB_OFFLINE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(ROOT / "notebooks" / "04_baselines.ipynb", as_version=4)
+    at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", []))
+    fewer = nbformat.v4.new_code_cell('tasks, seeds = ["safety-en"], [0]')
+    notebook.cells.insert(at + 1, fewer)
+    last = nbformat.v4.new_code_cell("import mosaic; print(mosaic.__file__)")
+    notebook.cells.append(last)
+    before = kept_files(python)
+
+    client = NotebookClient(notebook, timeout=600, kernel_name="colab")
+    client.execute(cwd=str(content))
+
+    boot = next(c for c in notebook.cells if "bootstrap" in c.metadata.get("tags", []))
+    said = "".join(output.get("text", "") for output in boot.outputs)
+    assert 'Profile "mini": this machine has no GPU.' in said
+    assert str(content) in notebook.cells[-1].outputs[0]["text"]
+    figures = content / "mosaic-companion/_build/runs/mini/figures"
+    assert (figures / "fig-baselines.svg").is_file()
+    assert (figures / "fig-layerwise.svg").is_file()
+    assert kept_files(python) == before
+
+
+def kept_files(python: Path) -> dict[str, Path]:
+    """Every file of torch, numpy and pandas in an image, and what it links to.
+
+    A file that pip had written anew would no longer be a link.
+    """
+    site = next((python.parents[1] / "lib").glob("python*/site-packages"))
+    found = {}
+    for name in ("torch", "numpy", "pandas"):
+        for inside, _ in files(closure([name])[name]):
+            assert (site / inside).is_symlink(), inside
+            found[inside] = (site / inside).readlink()
+    assert len(found) > 1000
+    return found
