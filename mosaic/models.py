@@ -84,7 +84,7 @@ def at_hand(spec: ModelSpec) -> bool:
     """Whether the model is a local folder, or was downloaded before."""
     from huggingface_hub import try_to_load_from_cache
 
-    if is_local(spec.source):
+    if local_folder(spec.source) is not None:
         return True
     found = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
     return isinstance(found, str)

@@ -20,6 +20,7 @@ from mosaic.bundle_cards import cards
 from mosaic.cards import task_table
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.parameters import for_each
+from mosaic.pages import figure_index, repository, rerun_box
 from mosaic.workspace import Workspace
 
 STAGED = ("_config.yml", "_toc.yml", "book")
@@ -140,7 +141,7 @@ def build_book(workspace: Workspace) -> Path:
                 f"Notebook {chapter} has not been executed on profile {workspace.profile.name!r}; "
                 f"run `mosaic run {chapter} --profile {workspace.profile.name}` first."
             )
-        _stage_notebook(executed, stage / "notebooks" / executed.name)
+        _stage_notebook(executed, stage / "notebooks" / executed.name, repository(root))
     if workspace.figures.is_dir():
         shutil.copytree(workspace.figures, stage / "figures")
     generated = stage / "book" / "_generated"
@@ -153,6 +154,7 @@ def build_book(workspace: Workspace) -> Path:
         for name, text in cards(bundle).items():
             path = generated / f"run_{bundle.name}_{name}.md"
             path.write_text(text, encoding="utf-8")
+    (generated / "figures.md").write_text(figure_index(workspace.figures), encoding="utf-8")
     # The package has no `-m` entry, and its script may not be on the PATH of a kernel.
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     command += [str(stage), "--path-output", str(stage)]
@@ -186,12 +188,16 @@ def _drop_live_code(html: Path) -> None:
         page.write_text(scripts.sub("", text), encoding="utf-8")
 
 
-def _stage_notebook(executed: Path, target: Path) -> None:
-    """Copy an executed notebook without papermill's clock times, its injected cell kept hidden."""
+def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
+    """Copy an executed notebook without papermill's clock times, with how to rerun it at its end.
+
+    The cell papermill injected is hidden.
+    """
     import nbformat
 
     notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("papermill", None)
+    given = notebook.metadata.pop("papermill", {}).get("parameters", {})
+    notebook.cells.append(nbformat.v4.new_markdown_cell(rerun_box(target.stem, given, slug)))
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
