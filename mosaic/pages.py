@@ -17,7 +17,9 @@ HEADING = "## Rerun exactly this"
 
 def repository(root: Path) -> str:
     """`<owner>/<name>` of the repository, from the book's `_config.yml`."""
-    address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"][
+        "url"
+    ]
     return address.removeprefix("https://github.com/")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -13,6 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from browser import Tab, open_tab
 from PIL import Image
 
 from mosaic import scores
@@ -142,28 +143,72 @@ def test_book_is_small(build_dir: Path, pages: dict[Path, Page]) -> None:
     assert max(page.path.stat().st_size for page in pages.values()) < 1.5e6
 
 
-def test_pages_open_in_a_browser_without_network(
-    build_dir: Path, pages: dict[Path, Page], browser: str, tmp_path: Path
-) -> None:
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
-    command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    command += [
-        "--disable-sync",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--enable-logging=stderr",
-    ]
-    command += [
-        f"--user-data-dir={tmp_path / 'browser'}",
-        "--virtual-time-budget=4000",
-        "--dump-dom",
-    ]
+@pytest.fixture(scope="module")
+def tab(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    with open_tab(browser, tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+def test_every_page_opens_from_disk_without_a_network(tab: Tab, pages: dict[Path, Page]) -> None:
+    """No console error, no failed load, nothing asked of any site, no picture missing."""
     contents = [p for p in pages if p.parent.name in ("book", "notebooks")]
-    assert contents
+    assert len(contents) > len(CHAPTERS)
     for path in contents:
-        result = subprocess.run(
-            [*command, path.as_uri()], capture_output=True, text=True, timeout=120
-        )
-        assert "</article>" in result.stdout, path.name
-        said = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-        wrong = [line for line in said if "Uncaught" in line or "Failed" in line or "ERR_" in line]
-        assert not wrong, f"{path.name}: {wrong}"
+        tab.open(path.as_uri())
+        assert not tab.troubles, (path.name, tab.troubles)
+        assert tab.run("document.querySelectorAll('article h1').length") == 1, path.name
+        missing = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        assert tab.run(missing) == [], path.name
+
+
+def test_every_page_fits_a_phone(tab: Tab, pages: dict[Path, Page]) -> None:
+    for path in pages:
+        if path.parent.name in ("book", "notebooks"):
+            tab.open(path.as_uri(), width=390)
+            assert tab.run("document.documentElement.scrollWidth") <= 390, path.name
+
+
+def test_search_finds_binarization_from_disk(tab: Tab, build_dir: Path) -> None:
+    tab.open((build_dir / "html" / "search.html").resolve().as_uri() + "?q=binarization")
+    links = "[...document.querySelectorAll('#search-results li a')].map(a => a.href)"
+    for _ in range(50):
+        if found := tab.run(links):
+            break
+        tab.run("new Promise(done => setTimeout(done, 100))")
+    assert any("03_width_pooling_binarization.html" in link for link in found), found
+    assert not tab.troubles
+
+
+def test_keyboard_reaches_the_content_first(tab: Tab, build_dir: Path) -> None:
+    """The first stop of the tabulator is the link that skips the menus, and focus is visible."""
+    tab.open((build_dir / "html" / "book" / "index.html").resolve().as_uri())
+    for kind in ("rawKeyDown", "keyUp"):
+        tab.call("Input.dispatchKeyEvent", type=kind, key="Tab", windowsVirtualKeyCode=9)
+    assert tab.run("document.activeElement.getAttribute('href')") == "#main-content"
+    assert tab.run("document.querySelector('#main-content') !== null")
+    assert tab.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_has_contrast(tab: Tab, build_dir: Path, theme: str) -> None:
+    """Body text, links, code and captions stand out at 4.5 to 1 at least (WCAG AA)."""
+    tab.open((build_dir / "html" / "notebooks" / "04_baselines.html").resolve().as_uri())
+    tab.run(f"document.documentElement.dataset.theme = '{theme}'")
+    weak = tab.run((Path(__file__).parent / "contrast.js").read_text(encoding="utf-8"))
+    assert weak == []
+
+
+def test_every_chapter_says_how_to_rerun_it(build_dir: Path) -> None:
+    for chapter in CHAPTERS:
+        text = (build_dir / f"html/notebooks/{chapter}.html").read_text(encoding="utf-8")
+        assert f"mosaic run {chapter[:2]} --profile mini" in text
+        assert f"papermill notebooks/{chapter}.ipynb out.ipynb -p profile mini" in text
+        assert text.count(f"blob/main/notebooks/{chapter}.ipynb") >= 2
+
+
+def test_figure_index_shows_every_figure(build_dir: Path) -> None:
+    page = Page(build_dir / "html/book/figures_index.html")
+    shown = {Path(str(image["src"])).stem for image in page.images}
+    assert set(CHAPTER_OF_FIGURE) <= shown
+    for figure, chapter in CHAPTER_OF_FIGURE.items():
+        assert f"../notebooks/{chapter}.html#{figure}" in page.links
