@@ -47,7 +47,7 @@ def rerun_box(chapter: str, parameters: Mapping[str, Any], slug: str) -> str:
     for name, value in given.items():
         mill += ["-y", f"{name}: {json.dumps(value)}"]
     lines = [HEADING, "", "In a clone, with the environment of `make reproduce`:", ""]
-    lines += ["```", shlex.join(words), shlex.join(mill)]
+    lines += ["```text", shlex.join(words), shlex.join(mill)]
     lines += [f"mosaic figure {figure} --profile {profile}" for figure in figures]
     lines += ["```", ""]
     lines += [
