@@ -123,7 +123,7 @@ def memory_of(profile: str, bfloat16: bool) -> int:
     loaded = load_profile(profile)
     dtype = torch.bfloat16 if bfloat16 else torch.float16
     return max(
-        int(memory_bytes(model, shape_of(model), model.saes, loaded, dtype, "cuda"))
+        memory_bytes(model, shape_of(model), model.saes, loaded, dtype, "cuda")
         for model in loaded.text_models
     )
 

@@ -177,7 +177,7 @@ def memory_bytes(
     profile: Profile,
     dtype: torch.dtype,
     kind: str,
-) -> float:
+) -> int:
     """What an extraction holds on a kind of device: weights, encoders, one batch (estimate)."""
     hidden = config.get_text_config().hidden_size
     cut = skeleton(truncated(config, max(model.layers.values()) + 1))
