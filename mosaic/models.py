@@ -81,13 +81,19 @@ def float32_residual(model: PreTrainedModel) -> None:
 
 
 def at_hand(spec: ModelSpec) -> bool:
-    """Whether the model is a local folder, or was downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
+    """Whether the model's weights are in a local folder, or were downloaded before."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if local_folder(spec.source) is not None:
-        return True
-    found = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
-    return isinstance(found, str)
+    folder = local_folder(spec.source)
+    if folder is None:
+        try:
+            folder = Path(
+                snapshot_download(spec.source, revision=spec.revision, local_files_only=True)
+            )
+        except LocalEntryNotFoundError:
+            return False
+    return any(folder.glob("*.safetensors"))
 
 
 def fetch_model(spec: ModelSpec) -> Path:

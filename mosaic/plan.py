@@ -25,6 +25,7 @@ from mosaic.models import (
     choose_device,
     choose_dtype,
     find_blocks,
+    load_config,
     load_tokenizer,
     skeleton,
     truncated,
@@ -203,9 +204,13 @@ def require_memory(
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Refuse what the device cannot hold, before anything is downloaded. Raises ResourceError."""
+    """Refuse what the device cannot hold before its weights are downloaded.
+
+    Raises AccessError (a gated model, no network) and ResourceError.
+    """
     name, total = device_memory(device)
-    need = memory_bytes(model, shape_of(model), saes, profile, dtype, device.type)
+    config = load_config(model.source, model.revision)
+    need = memory_bytes(model, config, saes, profile, dtype, device.type)
     if need > total:
         raise ResourceError(
             f"{model.name!r} with the SAEs asked for takes about {need / 1e9:.0f} GB and {name} "

@@ -20,6 +20,7 @@ from mosaic import colab, plan
 from mosaic.colab import Gpu, choose_profile, constraints, hub_token
 from mosaic.errors import AccessError, ResourceError
 from mosaic.profiles import load_profile
+from mosaic.shapes import shape_of
 
 ROOT = Path(__file__).parents[1]
 T4 = Gpu("Tesla T4", 15_835_660_288, bfloat16=False)
@@ -52,17 +53,19 @@ def test_profile_fits_the_gpu_and_says_why(
     assert re.search(why, choice.why), choice.why
 
 
-def test_what_cannot_fit_is_refused_before_it_is_downloaded(
+def test_what_cannot_fit_is_refused_before_its_weights_are_downloaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     paper = load_profile("paper")
     model = paper.model("gemma-2-9b")
     monkeypatch.setattr(plan, "device_memory", lambda device: (T4.name, T4.memory))
+    monkeypatch.setattr(plan, "load_config", lambda *_: shape_of(model))
     cuda = torch.device("cuda")
     expected = r"'gemma-2-9b' .* takes about \d+ GB and Tesla T4 has 16 GB; take fewer widths, a sm"
     with pytest.raises(ResourceError, match=expected):
         plan.require_memory(model, model.saes, paper, torch.float16, cuda)
     small = load_profile("colab")
+    monkeypatch.setattr(plan, "load_config", lambda *_: shape_of(small.models[0]))
     plan.require_memory(small.models[0], small.models[0].saes, small, torch.float16, cuda)
 
 
