@@ -77,11 +77,14 @@ def make_image(folder: Path) -> Path:
 
 
 def pack_wheels(needs: list[str], folder: Path) -> None:
-    """Wheels of everything that `needs` need and IMAGE lacks, packed from the installed files."""
+    """Wheels of everything that `needs` need and IMAGE lacks, packed from the installed files.
+
+    setuptools is among them, because pip builds the clone in an environment of its own.
+    """
     folder.mkdir()
     there = closure(list(IMAGE))
-    for name, package in closure(needs).items():
-        if name in there:
+    for name, package in closure([*needs, "setuptools"]).items():
+        if name in there and name != "setuptools":
             continue
         tags = re.findall(r"^Tag: (\S+)$", package.read_text("WHEEL") or "", re.M)
         stem = f"{name.replace('-', '_')}-{package.version}-{tags[0]}"
