@@ -86,8 +86,9 @@ def pack_wheels(needs: list[str], folder: Path) -> None:
     for name, package in closure([*needs, "setuptools"]).items():
         if name in there and name != "setuptools":
             continue
-        tags = re.findall(r"^Tag: (\S+)$", package.read_text("WHEEL") or "", re.M)
-        stem = f"{name.replace('-', '_')}-{package.version}-{tags[0]}"
+        tags = re.findall(r"^Tag: (\S+)-(\S+)-(\S+)$", package.read_text("WHEEL") or "", re.M)
+        tag = "-".join(".".join(dict.fromkeys(part)) for part in zip(*tags, strict=True))
+        stem = f"{name.replace('-', '_')}-{package.version}-{tag}"
         with zipfile.ZipFile(folder / f"{stem}.whl", "w", zipfile.ZIP_STORED) as wheel:
             for inside, path in files(package):
                 if "__pycache__" not in inside:
