@@ -71,13 +71,15 @@ def install(clone: Path) -> None:
         held = Path(folder) / "constraints.txt"
         held.write_text(constraints(installed), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet"]
-        command += ["--disable-pip-version-check", "--constraint", str(held), str(clone)]
+        command += ["--disable-pip-version-check", "--no-color"]
+        command += ["--constraint", str(held), str(clone)]
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
-        said = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["nothing"]
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+        said = lines or result.stderr.split("\n")[:1]
         raise AccessError(
             f"pip could not install what is missing without changing {', '.join(KEPT)} "
-            f"(it says: {said[-1]}). Restart the runtime and run the first cell again."
+            f"(it says: {said[0]}). Restart the runtime and run the first cell again."
         )
     importlib.invalidate_caches()  # the running kernel sees what was just installed
 
