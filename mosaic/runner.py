@@ -19,8 +19,8 @@ from mosaic import bundles, scorecard
 from mosaic.bundle_cards import cards
 from mosaic.cards import task_table
 from mosaic.errors import ConfigError, MosaicError
-from mosaic.parameters import for_each
 from mosaic.pages import figure_index, repository, rerun_box
+from mosaic.parameters import for_each
 from mosaic.workspace import Workspace
 
 STAGED = ("_config.yml", "_toc.yml", "book")
