@@ -18,8 +18,9 @@ import pandas as pd
 
 from mosaic import answers, stats, sweep
 from mosaic.answers import SCORINGS, Scoring
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic.errors import MALFORMED, ConfigError, IntegrityError
 from mosaic.grids import Spec
+from mosaic.integrity import seal, unseal
 from mosaic.models import choose_device, choose_dtype, fetch_model, load_config, model_identity
 from mosaic.profiles import ModelSpec, Profile
 from mosaic.questions import Questions, load_questions
@@ -222,7 +223,7 @@ def correctness(
         content = {"identity": identity, "ids": questions.data.ids.tolist(), "answers": said}
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, json.dumps(content, ensure_ascii=False).encode())
+            replace_file(path, seal(content))
     said = _read_answers(path, questions)
     if questions.options is None:
         right = [answers.includes(*pair) for pair in zip(said, questions.answers, strict=True)]
@@ -254,9 +255,9 @@ def _ask(
 
 def _read_answers(path: Path, questions: Questions) -> list[str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = unseal(path.read_text(encoding="utf-8"))
         ids, said = content["ids"], content["answers"]
-    except (ValueError, KeyError) as error:
+    except MALFORMED as error:
         raise IntegrityError(
             f"The labels in {path} are damaged ({error}). Delete the file and run again."
         ) from error

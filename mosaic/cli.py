@@ -12,6 +12,7 @@ import yaml
 
 from mosaic import __version__
 from mosaic.cli_examples import EXAMPLES, EXIT_CODES, epilog
+from mosaic.engines import ENGINES
 from mosaic.errors import ConfigError, MosaicError
 
 
@@ -52,6 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--profile", default="mini", help="mini, encoder, small, paper or a YAML file (%(default)s)"
     )
+    engine = argparse.ArgumentParser(add_help=False)
+    engine.add_argument(
+        "--engine", choices=ENGINES, default="local", help="where it runs (%(default)s)"
+    )
     params = argparse.ArgumentParser(add_help=False)
     params.add_argument(
         "-p",
@@ -74,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     figure.set_defaults(action=_figure)
 
     sweep = verbs.add_parser(
-        "sweep", parents=[common], help="score text baselines and write them as a bundle"
+        "sweep", parents=[common, engine], help="score text baselines and write them as a bundle"
     )
     sweep.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
     sweep.add_argument("--feature", choices=("tfidf", "length", "base_rate"), default="tfidf")
@@ -100,7 +105,9 @@ def build_parser() -> argparse.ArgumentParser:
     bundle.set_defaults(action=_bundle)
 
     extract = verbs.add_parser(
-        "extract", parents=[common], help="fill the feature store, or say what that would cost"
+        "extract",
+        parents=[common, engine],
+        help="fill the feature store, or say what that would cost",
     )
     extract.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
     extract.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
@@ -155,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _workspace(args: argparse.Namespace) -> Any:
     from mosaic.workspace import open_workspace
 
-    return open_workspace(args.profile, args.build_dir)
+    return open_workspace(args.profile, args.build_dir, getattr(args, "engine", "local"))
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -256,7 +263,8 @@ def _extract(args: argparse.Namespace) -> None:
     for key in args.tasks or profile.tasks:
         data = load_task(key, profile)
         for model in models if data.task.modality == "text" else ():
-            features = extract(model, data, profile, store=workspace.cache / "features")
+            store = workspace.cache / "features"
+            features = extract(model, data, profile, store=store, engine=args.engine)
             print(f"{key}\t{model.name}\t{features.n_docs} documents")
 
 

@@ -31,3 +31,15 @@ class ResourceError(MosaicError):
     """Not enough disk, memory or device for what was asked."""
 
     exit_code = 5
+
+
+MALFORMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What parsers raise, ours and other people's, on a file that is not what they expect."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mosaic import engines
 from mosaic.batches import Reader, text_reader
-from mosaic.errors import ConfigError
+from mosaic.errors import ConfigError, IntegrityError
 from mosaic.features import Block, Features
-from mosaic.forward import Pass
 from mosaic.hub import check_pin, local_folder
 from mosaic.models import (
     at_hand,
@@ -23,14 +23,13 @@ from mosaic.models import (
     choose_dtype,
     fetch_model,
     load_config,
-    load_model,
     load_tokenizer,
     model_identity,
     skeleton,
     truncated,
 )
 from mosaic.plan import require_memory
-from mosaic.saes import load_sae, sae_identity
+from mosaic.saes import sae_identity
 from mosaic.store import Store, default_root, make_key
 
 if TYPE_CHECKING:
@@ -60,6 +59,11 @@ class Job:
         """Number of shards each block has."""
         return -(-len(self.data) // self.profile.shard_docs)
 
+    def rows(self, shard: int) -> range:
+        """Rows of the task that a shard holds."""
+        size = self.profile.shard_docs
+        return range(shard * size, min((shard + 1) * size, len(self.data)))
+
 
 def extract(
     model: ModelSpec,
@@ -68,13 +72,16 @@ def extract(
     layers: Sequence[int] | None = None,
     widths: Sequence[str] | None = None,
     store: Store | Path | str | None = None,
+    engine: str = "local",
 ) -> Features:
     """Features of `data` under `model`: computes what the store lacks, and reads the rest.
 
     `layers` defaults to all of the model's, `widths` to every SAE each layer has; `widths=()` asks
     for hidden states alone. `store` defaults to the folder `features` below MOSAIC_CACHE_DIR, else
-    below `_build/cache`. Raises AccessError, ConfigError, IntegrityError, ResourceError.
+    below `_build/cache`. `engine` "ray" computes on a Ray cluster and stores the same bytes.
+    Raises AccessError, ConfigError, IntegrityError, ResourceError.
     """
+    engines.check_engine(engine)
     if not isinstance(store, Store):
         store = Store(Path(store) if store is not None else default_root())
     job = resolve_job(model, data, profile, layers, widths, store)
@@ -82,7 +89,7 @@ def extract(
         with store.lock(sorted(incomplete)):
             missing = missing_shards(job)  # another process may have done the work meanwhile
             if missing:
-                _compute(job, missing)
+                _compute(job, missing, engine)
     return Features(data.ids, store, job.blocks)
 
 
@@ -106,6 +113,8 @@ def resolve_job(
             f"Task {data.task.key!r} holds images and {model.name!r} is a text model; choose a "
             f"text task, or a model of kind 'vision'."
         )
+    if data.task.modality == "text":
+        _check_texts(data)
     layers = tuple(model.layers.values()) if layers is None else tuple(layers)
     wanted: list[tuple[int, str | None]] = []
     for layer in layers:
@@ -152,6 +161,17 @@ def resolve_job(
     )
 
 
+def _check_texts(data: TaskData) -> None:
+    for row, text in enumerate(data.inputs):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise IntegrityError(
+                f"Text {row} of task {data.task.key!r} is no valid Unicode ({error.reason}); "
+                f"clean it, or read the file with the encoding it was written in."
+            ) from error
+
+
 def missing_shards(job: Job) -> dict[int, tuple[Block, ...]]:
     """Shard to the blocks that lack it; a block without its manifest is listed once at least."""
     missing: dict[int, tuple[Block, ...]] = {}
@@ -164,42 +184,14 @@ def missing_shards(job: Job) -> dict[int, tuple[Block, ...]]:
     return dict(sorted(missing.items()))
 
 
-def _compute(job: Job, missing: dict[int, tuple[Block, ...]]) -> None:
-    """Run the model over the missing shards, write them, then the manifests."""
-    import torch
-    from tqdm import tqdm
-
-    blocks = tuple(block for block in job.blocks if any(block in b for b in missing.values()))
-    deepest = max(block.layer for block in blocks)
-    n_docs = sum(len(_rows(job, shard)) for shard in missing)
-    with torch.inference_mode():
-        model = load_model(job.folder, deepest + 1, job.device, job.dtype)
-        d_model = model.text.config.hidden_size
-        saes = {
-            block: load_sae(job.model.sae(block.layer, block.width), job.device, d_model)
-            for block in blocks
-            if block.width is not None
-        }
-        run = Pass(model, saes, job.profile.top_n, job.profile.token_budget)
-        name = f"{job.model.name} {job.data.task.key}"
-        with tqdm(total=n_docs, unit="doc", desc=name, disable=None) as bar:
-            for shard, wanted in missing.items():
-                rows = _rows(job, shard)
-                documents = job.reader.read([job.data.inputs[row] for row in rows])
-                arrays = run.shard(documents, wanted, bar)
-                for block in wanted:
-                    job.store.set_aside(block.key, shard)
-                    job.store.write(block.key, shard, arrays[block])
-    for block in blocks:
+def _compute(job: Job, missing: dict[int, tuple[Block, ...]], engine: str) -> None:
+    """Compute and store the missing shards, then write the manifests."""
+    sizes = engines.compute(job, missing, engine)
+    for block in engines.blocks_of(missing):
         facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
         if block.width is not None:
-            facts |= {"top_n": list(job.profile.top_n), "d_sae": saes[block].cfg.d_sae}
+            facts |= {"top_n": list(job.profile.top_n), "d_sae": sizes[block.key]}
         job.store.finish(block.key, job.n_shards, job.identities[block.key], **facts)
-
-
-def _rows(job: Job, shard: int) -> range:
-    size = job.profile.shard_docs
-    return range(shard * size, min((shard + 1) * size, len(job.data)))
 
 
 def _pins(store: Store) -> Path:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mosaic.errors import AccessError, IntegrityError
+from mosaic.errors import MALFORMED, AccessError, IntegrityError
 from mosaic.integrity import sha256
 from mosaic.store import replace_file, storage_errors
 
@@ -119,4 +119,15 @@ def check_pin(pins: Path, name: str, commit: str, digests: dict[str, str]) -> No
 
 
 def _read(pins: Path) -> dict[str, dict[str, Any]]:
-    return json.loads(pins.read_text()) if pins.is_file() else {}
+    if not pins.is_file():
+        return {}
+    try:
+        known = json.loads(pins.read_text(encoding="utf-8"))
+        if all(isinstance(e["sha256"], dict) and "commit" in e for e in known.values()):
+            return known
+    except MALFORMED:
+        pass
+    raise IntegrityError(
+        f"{pins}, which names what was first downloaded, is damaged. Delete it to pin what is in "
+        f"the local cache now."
+    )

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mosaic.errors import ConfigError
-from mosaic.tasks import beside, load_catalogue
+from mosaic.fields import beside, build, local_or_id, read_yaml
+from mosaic.tasks import load_catalogue
 
 PROFILES = Path(__file__).parent / "assets" / "profiles"
 DEPTHS = ("early", "middle", "late")
@@ -191,29 +190,30 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"No profile {name!r}; use one of {profile_names()} or a YAML file.")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable YAML ({error}); correct it.") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping of profile fields, found {raw!r}.")
+    where = str(path)
     parent = _parent(raw, path)
     inherited = {f.name: getattr(parent, f.name) for f in fields(Profile)} if parent else {}
     if "catalogue" in raw:
         inherited = {k: v for k, v in inherited.items() if k not in ABOUT_TASKS}
     raw = {**inherited, "name": path.stem, "description": "", **raw}
-    raw["models"] = tuple(_model(entry, path.parent, parent) for entry in raw.get("models") or ())
-    raw["chapters"] = {k: tuple(v) for k, v in (raw.get("chapters") or {}).items()}
+    models, chapters = raw.get("models") or (), raw.get("chapters") or {}
+    if not (isinstance(models, (list, tuple)) and isinstance(chapters, dict)):
+        raise ConfigError(f"{where}: `models` must be a list, `chapters` a mapping; correct it.")
+    raw["models"] = tuple(_model(entry, path.parent, where, parent) for entry in models)
+    raw["chapters"] = {k: tuple(v) if isinstance(v, list) else v for k, v in chapters.items()}
     if "data_dir" not in inherited:
         folder = raw.get("data_dir")
         own = os.environ.get("MOSAIC_DATA_DIR") or None
-        raw["data_dir"] = str((path.parent / folder).resolve()) if folder else own
+        raw["data_dir"] = beside(path.parent, folder) if folder else own
     if isinstance(raw.get("catalogue"), list):
         raw["catalogue"] = str(path.resolve())
         raw.setdefault("tasks", tuple(load_catalogue(raw["catalogue"])))
     elif str(raw.get("catalogue", "")).endswith((".yaml", ".yml")):
-        raw["catalogue"] = str((path.parent / raw["catalogue"]).resolve())
-    profile = _build(Profile, raw, str(path))
+        raw["catalogue"] = beside(path.parent, raw["catalogue"])
+    profile = build(Profile, raw, where)
     try:
         return replace(profile, **overrides)
     except TypeError as error:
@@ -241,7 +241,7 @@ def _parent(raw: dict[str, Any], path: Path) -> Profile | None:
     return load_profile(base)
 
 
-def _model(entry: Any, folder: Path, parent: Profile | None) -> ModelSpec:
+def _model(entry: Any, base: Path, where: str, parent: Profile | None) -> ModelSpec:
     """A model from its mapping, or, named by a string, from the profile the file starts from."""
     if isinstance(entry, ModelSpec):
         return entry
@@ -249,27 +249,19 @@ def _model(entry: Any, folder: Path, parent: Profile | None) -> ModelSpec:
         return parent.model(entry)
     if not isinstance(entry, dict):
         raise ConfigError(
-            f"A model must be a mapping of fields, or with `base` a name; found {entry!r}."
+            f"{where}: a model must be a mapping of fields, or with `base` a name; found {entry!r}."
         )
     entry = dict(entry)
-    entry["source"] = beside(str(entry.get("source", "")), folder)
-    saes = []
-    for sae in entry.get("saes") or ():
-        sae = dict(sae)
-        if sae.get("folder") is not None:
-            sae["folder"] = str((folder / sae["folder"]).resolve())
-        saes.append(_build(SAESpec, sae, f"model {entry.get('name')!r}"))
-    entry["saes"] = tuple(saes)
-    return _build(ModelSpec, entry, f"model {entry.get('name')!r}")
+    where = f"{where}: model {entry.get('name')!r}"
+    saes = entry.get("saes") or []
+    entry["source"] = local_or_id(base, str(entry.get("source", "")))
+    if not (isinstance(saes, list) and all(isinstance(sae, dict) for sae in saes)):
+        raise ConfigError(f"{where}: `saes` must be a list of mappings, found {saes!r}.")
+    entry["saes"] = [_sae(sae, base, where) for sae in saes]
+    return build(ModelSpec, entry, where)
 
 
-def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
-    known = {f.name: f for f in fields(kind)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; use {sorted(known)}.")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}.") from error
+def _sae(entry: dict[str, Any], base: Path, where: str) -> SAESpec:
+    if entry.get("folder") is not None:
+        entry = {**entry, "folder": beside(base, entry["folder"])}
+    return build(SAESpec, entry, where)

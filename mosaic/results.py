@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from mosaic import scores
-from mosaic.errors import IntegrityError
+from mosaic.errors import MALFORMED, IntegrityError
 from mosaic.grids import Spec
+from mosaic.integrity import seal, unseal
+from mosaic.store import replace_file, storage_errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,6 @@ def to_table(results: Iterable[Result]) -> pd.DataFrame:
 
 def write_result(path: Path, result: Result) -> None:
     """Keep a scored cell on disk; the file is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "row": result.row,
         "ids": [str(i) for i in result.ids],
@@ -49,9 +48,9 @@ def write_result(path: Path, result: Result) -> None:
         "scores": np.round(result.scores, 6).tolist(),
         "setting": result.setting,
     }
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, seal(content))
 
 
 def read_result(path: Path, spec: Spec) -> Result | None:
@@ -59,10 +58,10 @@ def read_result(path: Path, spec: Spec) -> Result | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = unseal(path.read_text(encoding="utf-8"))
         arrays = {name: np.asarray(content[name]) for name in ("ids", "y_true", "y_pred", "scores")}
         return Result(spec=spec, row=content["row"], setting=content["setting"], **arrays)
-    except (ValueError, KeyError) as error:
+    except MALFORMED as error:
         raise IntegrityError(
             f"The scored cell {path} is damaged ({error}). Delete it and run again."
         ) from error

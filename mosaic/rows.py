@@ -119,7 +119,7 @@ def _own_table(task: Task, path: Path, names: list[str]) -> Dataset:
 
 def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
     from datasets import disable_progress_bars, enable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from pyarrow import ArrowException
 
     source = name
@@ -152,7 +152,7 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
             f"{name} cannot be loaded from the Hub ({error}). Accept its terms while "
             f"logged in and set HF_TOKEN, or point MOSAIC_DATA_DIR at a local copy."
         ) from error
-    except ArrowException as error:
+    except (ArrowException, DatasetsError) as error:
         raise IntegrityError(f"{where(task)} cannot be read ({error}). Fetch it again.") from error
     except ValueError as error:  # unknown config or split: datasets' message lists what exists
         raise ConfigError(f"{where(task)} does not exist: {error}") from error

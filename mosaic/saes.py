@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import AccessError, ConfigError, IntegrityError
+from mosaic.errors import MALFORMED, AccessError, ConfigError, IntegrityError
 from mosaic.hub import check_pin, digest_files, reachable
 from mosaic.integrity import verify_folder
 
@@ -103,21 +103,15 @@ def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
     Raises AccessError, ConfigError (architecture, size of the residual stream), IntegrityError.
     """
     from sae_lens import SAE
-    from safetensors import SafetensorError
 
-    with warnings.catch_warnings(), reachable(spec.release or str(spec.folder)):
+    with warnings.catch_warnings():
         # How to load the model is the profile's business, and sae-lens cannot know it is settled.
         warnings.filterwarnings("ignore", message=".*model_from_pretrained_kwargs")
-        try:
-            if spec.folder is not None:
-                sae = SAE.load_from_disk(spec.folder, device="cpu", dtype="float32")
-            else:
+        if spec.folder is not None:
+            sae = _load_folder(spec)
+        else:
+            with reachable(str(spec.release)):
                 sae = SAE.from_pretrained(str(spec.release), str(spec.sae_id), device="cpu")
-        except SafetensorError as error:
-            raise IntegrityError(
-                f"The weights of the SAE {spec.name} in {spec.folder or spec.release} are not "
-                f"readable ({error}). Fetch or build them again."
-            ) from error
     architecture = sae.cfg.architecture()
     if architecture in UNSUPPORTED:
         raise ConfigError(
@@ -132,3 +126,17 @@ def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
     if architecture in ELEMENTWISE:
         del sae.W_dec  # half of the weights, before anything reaches the device
     return sae.to(device).requires_grad_(False)
+
+
+def _load_folder(spec: SAESpec) -> SAE[Any]:
+    from sae_lens import SAE
+    from safetensors import SafetensorError
+
+    try:
+        return SAE.load_from_disk(str(spec.folder), device="cpu", dtype="float32")
+    except (SafetensorError, OSError, *MALFORMED) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise IntegrityError(
+            f"The configuration or weights of the SAE {spec.name} in {spec.folder} are not "
+            f"readable ({first}). Fetch or build them again."
+        ) from error

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from mosaic.errors import IntegrityError
+from mosaic.errors import MALFORMED, IntegrityError
+from mosaic.store import replace_file, storage_errors
 
 # name -> (pandas dtype, meaning)
 SCHEMA: dict[str, tuple[str, str]] = {
@@ -79,7 +80,11 @@ def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     unknown = sorted({name for row in rows for name in row} - set(COLUMNS))
     if unknown:
         raise IntegrityError(f"Unknown score column {unknown[0]!r}; the schema is {COLUMNS}.")
-    return validate(pd.DataFrame(rows, columns=list(COLUMNS)))
+    try:
+        raw = pd.DataFrame(rows, columns=list(COLUMNS))
+    except MALFORMED as error:
+        raise IntegrityError(f"A score table value cannot be stored: {error}.") from error
+    return validate(raw)
 
 
 def validate(scores: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +100,7 @@ def validate(scores: pd.DataFrame) -> pd.DataFrame:
         )
     try:
         typed = scores.astype({name: dtype for name, (dtype, _) in SCHEMA.items()})
-    except (TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise IntegrityError(f"A score table value has the wrong type: {error}.") from error
     for name in REQUIRED:
         _refuse(typed, typed[name].isna(), name, "must not be missing")
@@ -126,12 +131,12 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(path)
     try:
         raw = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise IntegrityError(f"{path} is not a readable score table ({error}).") from error
     numeric = [name for name, (dtype, _) in SCHEMA.items() if dtype in ("Int64", "Float64")]
     try:
         raw = raw.assign(**{c: pd.to_numeric(raw[c]) for c in numeric if c in raw})
-    except (TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise IntegrityError(f"{path}: a number cannot be read ({error}).") from error
     return validate(raw)
 
@@ -139,10 +144,10 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
 def write(scores: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Validate and write atomically (temporary file, then rename); returns the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    validate(scores).to_csv(part, index=False, lineterminator="\n")
-    os.replace(part, path)
+    content = validate(scores).to_csv(index=False, lineterminator="\n")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content.encode("utf-8"))
     return path
 
 

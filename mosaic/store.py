@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.errors import IntegrityError, ResourceError
+from mosaic.errors import MALFORMED, IntegrityError, ResourceError
+from mosaic.integrity import seal, unseal
 
 VERSION = 1
 """Part of every key: raise it when the meaning of the numbers or the layout changes."""
@@ -49,11 +50,15 @@ def storage_errors(path: Path) -> Iterator[None]:
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds all of it or is as it was before."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs no half of a file
+        raise
 
 
 def default_root() -> Path:
@@ -79,9 +84,18 @@ class Store:
         return self.root / key / f"shard-{shard:05d}.safetensors"
 
     def manifest(self, key: str) -> dict[str, Any] | None:
-        """The block's manifest, or None while it is not complete."""
+        """The block's manifest, or None while it is not complete.
+
+        One that cannot be read counts as absent, so that the next extraction writes it anew.
+        """
         path = self.root / key / "manifest.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return unseal(path.read_text(encoding="utf-8"))
+        except MALFORMED as error:
+            log.warning("%s is damaged (%s) and counts as absent", path, error)
+            return None
 
     def missing(self, key: str, n_shards: int) -> list[int]:
         """Shards that are absent or fail their checksum."""
@@ -110,7 +124,7 @@ class Store:
             return True
         try:
             arrays, stated = _load(path, None)
-        except (SafetensorError, ValueError):
+        except (SafetensorError, *MALFORMED):
             return False
         if _content_hash(arrays, key, shard) != stated:
             return False
@@ -135,7 +149,7 @@ class Store:
         shards = [_load(self.shard_path(key, i), ())[1] for i in range(n_shards)]
         manifest = {"identity": dict(identity), **facts, "shards": shards}
         with storage_errors(path):
-            replace_file(path, json.dumps(manifest, indent=1, sort_keys=True).encode())
+            replace_file(path, seal(manifest))
             for leftover in path.parent.glob("*.tmp-*"):
                 leftover.unlink()
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from mosaic import baselines, stats
+from mosaic.engines import parallel
 from mosaic.errors import ConfigError
 from mosaic.grids import Spec
 from mosaic.probe import Outcome, evaluate
@@ -81,7 +82,7 @@ def score(
             if missing:
                 source.prepare(missing)
             # Processes: small fits spend their time in Python, where threads wait for each other.
-            fitted = Parallel(n_jobs=n_jobs, return_as="generator")(
+            fitted = parallel(workspace.engine, n_jobs)(
                 delayed(_score_one)(spec, source) for spec in missing
             )
             for spec, result in zip(missing, fitted, strict=True):
@@ -163,6 +164,7 @@ class Source:
                 layers=layers,
                 widths=[w for w in self.model.widths if any(spec.width == w for spec in specs)],
                 store=self._store,
+                engine=self.workspace.engine,
             )
 
     def matrix(self, spec: Spec) -> Any:

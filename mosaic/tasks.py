@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from mosaic.errors import ConfigError, IntegrityError
+from mosaic.fields import build, local_or_id, read_yaml
 from mosaic.images import read_images
 from mosaic.rows import read_rows, refuse_shared_texts, where
 
@@ -151,39 +151,27 @@ class TaskData:
         )
 
 
-def beside(source: str, base: Path) -> str:
-    """A path beginning with "." or "/" is a file or folder beside `base`; all else is a Hub id."""
-    return str((base / source).resolve()) if source.startswith((".", "/")) else source
-
-
 def task_from_mapping(entry: dict[str, Any], where: str) -> Iterator[Task]:
     """Tasks of one catalogue entry; `languages: {en: {split: en}}` gives one task per language."""
     if not isinstance(entry, dict):
         raise ConfigError(f"{where}: a task must be a mapping of fields, found {entry!r}.")
     entry = dict(entry)
+    base = Path(where).parent
+    needed = [f.name for f in fields(Task) if f.default is MISSING and f.default_factory is MISSING]
     languages = entry.pop("languages", None) or {entry.get("language"): {}}
-    known = {f.name for f in fields(Task)}
+    where = f"{where}: task {entry.get('name')!r}"
+    if not (isinstance(languages, dict) and all(isinstance(v, dict) for v in languages.values())):
+        raise ConfigError(f"{where}: `languages` must map languages to fields; correct it.")
     for language, overrides in languages.items():
         values = {**entry, "language": language, **overrides}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(
-                f"{where}: unknown field {unknown[0]!r} in task {entry.get('name')!r}; "
-                f"the fields are {sorted(known)}."
-            )
-        for name in ("label_names", "class_counts", "annotations"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        needed = [f.name for f in fields(Task) if f.default is MISSING]
         if absent := [name for name in needed if not isinstance(values.get(name), str)]:
             raise ConfigError(
-                f"{where}: the field {absent[0]!r} of task {entry.get('name')!r} is missing; a "
-                f"task needs {needed}."
+                f"{where}: the field {absent[0]!r} is missing; a task needs {needed}."
             )
         for name in ("dataset", "test_dataset"):
             if values.get(name) is not None:
-                values[name] = beside(str(values[name]), Path(where).parent)
-        yield Task(**values)
+                values[name] = local_or_id(base, str(values[name]))
+        yield build(Task, values, where)
 
 
 def load_catalogue(name: str) -> dict[str, Task]:
@@ -202,10 +190,7 @@ def load_catalogue(name: str) -> dict[str, Task]:
 
 @lru_cache(maxsize=16)  # a run asks for single tasks many times, and parsing takes most of that
 def _parsed(path: Path, _size: int, _mtime_ns: int) -> dict[str, Task]:
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable YAML ({error}); correct it.") from error
+    entries = read_yaml(path)
     if isinstance(entries, dict) and isinstance(entries.get("catalogue"), list):
         entries = entries["catalogue"]
     if not isinstance(entries, list):
@@ -253,15 +238,26 @@ def load_task(key: str, profile: Profile) -> TaskData:
             f"{where(task)} has {len(table)} rows where {task.rows} were expected. "
             f"Fetch the dataset again, or correct `rows` if it was changed on purpose."
         )
+    try:
+        data = _to_data(task, table, in_test)
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{where(task)} is not UTF-8; write it anew as UTF-8.") from error
+    if profile.max_docs is None or profile.max_docs >= len(data):
+        return data
+    # Tasks of equal length keep the same positions: variants of one question stay together.
+    chosen = np.random.default_rng(0).permutation(len(data))[: profile.max_docs]
+    return data.subset(np.sort(chosen))
+
+
+def _to_data(task: Task, table: Dataset, in_test: np.ndarray | None) -> TaskData:
     labels, label_names = _encode_labels(task, table)
-    inputs: list[Any]
-    if task.modality == "text":
-        inputs = [_as_text(value) for value in table[task.input_field]]
+    if task.modality == "image":
+        inputs: list[Any] = read_images(table, task.input_field, where(task))
     else:
-        inputs = read_images(table, task.input_field, where(task))
+        inputs = [_as_text(value) for value in table[task.input_field]]
     if in_test is not None:
         refuse_shared_texts(inputs, in_test, task)
-    data = TaskData(
+    return TaskData(
         task=task,
         ids=_row_ids(task, table),
         inputs=inputs,
@@ -271,11 +267,6 @@ def load_task(key: str, profile: Profile) -> TaskData:
         annotations={name: _as_column(table[name]) for name in task.annotations},
         in_test=in_test,
     )
-    if profile.max_docs is None or profile.max_docs >= len(labels):
-        return data
-    # Tasks of equal length keep the same positions: variants of one question stay together.
-    chosen = np.random.default_rng(0).permutation(len(labels))[: profile.max_docs]
-    return data.subset(np.sort(chosen))
 
 
 def _as_text(value: Any) -> str:

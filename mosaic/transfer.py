@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from mosaic import baselines, comparison, grids, sweep
+from mosaic.engines import parallel
 from mosaic.errors import ConfigError
 from mosaic.grids import Spec
 from mosaic.probe import Outcome
@@ -274,7 +275,7 @@ class _Languages:
                 # Native and exported cells share a fit where no item had to be left out.
                 rows = splits[cell].train.tobytes()
                 fits.setdefault((cell.train_task, cell.k, cell.seed, rows), []).append(cell)
-            done = Parallel(n_jobs=n_jobs, return_as="generator")(
+            done = parallel(self.workspace.engine, n_jobs)(
                 delayed(_fit)(tests[0], *self.parts(tests, inputs, splits))
                 for tests in fits.values()
             )

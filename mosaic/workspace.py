@@ -21,11 +21,13 @@ class Workspace:
     root: Path
     source: str
     """What the profile was loaded from: a shipped name or a YAML file."""
+    engine: str = "local"
+    """Where extractions and sweeps run; one of `mosaic.engines.ENGINES`."""
 
     @property
     def cache(self) -> Path:
-        """Folder of the feature store and the scored cells."""
-        return self.root / "cache"
+        """Folder of features and scored cells; absolute, as workers may start elsewhere."""
+        return self.root.absolute() / "cache"
 
     @property
     def run(self) -> Path:
@@ -42,11 +44,13 @@ class Workspace:
         return self.run / "scores" / f"{chapter}.csv"
 
 
-def open_workspace(profile: str, build_dir: str = "_build", **overrides: Any) -> Workspace:
+def open_workspace(
+    profile: str, build_dir: str = "_build", engine: str = "local", **overrides: Any
+) -> Workspace:
     """The workspace of a profile (a shipped name or a YAML file) in `build_dir`.
 
     `overrides` replace fields of the profile, such as `n_train=100`. Raises ConfigError.
     """
     root = Path(build_dir)
     loaded = place_trained(load_profile(profile, **overrides), (root / "cache" / "saes").resolve())
-    return Workspace(loaded, root, profile)
+    return Workspace(loaded, root, profile, engine)

@@ -39,7 +39,7 @@ def test_lock_is_exact_and_torch_comes_first() -> None:
 def test_project_ranges_hold_for_the_pins() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"]]
-    for extra in ("book", "dev"):
+    for extra in ("book", "dev", "ray"):
         wanted += project["optional-dependencies"][extra]
     pinned = {name.lower().replace("_", "-"): Version(v) for name, v in pins().items()}
     for text in wanted:
@@ -61,7 +61,15 @@ def test_the_environment_is_the_lock() -> None:
     from importlib.metadata import version
 
     off = {}
-    for name in ("torch", "transformers", "sae-lens", "scikit-learn", "datasets", "jupyter-book"):
+    for name in (
+        "torch",
+        "transformers",
+        "sae-lens",
+        "scikit-learn",
+        "datasets",
+        "jupyter-book",
+        "ray",
+    ):
         if (found := version(name).split("+")[0]) != pins()[name]:
             off[name] = found
     assert not off, f"installed versions differ from requirements.lock: {off}"

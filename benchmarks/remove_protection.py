@@ -1,0 +1,299 @@
+"""Take protections out one at a time, in a copy, and see that the drill of each then fails.
+
+`python benchmarks/remove_protection.py` prints one line a protection, and ends with exit code 1 if
+a drill passes without what it is a drill of. `--only WORD` tries those whose test has the word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """A piece that stands once in a module, what replaces it, and the drill that must fail."""
+
+    what: str
+    module: str
+    old: str
+    new: str
+    test: str
+
+
+PROTECTIONS = (
+    Protection(
+        "a shard counts as there when its folder is",
+        "store",
+        "return [i for i in range(n_shards) if not self._is_valid(key, i)]",
+        "return [] if (self.root / key).is_dir() else list(range(n_shards))",
+        "test_extract::test_killed_at_random_points_it_ends_bit_identical",
+    ),
+    Protection(
+        "files are written in place",
+        "store",
+        'temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")',
+        "temporary = path",
+        "test_store::test_a_write_that_fails_leaves_the_old_file",
+    ),
+    Protection(
+        "a failed write leaves its temporary file",
+        "store",
+        "temporary.unlink(missing_ok=True)",
+        "pass",
+        "test_drills::test_a_disk_that_fills_up_loses_nothing_that_was_stored",
+    ),
+    Protection(
+        "a full disk is any other OSError",
+        "store",
+        "if error.errno in (errno.ENOSPC, errno.EDQUOT):",
+        "if False:",
+        "test_store::test_a_disk_that_refuses_is_one_sentence",
+    ),
+    Protection(
+        "scores are written without naming a full disk",
+        "results",
+        "with storage_errors(path):",
+        "if True:",
+        "test_drills::test_a_full_disk_while_scores_are_written_is_one_sentence",
+    ),
+    Protection(
+        "a read-only folder is any other OSError",
+        "store",
+        "if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):",
+        "if False:",
+        "test_drills::test_a_cache_that_cannot_be_written_is_still_read",
+    ),
+    Protection(
+        "no checksum of a shard",
+        "store",
+        "if _content_hash(arrays, key, shard) != stated:",
+        "if False:",
+        "test_store::test_any_flipped_byte_is_noticed",
+    ),
+    Protection(
+        "a damaged shard is not recognized",
+        "store",
+        "except (SafetensorError, *MALFORMED):",
+        "except ZeroDivisionError:",
+        "test_extract::test_a_damaged_shard_is_named_set_aside_and_computed_again",
+    ),
+    Protection(
+        "the checksum does not bind a shard to its place",
+        "store",
+        'hashlib.sha256(f"{key}/{shard}".encode())',
+        "hashlib.sha256()",
+        "test_store::test_a_shard_of_another_place_is_refused",
+    ),
+    Protection(
+        "manifests are not sealed",
+        "integrity",
+        'if content.pop("sha256") != _digest(content):',
+        'if content.pop("sha256") is None:',
+        "test_drills::test_a_half_written_manifest_is_written_anew",
+    ),
+    Protection(
+        "scored cells are not sealed",
+        "integrity",
+        'if content.pop("sha256") != _digest(content):',
+        'if content.pop("sha256") is None:',
+        "test_drills::test_a_changed_score_is_refused",
+    ),
+    Protection(
+        "pins are read unchecked",
+        "hub",
+        "except MALFORMED:",
+        "except ZeroDivisionError:",
+        "test_drills::test_half_written_pins_are_named",
+    ),
+    Protection(
+        "no lock",
+        "extract",
+        "with store.lock(sorted(incomplete)):",
+        "if True:",
+        "test_extract::test_two_processes_do_the_work_once",
+    ),
+    Protection(
+        "shipped files are not compared with their checksum",
+        "integrity",
+        "if path.stat().st_size != size or sha256(path) != digest:",
+        "if False:",
+        "test_mini_files::test_a_flipped_byte_is_reported_by_name",
+    ),
+    Protection(
+        "any manifest.json is taken for ours",
+        "integrity",
+        "if not any(ours):",
+        "if False:",
+        "test_drills::test_a_manifest_of_another_program_is_passed_over",
+    ),
+    Protection(
+        "shipped files need no manifest",
+        "integrity",
+        "if folder.is_relative_to(ASSETS):",
+        "if False:",
+        "test_drills::test_shipped_files_without_their_manifest_are_refused",
+    ),
+    Protection(
+        "downloads are not pinned",
+        "hub",
+        "if changed:",
+        "if False:",
+        "test_models::test_what_was_downloaded_once_may_not_change",
+    ),
+    Protection(
+        "no word for a gated model",
+        "hub",
+        "if has(errors.GatedRepoError):",
+        "if False:",
+        "test_models::test_what_cannot_be_fetched_is_one_sentence",
+    ),
+    Protection(
+        "no word for a missing network",
+        "hub",
+        "if has(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):",
+        "if False:",
+        "test_models::test_no_network_is_one_sentence",
+    ),
+    Protection(
+        "memory that runs out ends the run",
+        "forward",
+        'if "out of memory" not in str(error).lower():',
+        "if True:",
+        "test_extract::test_out_of_memory_halves_the_budget_and_changes_nothing",
+    ),
+    Protection(
+        "the texts are not part of the key",
+        "extract",
+        '"data": data.fingerprint,',
+        '"data": len(data),',
+        "test_drills::test_a_task_that_changed_upstream_is_refused_or_computed_anew",
+    ),
+    Protection(
+        "folds may hold one class",
+        "splits",
+        "if second_largest < 2:",
+        "if False:",
+        "test_drills::test_no_fold_is_fitted_on_one_class",
+    ),
+    Protection(
+        "a task may hold one class",
+        "splits",
+        "if len(classes) < 2:",
+        "if False:",
+        "test_probe::test_too_few_classes_are_named",
+    ),
+    Protection(
+        "long texts are not cut",
+        "batches",
+        "truncation=True, max_length=self.max_length,",
+        "truncation=False,",
+        "test_drills::test_a_text_of_a_hundred_thousand_tokens_is_cut_and_the_empty_one_kept",
+    ),
+    Protection(
+        "texts are not checked for Unicode",
+        "extract",
+        "_check_texts(data)\n    layers",
+        "pass\n    layers",
+        "test_drills::test_invalid_unicode_is_refused_with_its_row",
+    ),
+    Protection(
+        "labels of any type",
+        "tasks",
+        "if any(value is None or isinstance(value, (float, list, dict)) for value in values):",
+        "if False:",
+        "test_tasks::test_labels_of_the_wrong_type_are_refused",
+    ),
+    Protection(
+        "text goes into the page as it is",
+        "interpret",
+        "text = html.escape(token, quote=True)",
+        "text = token",
+        "test_drills::test_markup_in_dataset_text_stays_text",
+    ),
+    Protection(
+        "workers do not watch their parent",
+        "engines",
+        "initializer=_end_with, initargs=(os.getpid(),)",
+        "verbose=0",
+        "test_engines::test_worker_processes_end_with_a_killed_parent",
+    ),
+    Protection(
+        "a lost shard is not tried again",
+        "engines",
+        '{"max_restarts": RETRIES, "max_task_retries": RETRIES}',
+        '{"max_restarts": 0, "max_task_retries": 0}',
+        "test_engines::test_a_killed_ray_worker_costs_its_shard_and_nothing_else",
+    ),
+    Protection(
+        "a sick SAE configuration is sae-lens' own error",
+        "saes",
+        "except (SafetensorError, OSError, *MALFORMED) as error:",
+        "except SafetensorError as error:",
+        "test_drills::test_random_damage_never_crashes_a_reader",
+    ),
+)
+
+
+def _run(copy: Path, test: str) -> None:
+    import pytest
+
+    os.chdir(copy)
+    sys.path[:0] = [str(copy), str(copy / "tests")]
+    os.environ["PYTHONPATH"] = str(copy)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    file, name = test.split("::")
+    options = ["-q", "-x", "-p", "no:cacheprovider"]
+    sys.exit(int(pytest.main([f"tests/{file}.py::{name}", *options])))
+
+
+def passes(copy: Path, test: str) -> bool:
+    """Whether the test passes there, in a process of its own; an error in pytest itself raises."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(copy, test))
+    process.start()
+    process.join()
+    if process.exitcode not in (0, 1):
+        raise SystemExit(f"{test} could not be run (exit code {process.exitcode})")
+    return process.exitcode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="part of the name of the test")
+    args = parser.parse_args()
+    chosen = [p for p in PROTECTIONS if args.only in p.test]
+    if len(chosen) > len(PROTECTIONS) // 2:
+        # Imported once here, so that each copy costs its test only; of ours nothing may be.
+        import sae_lens  # noqa: F401
+        import transformers  # noqa: F401
+
+    useless = 0
+    with tempfile.TemporaryDirectory(prefix="mosaic-unprotected-") as folder:
+        copy = Path(folder) / "copy"
+        ignored = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        for protection in chosen:
+            path = copy / "mosaic" / f"{protection.module}.py"
+            whole = path.read_text(encoding="utf-8")
+            path.write_text(whole.replace(protection.old, protection.new), encoding="utf-8")
+            held = passes(copy, protection.test)
+            path.write_text(whole, encoding="utf-8")
+            useless += held
+            print(
+                f"{'PASSES' if held else 'fails'}\t{protection.test}\t{protection.what}", flush=True
+            )
+    return int(useless > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
