@@ -8,7 +8,6 @@ again: `--only KIND --seed SEED --rounds 1`.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import sys
@@ -171,7 +170,7 @@ def _tables(root: Path) -> list[Target]:
 
     def sign_and_read() -> None:
         content = json.loads((signed / "manifest.json").read_text())
-        content["sha256"] = hashlib.sha256((signed / "scores.csv").read_bytes()).hexdigest()
+        content["files"]["scores.csv"] = integrity.sha256(signed / "scores.csv")
         (signed / "manifest.json").write_text(json.dumps(content))
         bundles.read_bundle(signed)
 

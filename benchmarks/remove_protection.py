@@ -117,7 +117,7 @@ PROTECTIONS = (
     Protection(
         "no lock",
         "extract",
-        "with store.lock(sorted(incomplete)):",
+        "with store.lock(sorted(keys)):",
         "if True:",
         "test_extract::test_two_processes_do_the_work_once",
     ),
@@ -228,7 +228,7 @@ PROTECTIONS = (
     ),
     Protection(
         "a lost shard is not tried again",
-        "engines",
+        "cluster",
         '{"max_restarts": RETRIES, "max_task_retries": RETRIES}',
         '{"max_restarts": 0, "max_task_retries": 0}',
         "test_engines::test_a_killed_ray_worker_costs_its_shard_and_nothing_else",

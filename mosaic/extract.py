@@ -76,6 +76,22 @@ def extract(
 ) -> Features:
     """Features of `data` under `model`: computes what the store lacks, and reads the rest.
 
+    See `extract_all`, of which this is the call for one task.
+    """
+    return extract_all(model, [data], profile, layers, widths, store, engine)[0]
+
+
+def extract_all(
+    model: ModelSpec,
+    tasks: Sequence[TaskData],
+    profile: Profile,
+    layers: Sequence[int] | None = None,
+    widths: Sequence[str] | None = None,
+    store: Store | Path | str | None = None,
+    engine: str = "local",
+) -> list[Features]:
+    """Features of several tasks under one model, which is loaded once for all of them.
+
     `layers` defaults to all of the model's, `widths` to every SAE each layer has; `widths=()` asks
     for hidden states alone. `store` defaults to the folder `features` below MOSAIC_CACHE_DIR, else
     below `_build/cache`. `engine` "ray" computes on a Ray cluster and stores the same bytes.
@@ -84,13 +100,16 @@ def extract(
     engines.check_engine(engine)
     if not isinstance(store, Store):
         store = Store(Path(store) if store is not None else default_root())
-    job = resolve_job(model, data, profile, layers, widths, store)
-    if incomplete := {block.key for blocks in missing_shards(job).values() for block in blocks}:
-        with store.lock(sorted(incomplete)):
-            missing = missing_shards(job)  # another process may have done the work meanwhile
-            if missing:
-                _compute(job, missing, engine)
-    return Features(data.ids, store, job.blocks)
+    jobs = [resolve_job(model, data, profile, layers, widths, store) for data in tasks]
+    lacking = [job for job in jobs if missing_shards(job)]
+    if lacking:
+        keys = {b.key for job in lacking for b in engines.blocks_of(missing_shards(job))}
+        with store.lock(sorted(keys)):
+            # Another process may have done the work meanwhile.
+            work = [(job, missing) for job in lacking if (missing := missing_shards(job))]
+            if work:
+                _compute(work, engine)
+    return [Features(job.data.ids, store, job.blocks) for job in jobs]
 
 
 def resolve_job(
@@ -184,14 +203,15 @@ def missing_shards(job: Job) -> dict[int, tuple[Block, ...]]:
     return dict(sorted(missing.items()))
 
 
-def _compute(job: Job, missing: dict[int, tuple[Block, ...]], engine: str) -> None:
+def _compute(work: list[tuple[Job, dict[int, tuple[Block, ...]]]], engine: str) -> None:
     """Compute and store the missing shards, then write the manifests."""
-    sizes = engines.compute(job, missing, engine)
-    for block in engines.blocks_of(missing):
-        facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
-        if block.width is not None:
-            facts |= {"top_n": list(job.profile.top_n), "d_sae": sizes[block.key]}
-        job.store.finish(block.key, job.n_shards, job.identities[block.key], **facts)
+    sizes = engines.compute(work, engine)
+    for job, missing in work:
+        for block in engines.blocks_of(missing):
+            facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
+            if block.width is not None:
+                facts |= {"top_n": list(job.profile.top_n), "d_sae": sizes[block.key]}
+            job.store.finish(block.key, job.n_shards, job.identities[block.key], **facts)
 
 
 def _pins(store: Store) -> Path:

@@ -153,19 +153,7 @@ class Source:
             from mosaic.vision import tower_states
 
             self._tower = tower_states(self.model, self.data, self.profile, self._store)
-        layers = sorted({spec.layer for spec in specs if spec.layer is not None})
-        if self.model is not None and self._features is None and layers:
-            from mosaic.extract import extract
-
-            self._features = extract(
-                self.model,
-                self.documents,
-                self.profile,
-                layers=layers,
-                widths=[w for w in self.model.widths if any(spec.width == w for spec in specs)],
-                store=self._store,
-                engine=self.workspace.engine,
-            )
+        extract_for([self], specs)
 
     def matrix(self, spec: Spec) -> Any:
         """What a probe of a model's features reads, all documents `[n_docs, n_features]`."""
@@ -191,6 +179,29 @@ class Source:
             return baselines.base_rate(self.data, split)
         cell = Cell(self.matrix(spec), scaling=spec.scaling, k=spec.k)
         return evaluate(cell, self.data.labels, split, probe=spec.probe, **options)
+
+
+def extract_for(sources: Sequence[Source], specs: Sequence[Spec]) -> None:
+    """One extraction for the sources of one model: all layers and widths that the cells need."""
+    lacking = [s for s in sources if s.model is not None and s._features is None]
+    layers = sorted({spec.layer for spec in specs if spec.layer is not None})
+    if not (lacking and layers):
+        return
+    from mosaic.extract import extract_all
+
+    first = lacking[0]
+    assert first.model is not None
+    found = extract_all(
+        first.model,
+        [source.documents for source in lacking],
+        first.profile,
+        layers=layers,
+        widths=[w for w in first.model.widths if any(spec.width == w for spec in specs)],
+        store=first._store,
+        engine=first.workspace.engine,
+    )
+    for source, features in zip(lacking, found, strict=True):
+        source._features = features
 
 
 def _score_one(spec: Spec, source: Source) -> Result:

@@ -7,46 +7,23 @@ training language. One fit is tested on every language that asks for it.
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import delayed
 from tqdm import tqdm
 
-from mosaic import baselines, comparison, grids, sweep
-from mosaic.engines import parallel
+from mosaic import comparison, grids, sweep
 from mosaic.errors import ConfigError
 from mosaic.grids import Spec
-from mosaic.probe import Outcome
+from mosaic.languages import Languages, Transfer, provenance
 from mosaic.profiles import ModelSpec, Profile
-from mosaic.results import Result, read_result, write_result
+from mosaic.results import Result
 from mosaic.scaling import Scaler
-from mosaic.selection import Cell, fit_select
-from mosaic.splits import Split, make_split
-from mosaic.sweep import Source
-from mosaic.tasks import TaskData, load_catalogue, load_task
-from mosaic.training_part import thin, without_items
+from mosaic.tasks import load_catalogue, load_task
 from mosaic.workspace import Workspace
-
-# A change of this module may change numbers, so cells made by other code are not reused.
-_CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Transfer(Spec):
-    """A cell that is tested on `task` and trained on the training part of `train_task`."""
-
-    train_task: str = ""
-    train_fraction: float = 1.0
-    kept_out: tuple[str, ...] = ()
-    """Tasks whose test items are never trained on, so that no text meets its own translation."""
 
 
 def languages_of(task: str, profile: Profile) -> list[str]:
@@ -114,7 +91,7 @@ def cells(
                 if spec.feature == "tfidf" and (fraction < 1 or origin not in origins):
                     continue
                 others = tuple(key for key in tasks if key != origin) if origin != task else ()
-                found.append(Transfer(**shared, **_trained(origin, fraction, others)))
+                found.append(Transfer(**shared, **provenance(origin, fraction, others)))
     return found
 
 
@@ -131,7 +108,7 @@ def score(cells: Sequence[Transfer], workspace: Workspace, n_jobs: int = -1) -> 
     with tqdm(total=len(wanted), desc="transfer", unit="cell", disable=None) as bar:
         for model in dict.fromkeys(cell.model for cell in wanted):
             members = [cell for cell in wanted if cell.model == model]
-            for cell, result in _Languages(workspace, data, model).score(members, n_jobs):
+            for cell, result in Languages(workspace, data, model).score(members, n_jobs):
                 results[cell] = result
                 bar.update()
     return [results[cell] for cell in cells]
@@ -162,7 +139,7 @@ def native_pairs(cells: Iterable[Transfer], origin: str) -> list[tuple[Transfer,
 def floor_pairs(cells: Iterable[Transfer], origin: str) -> list[tuple[Transfer, Transfer]]:
     """(cell trained on all of `origin`, TF-IDF trained alike) of every other language, seed 0."""
     return [
-        (cell, Transfer(cell.task, "tfidf", **_trained(origin, 1.0, cell.kept_out)))
+        (cell, Transfer(cell.task, "tfidf", **provenance(origin, 1.0, cell.kept_out)))
         for cell in cells
         if _exported(cell, origin) and cell.feature != "tfidf" and cell.train_fraction == 1
     ]
@@ -185,7 +162,7 @@ def selected_latents(
     parts = []
     for key in tasks:
         spec = feature_sets(workspace.profile, key, model, k, seed, depth)[1]
-        languages = _Languages(workspace, {key: load_task(key, workspace.profile)}, model.name)
+        languages = Languages(workspace, {key: load_task(key, workspace.profile)}, model.name)
         source, split = languages.sources[key], languages.split(key, seed)
         source.prepare([spec])
         X, y = source.matrix(spec)[split.train], source.data.labels[split.train]
@@ -209,143 +186,5 @@ def selected_latents(
     return table[table["n_languages"] > 0].reset_index(drop=True)
 
 
-@dataclass(eq=False)
-class _Languages:
-    """The languages of a task and, for one model, their features."""
-
-    workspace: Workspace
-    data: dict[str, TaskData]
-    model: str | None
-    sources: dict[str, Source] = field(init=False)
-    _splits: dict[tuple[str, int], Split] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.sources = {k: Source(self.workspace, d, self.model) for k, d in self.data.items()}
-
-    def split(self, task: str, seed: int) -> Split:
-        """The split of chapter 04: its test part is the one every cell of that language uses."""
-        if (task, seed) not in self._splits:
-            profile = self.workspace.profile
-            self._splits[task, seed] = make_split(
-                self.data[task], seed, "nested", profile.n_train, profile.n_test
-            )
-        return self._splits[task, seed]
-
-    def split_of(self, cell: Transfer) -> Split:
-        """Training rows of one language (positions there) and test rows of another."""
-        if cell.protocol != "nested":
-            raise ConfigError(f"{cell} asks for a protocol without transfer; use 'nested'.")
-        trained, tested = self.data[cell.train_task], self.data[cell.task]
-        if trained.label_names != tested.label_names:
-            raise ConfigError(
-                f"{cell.train_task!r} has the labels {trained.label_names} and {cell.task!r} has "
-                f"{tested.label_names}; a probe can only move between equal labels."
-            )
-        home = thin(self.split(cell.train_task, cell.seed), trained.labels, cell.train_fraction)
-        others = [(self.data[key], self.split(key, cell.seed)) for key in cell.kept_out]
-        away = self.split(cell.task, cell.seed)
-        return replace(without_items(home, trained, others), test=away.test, test_ids=away.test_ids)
-
-    def path(self, cell: Transfer, split: Split) -> Path:
-        """Where the scored cell is kept: texts and features of both languages, rows and code."""
-        if _native(cell):
-            return self.sources[cell.task].path(_plain(cell))
-        trained = self.sources[cell.train_task].path(cell).stem
-        return self.sources[cell.task].path(cell, trained, split.fingerprint, _CODE)
-
-    def score(self, cells: Sequence[Transfer], n_jobs: int) -> Iterator[tuple[Transfer, Result]]:
-        """Cells and their results, in no particular order; every matrix is read once."""
-        splits = {cell: self.split_of(cell) for cell in cells}
-        paths, missing = {}, []
-        for cell in cells:
-            paths[cell] = self.path(cell, splits[cell])
-            found = read_result(paths[cell], cell)
-            if found is not None:
-                yield cell, found
-            else:
-                missing.append(cell)
-        for key in dict.fromkeys(key for c in missing for key in (c.train_task, c.task)):
-            self.sources[key].prepare(missing)
-        for design in dict.fromkeys(_design(cell) for cell in missing):
-            members = [cell for cell in missing if _design(cell) == design]
-            keys = dict.fromkeys(key for c in members for key in (c.task, c.train_task))
-            inputs = {key: self.inputs(key, members[0]) for key in keys}
-            fits: dict[tuple[Any, ...], list[Transfer]] = {}
-            for cell in members:
-                # Native and exported cells share a fit where no item had to be left out.
-                rows = splits[cell].train.tobytes()
-                fits.setdefault((cell.train_task, cell.k, cell.seed, rows), []).append(cell)
-            done = parallel(self.workspace.engine, n_jobs)(
-                delayed(_fit)(tests[0], *self.parts(tests, inputs, splits))
-                for tests in fits.values()
-            )
-            for tests, outcomes in zip(fits.values(), done, strict=True):
-                for cell, outcome in zip(tests, outcomes, strict=True):
-                    result = self.result(cell, outcome)
-                    write_result(paths[cell], result)
-                    yield cell, result
-
-    def inputs(self, key: str, cell: Transfer) -> Cell:
-        """What the probe reads of one language, all documents: a matrix, or texts."""
-        if cell.feature == "tfidf":
-            return Cell(self.data[key].inputs)
-        return Cell(self.sources[key].matrix(cell), scaling=cell.scaling)
-
-    def parts(
-        self, cells: list[Transfer], inputs: dict[str, Cell], splits: dict[Transfer, Split]
-    ) -> tuple[Cell, np.ndarray, list[tuple[Any, np.ndarray, Split]]]:
-        """Training documents and labels; features, labels and split of every test part."""
-        key, train = cells[0].train_task, splits[cells[0]].train
-        tests = []
-        for cell in cells:
-            test = splits[cell].test
-            X = inputs[cell.task].take(test).X
-            tests.append((X, self.data[cell.task].labels[test], splits[cell]))
-        return inputs[key].take(train), self.data[key].labels[train], tests
-
-    def result(self, cell: Transfer, outcome: Outcome) -> Result:
-        """A scored cell whose row says where its training documents come from."""
-        result = sweep.to_result(cell, self.sources[cell.task], outcome)
-        result.row["train_language"] = self.data[cell.train_task].task.language
-        result.row["train_fraction"] = cell.train_fraction
-        return result
-
-
-def _fit(
-    cell: Transfer, train: Cell, y: np.ndarray, tests: list[tuple[Any, np.ndarray, Split]]
-) -> list[Outcome]:
-    """Train once, then say something about every test part."""
-    start = time.perf_counter()
-    cells = baselines.tfidf_cells(train.X) if cell.feature == "tfidf" else replace(train, k=cell.k)
-    groups = tests[0][2].train_groups
-    probe = fit_select(cells, y, seed=cell.seed, groups=groups, probe=cell.probe, n_jobs=1)
-    seconds = time.perf_counter() - start
-    outcomes = []
-    for X, y_true, split in tests:
-        scores = probe.scores(X)
-        y_pred = probe.classes[scores.argmax(axis=1)]
-        outcomes.append(Outcome(split, probe, y_true, y_pred, scores, len(probe.columns), seconds))
-    return outcomes
-
-
-def _plain(cell: Transfer) -> Spec:
-    """The cell without what says where it was trained."""
-    return Spec(**{f.name: getattr(cell, f.name) for f in fields(Spec)})
-
-
-def _trained(origin: str, fraction: float, kept_out: tuple[str, ...]) -> dict[str, Any]:
-    return {"train_task": origin, "train_fraction": fraction, "kept_out": kept_out}
-
-
-def _native(cell: Transfer) -> bool:
-    """Whether the sweep scores this very cell: its own language, the whole training part."""
-    return cell.task == cell.train_task and cell.train_fraction == 1
-
-
 def _exported(cell: Transfer, origin: str) -> bool:
     return cell.train_task == origin != cell.task and cell.seed == 0
-
-
-def _design(cell: Transfer) -> Transfer:
-    """What cells share that read the same feature matrices."""
-    return replace(cell, task="", k=None, seed=0, **_trained("", 1.0, ()))

@@ -18,6 +18,7 @@ import pytest
 import tiny
 
 from mosaic import engines, results, sweep
+from mosaic.cluster import Worker
 from mosaic.errors import ConfigError, ResourceError
 from mosaic.extract import extract
 from mosaic.grids import Spec
@@ -65,7 +66,7 @@ def test_ray_and_local_store_the_same_bytes_on_the_mini_world(cluster: Any, tmp_
     assert local == ray
 
 
-class Mortal(engines.Worker):
+class Mortal(Worker):
     """Logs every shard it takes; dies once, between two blocks of shard 7."""
 
     def __call__(self, batch: Any) -> Any:
@@ -88,7 +89,7 @@ class Mortal(engines.Worker):
 def test_a_killed_ray_worker_costs_its_shard_and_nothing_else(
     cluster: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(engines, "Worker", Mortal)
+    monkeypatch.setattr("mosaic.cluster.Worker", Mortal)
     spec = tiny.model_spec(tmp_path / "m", widths=(96, 300))
     data, profile = tiny.task_data(tiny.TEXTS * 8), tiny.profile(spec)
     extract(spec, data, profile, store=tmp_path / "whole")
@@ -108,7 +109,7 @@ def test_an_error_of_a_ray_worker_keeps_its_sentence(cluster: Any, tmp_path: Pat
         extract(spec, data, tiny.profile(spec), store=tmp_path / "s", engine="ray")
 
 
-class Doomed(engines.Worker):
+class Doomed(Worker):
     """Dies of every shard, as a worker does that the system kills for its memory."""
 
     def __call__(self, batch: Any) -> Any:
@@ -118,7 +119,7 @@ class Doomed(engines.Worker):
 def test_a_shard_that_kills_every_worker_ends_the_run(
     cluster: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(engines, "Worker", Doomed)
+    monkeypatch.setattr("mosaic.cluster.Worker", Doomed)
     spec, data = tiny.model_spec(tmp_path / "m"), tiny.task_data(tiny.TEXTS[:4])
     with pytest.raises(ResourceError, match="^Ray workers were lost 3 times over"):
         extract(spec, data, tiny.profile(spec), store=tmp_path / "s", engine="ray")

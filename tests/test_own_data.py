@@ -122,7 +122,7 @@ def test_an_own_model_stands_beside_a_shipped_one(tmp_path: Path) -> None:
         ({"base": "huge", "catalogue": []}, "`base` is 'huge'; use one of"),
         ({"base": "mini", "models": ["mini-huge"], "catalogue": []}, "no model 'mini-huge'"),
         ({"models": ["mini-small"], "catalogue": []}, "or with `base` a name"),
-        ({"catalogue": [{"name": "mine"}]}, "the field 'dataset' of task 'mine' is missing"),
+        ({"catalogue": [{"name": "mine"}]}, "task 'mine': the field 'dataset' is missing"),
     ],
 )
 def test_a_wrong_file_of_settings_is_said(tmp_path: Path, content: dict, says: str) -> None:

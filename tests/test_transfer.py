@@ -13,7 +13,17 @@ import yaml
 from joblib import parallel_config
 from scipy import sparse
 
-from mosaic import bundle_rules, bundles, comparison, grids, scores, sweep, training_part, transfer
+from mosaic import (
+    bundle_rules,
+    bundles,
+    comparison,
+    grids,
+    languages,
+    scores,
+    sweep,
+    training_part,
+    transfer,
+)
 from mosaic.errors import ConfigError
 from mosaic.figures.shared_latents import fig_shared_latents, shared
 from mosaic.figures.transfer import above_chance, answer, fig_multilingual, fig_transfer_matrix
@@ -102,7 +112,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(tmp_path)
-    monkeypatch.setattr(Source, "prepare", lambda self, specs: None)
+    monkeypatch.setattr(sweep, "extract_for", lambda sources, specs: None)
     monkeypatch.setattr(Source, "matrix", lambda self, spec: made.matrix(self, spec))
     monkeypatch.setattr(Source, "_block_keys", BLOCKS)
     with parallel_config(backend="threading"):  # other processes would not see the replacements
@@ -131,7 +141,7 @@ def test_diagonal_is_the_native_cell_of_the_baselines_chapter(
     diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
     diagonal = [c for c in diagonal if c.feature == "hidden" or c.threshold]  # the recipe's cells
     # From here on nothing may be fitted: the cells on disk are the same ones.
-    monkeypatch.setattr(transfer, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
+    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
     found = transfer.score(diagonal, world.workspace)
     assert len(found) == len(native)
     for result in found:
@@ -155,7 +165,7 @@ def test_cells_come_back_from_disk_in_the_order_asked(
 ) -> None:
     cells = all_pairs(world, fractions=(0.5, 1.0))
     first = transfer.score(cells, world.workspace)
-    monkeypatch.setattr(transfer, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
+    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
     again = transfer.score(cells[::-1], world.workspace)[::-1]
     assert [r.spec for r in first] == cells
     assert [r.row for r in again] == [r.row for r in first]
@@ -165,8 +175,8 @@ def test_one_fit_serves_every_language_it_is_tested_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = []
-    real = transfer.fit_select
-    monkeypatch.setattr(transfer, "fit_select", lambda *a, **k: fits.append(1) or real(*a, **k))
+    real = languages.fit_select
+    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: fits.append(1) or real(*a, **k))
     cells = [c for c in all_pairs(world) if c.task != c.train_task and c.feature == "hidden"]
     transfer.score(cells, world.workspace)
     assert len(cells) == 12
