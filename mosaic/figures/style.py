@@ -107,17 +107,21 @@ def interval_bars(table: pd.DataFrame) -> np.ndarray:
 
 
 def legend_below(figure: Figure, ncols: int = 4) -> None:
-    """One legend for all axes, below them, in the order of first appearance."""
+    """One legend for all axes, below them, in the order of first appearance.
+
+    It has `ncols` columns, or as many as the figure's width holds.
+    """
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=min(len(handles), ncols),
-    )
+    for columns in range(min(len(handles), ncols), 0, -1):
+        legend = figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=columns
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def save(figure: Figure, name: str, table: pd.DataFrame, alt: str, folder: Path) -> SavedFigure:
