@@ -153,13 +153,9 @@ def test_a_layer_the_model_has_not_is_named(layer: int) -> None:
         truncated(tiny.model_config("gemma2"), layer + 1)
 
 
-def test_dtype_follows_the_device(monkeypatch: Any) -> None:
-    cuda = torch.device("cuda")
+def test_dtype_follows_the_device() -> None:
     assert choose_dtype("auto", CPU) is torch.float32
     assert choose_dtype("bfloat16", CPU) is torch.bfloat16
-    for has_bf16, dtype in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has_bf16: has)
-        assert choose_dtype("auto", cuda) is dtype
     assert choose_dtype("auto", torch.device("mps")) is torch.float32
 
 
