@@ -373,7 +373,7 @@ def test_english_latents_beat_words_and_chance_in_three_other_languages(build_di
     keys = transfer.languages_of("toxicity", workspace.profile)
     sae = table[(table["feature"] == "sae") & (table["task"] == "toxicity")]
     spec = workspace.profile.model(sae["model"].iloc[0])
-    seeds = sorted(sae["seed"].unique())
+    seeds = sorted(map(int, sae["seed"].unique()))
     cells = transfer.cells(workspace.profile, keys, spec, seeds=seeds, trained_on=["toxicity-en"])
     results = transfer.score(cells, workspace)  # all of them are on disk
     moved = transfer.paired(transfer.native_pairs(cells, "toxicity-en"), results)
