@@ -148,3 +148,11 @@ def test_repository_address_is_the_same_everywhere() -> None:
         assert address in (ROOT / name).read_text(), name
     for path in NOTEBOOKS:
         assert f"github/{slug}/blob/main/notebooks/{path.name}" in path.read_text(), path.name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_prose_has_no_math_that_needs_a_script_from_elsewhere(path: Path) -> None:
+    """The book carries no MathJax, so `$...$` would be shown as it is typed."""
+    cells = json.loads(path.read_text())["cells"]
+    prose = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert not re.search(r"\$[^$\n]+\$", prose)
