@@ -1,8 +1,9 @@
 """Intervals and paired comparisons of scores, by resampling test documents.
 
 A document is one draw with everything said about it: where a cell was run with several seeds, all
-its predictions for a document are drawn together. Documents on which all predictions agree in the
-same way are counted, not listed, so 2,000 resamples cost a few milliseconds.
+its predictions for a document are drawn together. Documents are drawn within their class, as test
+parts are: a resample never lacks a class. Documents on which all predictions agree in the same way
+are counted, not listed, so 2,000 resamples cost a few milliseconds.
 
 The intervals say how much a score would move with other test documents. They do not include the
 variation from other training documents; seeds show part of it.
@@ -75,7 +76,7 @@ def interval(
 ) -> Interval:
     """Score of one cell, mean over its seeds, with a bootstrap interval over documents (ours).
 
-    `metric` is `macro_f1`, or `auc` of class 1 for two classes. Without a single error every
+    Documents are resampled within classes, and percentiles are corrected for bias. `metric` is `macro_f1`, or `auc` of class 1 for two classes. Without a single error every
     resample is perfect too; the low end is then the exact binomial bound of the accuracy.
     """
     said = _collect([_listed(outcomes)], metric)
@@ -145,8 +146,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def _bounds(drawn: np.ndarray, value: float, level: float) -> tuple[float, float]:
     """Bias-corrected percentile interval.
 
-    With many classes of a few documents each, resamples miss documents of a class and score too
-    low: plain percentiles covered 60% of the time at 77 classes and 400 documents, these 89%.
+    F1 is not linear, so resamples of a few documents a class score lower than the sample does and
+    plain percentiles lie too low.
     """
     drawn = drawn[np.isfinite(drawn)]
     below = np.mean(drawn < value) + np.mean(drawn == value) / 2
@@ -173,8 +174,14 @@ class _Said:
         return int(self.counts.sum())
 
     def resamples(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Documents drawn with replacement, `[n, n_kinds]` counts."""
-        return rng.multinomial(self.n_docs, self.counts / self.n_docs, size=n)
+        """Documents drawn with replacement within their class, `[n, n_kinds]` counts."""
+        drawn = np.zeros((n, len(self.counts)), dtype=np.int64)
+        labels = self.truth.max(axis=0)  # an outcome that did not test a document says MISSING
+        for label in np.unique(labels):
+            (at,) = np.nonzero(labels == label)
+            n_docs = self.counts[at].sum()
+            drawn[:, at] = rng.multinomial(n_docs, self.counts[at] / n_docs, size=n)
+        return drawn
 
     def swaps(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Counts of documents left as they are and swapped, `[n, 2 * n_kinds]`."""

@@ -48,17 +48,26 @@ def test_auc_is_scikit_learns_with_ties() -> None:
     assert found.low < found.value < found.high
 
 
-@pytest.mark.parametrize(("n_classes", "n_docs", "right"), [(2, 200, 0.7), (20, 200, 0.7)])
+@pytest.mark.parametrize(
+    ("n_classes", "n_docs", "right"), [(2, 200, 0.7), (20, 200, 0.7), (77, 400, 0.8)]
+)
 def test_intervals_cover_the_true_score(n_classes: int, n_docs: int, right: float) -> None:
     rng = np.random.default_rng(1)
     population = said(rng, rng.integers(0, n_classes, 200_000), right, n_classes)
     truth = macro_f1(population.y_true, population.y_pred)
     hits = 0
     for repeat in range(120):
-        sample = said(rng, rng.integers(0, n_classes, n_docs), right, n_classes)
+        sample = said(rng, np.arange(n_docs) % n_classes, right, n_classes)
         found = interval(sample, n_resamples=400, seed=repeat)
         hits += found.low <= truth <= found.high
     assert 0.88 <= hits / 120 <= 1.0
+
+
+def test_a_resample_never_lacks_a_class() -> None:
+    """A class of one document, missed: drawn without it, the rest would score near 1."""
+    y = np.r_[np.zeros(60, dtype=int), 1]
+    found = interval(Said(np.arange(61), y, np.zeros(61, dtype=int), np.zeros((61, 2))))
+    assert found.value < found.high + 1e-9 < 0.51
 
 
 def test_a_perfect_score_has_an_interval_too() -> None:
