@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
-from threadpoolctl import threadpool_limits
+from sklearn.utils.class_weight import compute_sample_weight
+from threadpoolctl import ThreadpoolController
 
 from mosaic.errors import ConfigError
 from mosaic.scaling import Matrix, Scaler, narrow, row_space
@@ -33,11 +35,14 @@ GRIDS: dict[str, tuple[Any, ...]] = {
 }
 """Inverse regularisation C at rows of unit mean square length (`Scaler`); tree depth."""
 N_FOLDS = 5
+SOLVER = "newton-cg"
+"""As exact as lbfgs at this tolerance, as fast with two classes and three times as fast with more
+(`benchmarks/solvers.py`)."""
 TOLERANCE = 1e-5
 """Ten times stricter than scikit-learn's: gradients are small where rows have unit length."""
-MANY_CLASSES = 20
-"""From here on a fit with fewer documents than features is done in the span of the documents, which
-is the same fit at a fraction of the cost; with few classes it would save little."""
+MANY_WEIGHTS = 1_000_000
+"""A fit with more weights, and more features than documents, is done in the span of the documents:
+the same fit, three times as fast or more from here on (`benchmarks/solvers.py`)."""
 DENSE_FROM = 0.25
 """Share of non-zero entries above which a dense copy is faster, at twice the memory at most."""
 
@@ -201,6 +206,8 @@ def _fit_each(
 ) -> Iterator[FittedProbe]:
     """One probe per setting on the same training part; each C starts from the one before."""
     scaler = Scaler.fit(X, y, cell.scaling, cell.k)
+    # What class_weight="balanced" would work out anew in every fit, in a fifth of a fit's time.
+    balanced = compute_sample_weight("balanced", y)
     shared: dict[str, Any] = {
         "kind": probe,
         "cell": "",
@@ -210,24 +217,24 @@ def _fit_each(
     if probe == "tree":
         used = narrow(X[:, scaler.columns])
         for depth in grid:
-            tree = DecisionTreeClassifier(
-                max_depth=int(depth), class_weight="balanced", random_state=seed
-            ).fit(used, y)
+            tree = DecisionTreeClassifier(max_depth=int(depth), random_state=seed)
+            tree.fit(used, y, sample_weight=balanced)
             yield FittedProbe(
                 **shared, setting=depth, classes=tree.classes_, coef=None, intercept=None, tree=tree
             )
         return
     scaled = scaler.transform(X)
     read, back = scaled, None
-    if len(np.unique(y)) >= MANY_CLASSES and scaled.shape[0] < scaled.shape[1]:
+    n_docs, n_features = scaled.shape
+    n_classes = len(np.unique(y))
+    n_weights = n_features * (n_classes if n_classes > 2 else 1)
+    if n_docs < n_features and n_weights > MANY_WEIGHTS:
         read, back = row_space(scaled)
-    elif sparse.issparse(scaled) and scaled.nnz > DENSE_FROM * np.prod(scaled.shape):
+    elif sparse.issparse(scaled) and scaled.nnz > DENSE_FROM * n_docs * n_features:
         read = scaled.toarray()
-    model = LogisticRegression(
-        class_weight="balanced", max_iter=2000, tol=TOLERANCE, warm_start=True
-    )
+    model = LogisticRegression(solver=SOLVER, max_iter=2000, tol=TOLERANCE, warm_start=True)
     for C in grid:
-        model.set_params(C=C).fit(read, y)
+        model.set_params(C=C).fit(read, y, sample_weight=balanced)
         weights = model.coef_ if back is None else (model.coef_ @ back) @ scaled
         coef, intercept = scaler.unscale(weights, model.intercept_)
         yield FittedProbe(
@@ -241,5 +248,12 @@ def _lean() -> Iterator[None]:
 
     With default threads many small fits wait for each other.
     """
-    with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
+    trusting = config_context(assume_finite=True, skip_parameter_validation=True)
+    with _blas().limit(limits=1), trusting:
         yield
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process; to find them takes as long as a small fit."""
+    return ThreadpoolController()

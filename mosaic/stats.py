@@ -76,8 +76,9 @@ def interval(
 ) -> Interval:
     """Score of one cell, mean over its seeds, with a bootstrap interval over documents (ours).
 
-    Documents are resampled within classes, and percentiles are corrected for bias. `metric` is `macro_f1`, or `auc` of class 1 for two classes. Without a single error every
-    resample is perfect too; the low end is then the exact binomial bound of the accuracy.
+    Documents are resampled within classes, and percentiles are corrected for bias. `metric` is
+    `macro_f1`, or `auc` of class 1 for two classes. Without a single error every resample is
+    perfect too; the low end is then the exact binomial bound of the accuracy.
     """
     said = _collect([_listed(outcomes)], metric)
     rng = np.random.default_rng(seed)

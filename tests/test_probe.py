@@ -270,7 +270,7 @@ def test_outcome_pairs_answers_with_ids() -> None:
     assert worse.accuracy == pytest.approx(1 - outcome.accuracy)
 
 
-def test_many_classes_in_the_span_of_the_documents_are_the_same_fit(
+def test_many_weights_in_the_span_of_the_documents_are_the_same_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """77 intents are what this is for; the weights stay those of the features."""
@@ -282,8 +282,8 @@ def test_many_classes_in_the_span_of_the_documents_are_the_same_fit(
     spy = Mock(wraps=selection.row_space)
     monkeypatch.setattr(selection, "row_space", spy)
     fitted, calls = {}, {}
-    for name, many in (("span", 20), ("features", 21)):
-        monkeypatch.setattr(selection, "MANY_CLASSES", many)
+    for name, many in (("span", 5_000), ("features", 6_000)):
+        monkeypatch.setattr(selection, "MANY_WEIGHTS", many)
         fitted[name] = fit_select(X, y, seed=0, grid=(0.3, 30.0), n_folds=2, n_jobs=1)
         calls[name] = spy.call_count
     assert calls == {"span": 3, "features": 3}  # two folds and the whole, then no more
