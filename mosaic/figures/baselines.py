@@ -11,6 +11,7 @@ from mosaic.figures.style import (
     DEPTH_POSITION,
     SERIES_STYLE,
     SavedFigure,
+    dots_by_line,
     interval_bars,
     legend_below,
     new_figure,
@@ -35,7 +36,7 @@ def fig_baselines(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         len(tables), 1, height=0.9 + 0.27 * sum(lines) + 0.5 * len(tables), height_ratios=lines
     )
     for axes, table in zip(figure.axes, tables, strict=True):
-        _draw_tasks(axes, table)
+        dots_by_line(axes, table, step=0.16)
     low = min(0.3, *(float(t["macro_f1"].min()) for t in tables)) - 0.03
     for axes in figure.axes:
         axes.set_xlim(low, 1.02)
@@ -75,29 +76,6 @@ def _labelled(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         label=table.apply(task_label, axis=1), series=table.apply(series_of, axis=1)
     )
-
-
-def _draw_tasks(axes: Axes, table: pd.DataFrame) -> None:
-    labels = list(dict.fromkeys(table["label"]))
-    axes.set_title(source_label(table), fontsize=10)
-    series_here = [s for s in SERIES_STYLE if s in set(table["series"])]
-    for i, series in enumerate(series_here):
-        colour, marker = SERIES_STYLE[series]
-        part = table[table["series"] == series]
-        # Side by side inside a task's line, so that equal values do not cover each other.
-        offset = 0.16 * (i - (len(series_here) - 1) / 2)
-        axes.errorbar(
-            part["macro_f1"].astype(float),
-            [labels.index(label) + offset for label in part["label"]],
-            xerr=interval_bars(part),
-            fmt=marker,
-            color=colour,
-            markersize=5,
-            elinewidth=1.1,
-            label=series,
-        )
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
 def _draw_by_depth(axes: Axes, part: pd.DataFrame, series: str) -> None:

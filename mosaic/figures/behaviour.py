@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mosaic.figures.style import (
-    SERIES_STYLE,
     SavedFigure,
-    interval_bars,
+    dots_by_line,
     legend_below,
     new_figure,
     save,
@@ -117,31 +116,14 @@ def _labelled(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.DataFrame:
 
 def _draw_label_sets(axes: Axes, table: pd.DataFrame) -> None:
     labels = list(dict.fromkeys(table["label"]))
-    axes.set_title(source_label(table), fontsize=10)
     for label, gap in gaps(table).items():
         part = table[(table["label"] == label) & table["series"].isin(["SAE latents", *HIDDEN])]
         y, ends = labels.index(str(label)), part["macro_f1"].astype(float)
         axes.plot([ends.min(), ends.max()], [y, y], color="#BDBDBD", linewidth=5, zorder=1)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         axes.text(1.07, y, f"{gap:+.2f}", ha="right", va="center", fontsize=8.5, bbox=box)
-    here = [name for name in SERIES_STYLE if name in set(table["series"])]
-    for i, series in enumerate(here):
-        colour, marker = SERIES_STYLE[series]
-        part = table[table["series"] == series]
-        # Side by side inside a line, so that equal values do not cover each other.
-        offset = 0.12 * (i - (len(here) - 1) / 2)
-        axes.errorbar(
-            part["macro_f1"].astype(float),
-            [labels.index(label) + offset for label in part["label"]],
-            xerr=interval_bars(part),
-            fmt=marker,
-            color=colour,
-            markersize=5,
-            elinewidth=1.0,
-            label=series,
-        )
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+    dots_by_line(axes, table, step=0.12)
+    axes.tick_params(axis="y", labelsize=8)
 
 
 def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[str, int]) -> None:

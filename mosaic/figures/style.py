@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 WIDTH_INCHES = 7.2
@@ -104,6 +105,32 @@ def interval_bars(table: pd.DataFrame) -> np.ndarray:
         for name in ("macro_f1", "macro_f1_low", "macro_f1_high")
     )
     return np.nan_to_num(np.stack([value - low, high - value]))
+
+
+def dots_by_line(axes: Axes, table: pd.DataFrame, step: float) -> None:
+    """Macro-F1 with intervals: a line per `label`, a marker per `series`, first label on top.
+
+    The series of a line stand `step` lines apart, so that equal values do not cover each other.
+    """
+    labels = list(dict.fromkeys(table["label"]))
+    here = [name for name in SERIES_STYLE if name in set(table["series"])]
+    for i, series in enumerate(here):
+        colour, marker = SERIES_STYLE[series]
+        part = table[table["series"] == series]
+        offset = step * (i - (len(here) - 1) / 2)
+        axes.errorbar(
+            part["macro_f1"].astype(float),
+            [labels.index(label) + offset for label in part["label"]],
+            xerr=interval_bars(part),
+            fmt=marker,
+            color=colour,
+            markersize=5,
+            elinewidth=1.1,
+            label=series,
+        )
+    axes.set_title(source_label(table), fontsize=10)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
 def legend_below(figure: Figure, ncols: int = 4) -> None:
