@@ -254,7 +254,7 @@ def _to_data(task: Task, table: Dataset, in_test: np.ndarray | None) -> TaskData
     if task.modality == "image":
         inputs: list[Any] = read_images(table, task.input_field, where(task))
     else:
-        inputs = [_as_text(value) for value in table[task.input_field]]
+        inputs = [_as_text(value) for value in table[task.input_field][:]]
     if in_test is not None:
         refuse_shared_texts(inputs, in_test, task)
     return TaskData(
@@ -263,8 +263,8 @@ def _to_data(task: Task, table: Dataset, in_test: np.ndarray | None) -> TaskData
         inputs=inputs,
         labels=labels,
         label_names=label_names,
-        groups=np.asarray(table[task.group_field]) if task.group_field else None,
-        annotations={name: _as_column(table[name]) for name in task.annotations},
+        groups=np.asarray(table[task.group_field][:]) if task.group_field else None,
+        annotations={name: _as_column(table[name][:]) for name in task.annotations},
         in_test=in_test,
     )
 
@@ -283,7 +283,7 @@ def _as_column(values: Any) -> np.ndarray:
 
 def _row_ids(task: Task, table: Dataset) -> np.ndarray:
     if "id" in table.column_names:
-        ids = np.asarray([str(value) for value in table["id"]])
+        ids = np.asarray([str(value) for value in table["id"][:]])
         if len(np.unique(ids)) == len(ids):
             return ids
     # Zero-padded, so that the order of the strings is the order of the rows.
@@ -293,7 +293,7 @@ def _row_ids(task: Task, table: Dataset) -> np.ndarray:
 def _encode_labels(task: Task, table: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     from datasets import ClassLabel
 
-    values = list(table[task.label_field])
+    values = table[task.label_field][:]
     feature = table.features[task.label_field]
     if any(value is None or isinstance(value, (float, list, dict)) for value in values):
         bad = next(v for v in values if v is None or isinstance(v, (float, list, dict)))

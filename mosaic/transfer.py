@@ -46,14 +46,14 @@ def feature_sets(
     seed: int = 0,
     depth: str = "middle",
 ) -> list[Spec]:
-    """Recipe with all and top-k latents, last-token latents, hidden states (last, mean), TF-IDF."""
+    """Recipe with all and top-k latents, hidden states (last, mean), last-token latents, TF-IDF."""
     floor = Spec(task, "tfidf", seed=seed)
     if model is None:
         return [floor]
     layer = model.layers[depth]
     latents, *hidden = (replace(s, layer=layer) for s in grids.recipe(profile, task, model, seed))
     last = replace(latents, pooling="last", threshold=None)
-    return [latents, replace(latents, k=k), last, *hidden, floor]
+    return [latents, replace(latents, k=k), *hidden, last, floor]
 
 
 def choose_depth(
@@ -79,16 +79,20 @@ def cells(
 ) -> list[Transfer]:
     """The native cell of every language and the cells trained on each of `trained_on`.
 
-    `tasks` are the keys of one task in its languages; `trained_on` defaults to all of them. TF-IDF
-    is a floor: it has no cells at fractions below 1, and none of languages not in `trained_on`.
+    `tasks` are the keys of one task in its languages; `trained_on` defaults to all of them. Last-
+    token latents and TF-IDF, there to compare with, have no cells at fractions below 1, and TF-IDF
+    none of languages not in `trained_on`.
     """
     origins = tasks if trained_on is None else trained_on
     found = []
     for task, seed, fraction in product(tasks, seeds, fractions):
         for spec in feature_sets(profile, task, model, k, seed, depth):
+            beside = spec.feature == "tfidf" or (spec.feature == "sae" and spec.pooling == "last")
+            if beside and fraction < 1:
+                continue
             shared = {f.name: getattr(spec, f.name) for f in fields(Spec)}
             for origin in dict.fromkeys([task, *origins]):
-                if spec.feature == "tfidf" and (fraction < 1 or origin not in origins):
+                if spec.feature == "tfidf" and origin not in origins:
                     continue
                 others = tuple(key for key in tasks if key != origin) if origin != task else ()
                 found.append(Transfer(**shared, **provenance(origin, fraction, others)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,6 +13,7 @@ from matplotlib.patches import Rectangle
 from mosaic.figures.style import (
     SavedFigure,
     dots_by_line,
+    heatmap,
     legend_below,
     new_figure,
     save,
@@ -134,21 +134,13 @@ def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[s
     rates = table[table["feature"] == "base_rate"].groupby("label")["macro_f1"].max()
     if len(rates):
         values.insert(0, "base rate", rates)
-    grid = values.astype(float).to_numpy()
-    axes.imshow(grid, cmap=plt.get_cmap("Blues"), vmin=0.3, vmax=1.0, aspect="auto")
-    for (i, j), value in np.ndenumerate(grid):
-        if np.isfinite(value):
-            colour = "white" if value > 0.72 else "black"
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
     rows = part[upward(part, sizes)]
     for label, model in set(zip(rows["label"], rows["model"], strict=True)):
         corner = (list(values).index(model) - 0.46, labels.index(label) - 0.42)
         frame = Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="#D55E00", linewidth=2)
         axes.add_patch(frame)
-    short = [name.removeprefix("gemma-2-").replace("-", "-\n", 1) for name in values]
-    axes.set_xticks(range(len(short)), short, fontsize=7.5)
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.grid(False)
+    short = {name: name.removeprefix("gemma-2-").replace("-", "-\n", 1) for name in values}
+    heatmap(axes, values.rename(columns=short))
 
 
 def _gaps_in_words(table: pd.DataFrame) -> str:

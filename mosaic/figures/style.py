@@ -133,6 +133,24 @@ def dots_by_line(axes: Axes, table: pd.DataFrame, step: float) -> None:
     axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
+def heatmap(axes: Axes, values: pd.DataFrame, square: bool = False) -> None:
+    """Scores of 0.3 to 1 as shades with their numbers; a missing one stays empty.
+
+    seaborn's own draws the whole figure anew for each, to see whether its labels overlap.
+    """
+    grid = values.astype(float).to_numpy()
+    axes.imshow(grid, cmap="Blues", vmin=0.3, vmax=1.0, aspect="equal" if square else "auto")
+    for (i, j), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "white" if value > 0.72 else "black"
+            number = f"{value:.2f}".removeprefix("0")
+            text = axes.text(j, i, number, ha="center", va="center", color=colour, fontsize=8.5)
+            text.set_in_layout(False)  # it is inside the axes: measuring many takes seconds
+    axes.set_xticks(range(values.shape[1]), values.columns, fontsize=8)
+    axes.set_yticks(range(values.shape[0]), values.index, fontsize=8)
+    axes.grid(False)
+
+
 def legend_below(figure: Figure, ncols: int = 4) -> None:
     """One legend for all axes, below them, in the order of first appearance.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -15,6 +14,7 @@ from mosaic.figures.style import (
     CYCLE,
     SOURCE_LABEL,
     SavedFigure,
+    heatmap,
     interval_bars,
     legend_below,
     new_figure,
@@ -50,11 +50,13 @@ def fig_multilingual(
 ) -> SavedFigure:
     """Native against `origin`-trained probes by share of the training part (paper Figure 1).
 
-    One row of axes per feature set, one column per target language; bars are intervals. The table
-    holds means over seeds of one task; `chance` is the score of labels drawn at random.
+    One row of axes per feature set that was run at every share, one column per target language;
+    bars are intervals. The table holds means over seeds of one task; `chance` is the score of
+    labels drawn at random.
     """
     table = table.assign(set=table.apply(feature_set, axis=1))
-    sets = [s for s in ORDER[:-1] if s in set(table["set"])]
+    thinned = table[table["train_fraction"] == table["train_fraction"].min()]
+    sets = [s for s in ORDER[:-1] if s in set(thinned["set"])]
     targets = [lang for lang in dict.fromkeys(table["language"]) if lang != origin]
     figure = new_figure(
         len(sets), len(targets), height=0.8 + 1.5 * len(sets), sharex=True, sharey=True
@@ -161,27 +163,13 @@ def fig_transfer_matrix(
 def _draw_matrix(axes: Axes, part: pd.DataFrame, languages: list[str], title: str) -> None:
     wide = part.pivot_table(index="train_language", columns="language", values="macro_f1")
     wide = wide.reindex(index=languages, columns=languages).astype(float)
-    labels = wide.map(lambda value: "" if np.isnan(value) else f"{value:.2f}".lstrip("0"))
-    # One ramp of lightness: the darker the better, in grey as in colour.
-    sns.heatmap(
-        wide,
-        vmin=0.3,
-        vmax=1,
-        cmap="Blues",
-        annot=labels,
-        fmt="",
-        annot_kws={"fontsize": 8.5},
-        cbar=False,
-        square=True,
-        linewidths=0.5,
-        ax=axes,
-    )
+    heatmap(axes, wide, square=True)
     for i in range(len(languages)):
-        axes.add_patch(Rectangle((i, i), 1, 1, fill=False, edgecolor="black", linewidth=1.6))
+        corner = (i - 0.5, i - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.6))
     axes.set_title(title, fontsize=8)
     axes.set_xlabel("tested on", fontsize=8)
     axes.set_ylabel("trained on", fontsize=8)
-    axes.tick_params(labelsize=8, rotation=0)
 
 
 def _matrix_in_words(data: pd.DataFrame) -> str:
