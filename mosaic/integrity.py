@@ -24,7 +24,7 @@ def sha256(path: Path) -> str:
 def seal(content: Mapping[str, Any]) -> bytes:
     """JSON of `content` with the sha256 of everything else in it."""
     sealed = {**content, "sha256": _digest(content)}
-    return json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    return json.dumps(sealed, sort_keys=True, ensure_ascii=False).encode()
 
 
 def unseal(text: str) -> dict[str, Any]:
