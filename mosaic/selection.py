@@ -42,7 +42,8 @@ TOLERANCE = 1e-5
 """Ten times stricter than scikit-learn's: gradients are small where rows have unit length."""
 MANY_WEIGHTS = 1_000_000
 """A fit with more weights, and more features than documents, is done in the span of the documents:
-the same fit, three times as fast or more from here on (`benchmarks/solvers.py`)."""
+the same fit, twice as fast from here on and four times with ten classes at a width of 1M
+(`benchmarks/solvers.py`)."""
 DENSE_FROM = 0.25
 """Share of non-zero entries above which a dense copy is faster, at twice the memory at most."""
 
