@@ -52,7 +52,9 @@ def measure(name: str, run: Callable[[], schemes.Outputs]) -> Timed:
     print(f"running {name}", file=sys.stderr, flush=True)
     start, cpu_start = time.perf_counter(), time.process_time()
     found = run()
-    return Timed(found, time.perf_counter() - start, time.process_time() - cpu_start)
+    timed = Timed(found, time.perf_counter() - start, time.process_time() - cpu_start)
+    print(f"{name}: {timed.seconds:.1f} s, CPU {timed.cpu_seconds:.1f} s", file=sys.stderr)
+    return timed
 
 
 def compare_times(root: Path, size: world.Size) -> str:

@@ -205,25 +205,46 @@ def _as_matrix(cell: Cell) -> tuple[Matrix, Any]:
 def _fit_each(
     X: Matrix, cell: Cell, y: np.ndarray, probe: str, grid: tuple[float, ...], seed: int
 ) -> Iterator[FittedProbe]:
-    """One probe per setting on the same training part; each C starts from the one before."""
+    """One probe per setting, all on the same training part."""
     scaler = Scaler.fit(X, y, cell.scaling, cell.k)
     # What class_weight="balanced" would work out anew in every fit, in a fifth of a fit's time.
     balanced = compute_sample_weight("balanced", y)
-    shared: dict[str, Any] = {
-        "kind": probe,
-        "cell": "",
-        "cv_score": None,
-        "columns": scaler.columns,
-    }
     if probe == "tree":
-        used = narrow(X[:, scaler.columns])
-        for depth in grid:
-            tree = DecisionTreeClassifier(max_depth=int(depth), random_state=seed)
-            tree.fit(used, y, sample_weight=balanced)
-            yield FittedProbe(
-                **shared, setting=depth, classes=tree.classes_, coef=None, intercept=None, tree=tree
-            )
-        return
+        yield from _fit_trees(X, scaler, y, balanced, grid, seed)
+    else:
+        yield from _fit_linear(X, scaler, y, balanced, grid)
+
+
+def _fit_trees(
+    X: Matrix,
+    scaler: Scaler,
+    y: np.ndarray,
+    balanced: np.ndarray,
+    grid: tuple[float, ...],
+    seed: int,
+) -> Iterator[FittedProbe]:
+    """Trees read the chosen columns as they are: no scale moves a split."""
+    used = narrow(X[:, scaler.columns])
+    for depth in grid:
+        tree = DecisionTreeClassifier(max_depth=int(depth), random_state=seed)
+        tree.fit(used, y, sample_weight=balanced)
+        yield FittedProbe(
+            kind="tree",
+            cell="",
+            setting=depth,
+            cv_score=None,
+            classes=tree.classes_,
+            columns=scaler.columns,
+            coef=None,
+            intercept=None,
+            tree=tree,
+        )
+
+
+def _fit_linear(
+    X: Matrix, scaler: Scaler, y: np.ndarray, balanced: np.ndarray, grid: tuple[float, ...]
+) -> Iterator[FittedProbe]:
+    """Logistic regressions on scaled columns; each C starts from the one before."""
     scaled = scaler.transform(X)
     read, back = scaled, None
     n_docs, n_features = scaled.shape
@@ -239,7 +260,14 @@ def _fit_each(
         weights = model.coef_ if back is None else (model.coef_ @ back) @ scaled
         coef, intercept = scaler.unscale(weights, model.intercept_)
         yield FittedProbe(
-            **shared, setting=C, classes=model.classes_, coef=coef, intercept=intercept
+            kind="linear",
+            cell="",
+            setting=C,
+            cv_score=None,
+            classes=model.classes_,
+            columns=scaler.columns,
+            coef=coef,
+            intercept=intercept,
         )
 
 
