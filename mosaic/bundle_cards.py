@@ -90,13 +90,15 @@ def chosen_table(grid: pd.DataFrame) -> str:
 def grid_table(grid: pd.DataFrame) -> str:
     """macro-F1 of every cell: a row per task and layer, a column per feature."""
     layered = grid[grid["layer"].notna()]
+    several = layered["model"].nunique() > 1
     columns = list(dict.fromkeys(_feature(row) for _, row in layered.iterrows()))
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for _, row in layered.iterrows():
-        key = (*_task(row)[:2], str(row["layer"]))
+        key = (*_task(row)[:2], *([_code(row["model"])] if several else []), str(row["layer"]))
         cells.setdefault(key, {})[_feature(row)] = f"{row['macro_f1']:.3f}"
     rows = [(*key, *(found.get(name, "") for name in columns)) for key, found in cells.items()]
-    return markdown_table(("task", "language", "layer", *columns), rows)
+    head = ("task", "language", *(["model"] if several else []), "layer", *columns)
+    return markdown_table(head, rows)
 
 
 def seeds_table(table: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -23,11 +24,13 @@ from mosaic.bundle_rules import (
     SCHEMA_VERSION,
     SCORES,
     check_content,
+    check_files,
     check_table,
     read_manifest,
 )
-from mosaic.errors import ConfigError
+from mosaic.errors import ConfigError, IntegrityError
 from mosaic.integrity import sha256
+from mosaic.store import storage_errors
 
 PACKAGES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy", "datasets")
 
@@ -43,12 +46,37 @@ def write_bundle(
 ) -> Path:
     """Write a score table, figures and their manifest; returns the folder.
 
-    The manifest comes last, and what was written is read back: nothing is left that `read_bundle`
-    would refuse. Raises ConfigError for a folder with other files, and IntegrityError.
+    What was written is read back before it takes the place of an older bundle: nothing is left that
+    `read_bundle` would refuse. Raises ConfigError for a folder with other files, and
+    IntegrityError.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise ConfigError(f"{folder} is not empty and holds no bundle; name a new folder.")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            check_files(folder)
+            (folder / MANIFEST).stat()
+        except (IntegrityError, FileNotFoundError) as error:
+            raise ConfigError(
+                f"{folder} is not empty and holds no bundle; name a new folder."
+            ) from error
+    with TemporaryDirectory(prefix="mosaic-") as temporary:
+        new = Path(temporary) / folder.name
+        _write(new, table, title, command, device, models, figures)
+        read_bundle(new)
+        shutil.rmtree(folder, ignore_errors=True)
+        with storage_errors(folder):
+            shutil.copytree(new, folder)
+    return folder
+
+
+def _write(
+    folder: Path,
+    table: pd.DataFrame,
+    title: str,
+    command: str,
+    device: str,
+    models: Iterable[Mapping[str, Any]],
+    figures: Iterable[Path],
+) -> None:
     files = [scores.write(table, folder / SCORES)]
     files += [Path(shutil.copy(figure, folder)) for figure in figures]
     manifest = {
@@ -64,8 +92,6 @@ def write_bundle(
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
-    read_bundle(folder)
-    return folder
 
 
 def made_with() -> dict[str, Any]:
@@ -116,8 +142,9 @@ def grids(
     """The grid of each bundle that has SAE cells, one table a bundle, as `mosaic.grids` spells it.
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
-    selection and without transfer between languages. `feature` keeps cells of one kind, `language`
-    tasks in that language and those that name none, `only` the bundle in the folder of that name.
+    selection, the audit's other ways to scale and to read, transfer between languages and labels
+    that are another model's correctness. `feature` keeps cells of one kind, `language` tasks in
+    that language and those that name none, `only` the bundle in the folder of that name.
     """
     found = []
     for folder in folders(root) if only is None else [root / only]:
@@ -125,6 +152,12 @@ def grids(
         grid = (table["protocol"] == "nested") & (table["seed"] == table["seed"].min())
         grid &= (table["selection"] != "topk").fillna(True)
         grid &= table["threshold"].isna() | (table["threshold"] == 1)
+        grid &= (table["scaling"].fillna("auto") == "auto") & (
+            table["bos"].fillna("drop") == "drop"
+        )
+        grid &= table["label_model"].isna() & table["cv_accuracy"].notna()
+        models = [model["name"] for model in read_manifest(folder)["models"]]
+        grid &= table["model"].isna() | table["model"].isin(models)  # not what chapters derive
         grid &= table["train_language"].fillna("") == table["language"].fillna("")
         if language is not None:
             grid &= table["language"].fillna(language) == language

@@ -136,7 +136,9 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", required=True, metavar="FOLDER", help="folder of the probe")
     fit.set_defaults(action=_fit)
 
-    predict = verbs.add_parser("predict", help="apply a saved probe to new texts, and say why")
+    predict = verbs.add_parser(
+        "predict", parents=[build], help="apply a saved probe to new texts, and say why"
+    )
     predict.add_argument("probe", help="folder that `mosaic fit` wrote")
     predict.add_argument(
         "texts", nargs="?", default="-", help="CSV, TSV, JSONL, or one text a line"
@@ -303,7 +305,7 @@ def _fit(args: argparse.Namespace) -> None:
     from mosaic import saved_probe
     from mosaic.predict import fit_probe, summary
 
-    saved = fit_probe(_workspace(args), args.task, args.models, args.seed)
+    saved = fit_probe(_ready_workspace(args), args.task, args.models, args.seed)
     print(summary(saved))
     print(saved_probe.save(Path(args.out), saved))
 
@@ -319,7 +321,8 @@ def _predict(args: argparse.Namespace) -> None:
     saved = saved_probe.load(Path(args.probe))
     texts = read_texts(args.texts, args.column or saved.card["task"]["input_field"])
     steers = sys.stdout.isatty()  # a file keeps every character, a terminal must not obey them
-    for line in lines(predict(saved, texts, args.profile, args.explain), args.format):
+    found = predict(saved, texts, args.profile, args.explain, args.build_dir)
+    for line in lines(found, args.format):
         print(printable(line) if steers else line)
 
 

@@ -152,9 +152,7 @@ def storage(build_dir: Path) -> Iterator[Finding]:
     """Space and write access where results go, and the size of what is there."""
     from huggingface_hub import constants
 
-    caches = os.environ.get("MOSAIC_CACHE_DIR")
     places = [("build folder", build_dir, "name another by --build-dir")]
-    places += [("MOSAIC_CACHE_DIR", Path(caches), "set it to another folder")] if caches else []
     places += [("Hub cache", Path(constants.HF_HUB_CACHE), "set HF_HOME to another folder")]
     for name, folder, remedy in places:
         # Only real models fill the Hub's cache.

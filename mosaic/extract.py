@@ -30,7 +30,7 @@ from mosaic.models import (
 )
 from mosaic.plan import require_memory
 from mosaic.saes import sae_identity
-from mosaic.store import Store, default_root, make_key
+from mosaic.store import Store, make_key
 
 if TYPE_CHECKING:
     import torch
@@ -93,13 +93,13 @@ def extract_all(
     """Features of several tasks under one model, which is loaded once for all of them.
 
     `layers` defaults to all of the model's, `widths` to every SAE each layer has; `widths=()` asks
-    for hidden states alone. `store` defaults to the folder `features` below MOSAIC_CACHE_DIR, else
-    below `_build/cache`. `engine` "ray" computes on a Ray cluster and stores the same bytes.
+    for hidden states alone. `store` defaults to `_build/cache/features`, where the command line has
+    it. `engine` "ray" computes on a Ray cluster and stores the same bytes.
     Raises AccessError, ConfigError, IntegrityError, ResourceError.
     """
     engines.check_engine(engine)
     if not isinstance(store, Store):
-        store = Store(Path(store) if store is not None else default_root())
+        store = Store(Path(store if store is not None else "_build/cache/features"))
     jobs = [resolve_job(model, data, profile, layers, widths, store) for data in tasks]
     lacking = [job for job in jobs if missing_shards(job)]
     if lacking:

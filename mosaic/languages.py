@@ -95,7 +95,7 @@ class Languages:
             paths[cell] = self.path(cell, splits[cell])
             found = read_result(paths[cell], cell)
             if found is not None:
-                yield cell, found
+                yield cell, self.sources[cell.task].named(found)
             else:
                 missing.append(cell)
         keys = dict.fromkeys(key for c in missing for key in (c.train_task, c.task))

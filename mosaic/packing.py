@@ -31,7 +31,8 @@ def pack(workspace: Workspace, title: str, folder: Path) -> Path:
         )
     table = scores.concat(scores.read(path) for path in paths)
     table = table.drop_duplicates([name for name in scores.COLUMNS if name != "seconds"])
-    models = [workspace.profile.model(name) for name in table["model"].dropna().unique()]
+    # Chapters derive others from them, such as a vision model whose connector is untrained.
+    models = [m for m in workspace.profile.models if (table["model"] == m.name).any()]
     return bundles.write_bundle(
         folder,
         table,

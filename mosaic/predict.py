@@ -15,7 +15,7 @@ from mosaic.errors import ConfigError
 from mosaic.grids import grid
 from mosaic.interpret import TokenActivations, contributions, read_cell, token_activations
 from mosaic.predictions import Evidence, Prediction
-from mosaic.profiles import ModelSpec, Profile, load_profile
+from mosaic.profiles import ModelSpec, Profile
 from mosaic.results import Result
 from mosaic.saved_probe import SavedProbe, check_same
 from mosaic.selection import N_FOLDS
@@ -23,7 +23,7 @@ from mosaic.splits import inner_folds, make_split
 from mosaic.store import Store
 from mosaic.sweep import score
 from mosaic.tasks import Task, TaskData, load_task
-from mosaic.workspace import Workspace
+from mosaic.workspace import Workspace, open_workspace
 
 MOST_TOKENS = 5
 """Tokens named per latent and text."""
@@ -128,20 +128,25 @@ def _identity(
 
 
 def predict(
-    saved: SavedProbe, texts: Sequence[str], profile: str | None = None, explain: int = 3
+    saved: SavedProbe,
+    texts: Sequence[str],
+    profile: str | None = None,
+    explain: int = 3,
+    build_dir: str = "_build",
 ) -> list[Prediction]:
     """Answers of a saved probe for new texts, each with the `explain` latents that move it most.
 
-    `profile` says where model and SAE are; default is what the probe was fitted with. Nothing of
-    the texts is kept. Raises IntegrityError where model, tokenizer or SAE are not those of the
-    probe, and what loading raises.
+    `profile` says where model and SAE are; default is what the probe was fitted with. SAEs that a
+    run trained are read from its `build_dir`. Nothing of the texts is kept. Raises IntegrityError
+    where model, tokenizer or SAE are not those of the probe, and what loading raises.
     """
     from mosaic.extract import extract
 
     card = saved.card
     reading = {name: card["identity"][name] for name in ("max_length", "bos")}
     top_n = tuple(card["identity"]["top_n"])
-    used = replace(load_profile(profile or card["profile"]), **reading, top_n=top_n)
+    stated = open_workspace(profile or card["profile"], build_dir).profile
+    used = replace(stated, **reading, top_n=top_n)
     model, sae = used.model(card["model"]["name"]), card["sae"]
     layer, width = int(sae["layer"]), str(sae["width"])
     data = _documents(texts)

@@ -28,7 +28,8 @@ class Result:
     y_true: np.ndarray
     y_pred: np.ndarray
     scores: np.ndarray
-    """`[n_test, 2]` probabilities for two classes; `[n_test, 0]` for more, to keep files small."""
+    """`[n_test, 2]` probabilities for two classes, to six digits; `[n_test, 0]` for more, to keep
+    files small."""
     setting: float | None
     """C or depth that the inner cross-validation chose."""
 
@@ -45,7 +46,7 @@ def write_result(path: Path, result: Result) -> None:
         "ids": [str(i) for i in result.ids],
         "y_true": [int(y) for y in result.y_true],
         "y_pred": [int(y) for y in result.y_pred],
-        "scores": np.round(result.scores, 6).tolist(),
+        "scores": result.scores.tolist(),
         "setting": result.setting,
     }
     with storage_errors(path):

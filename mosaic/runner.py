@@ -119,11 +119,17 @@ def build_book(workspace: Workspace) -> Path:
     """Stage sources, executed notebooks and figures, and build the HTML; returns `index.html`.
 
     Every warning is an error. Raises MosaicError when a chapter has not been executed or when the
-    build fails.
+    build fails, and ConfigError for a build folder that holds sources.
     """
     root = project_root()
     stage = workspace.root / "book"
     html = workspace.root / "html"
+    sources = [(root / name).resolve() for name in (*STAGED, "notebooks")]
+    if any(stage.resolve().is_relative_to(source) for source in sources):
+        raise ConfigError(
+            f"The book would be built over its own sources in {stage}; name a build folder of its "
+            f"own, such as `--build-dir _build`."
+        )
     for folder in (stage, html):
         shutil.rmtree(folder, ignore_errors=True)
     stage.mkdir(parents=True)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mosaic.errors import ConfigError
+
 if TYPE_CHECKING:
     from sae_lens import SAE
 
@@ -23,7 +25,15 @@ ACTIVE = 24
 
 
 def train_sae(states: torch.Tensor, width: int, n_states: int, seed: int, folder: Path) -> None:
-    """Train one SAE on `states` `[n_tokens, d_model]`, drawn `n_states` times, and save it."""
+    """Train one SAE on `states` `[n_tokens, d_model]`, drawn `n_states` times, and save it.
+
+    Raises ConfigError for fewer states than one batch.
+    """
+    if len(states) < BATCH:
+        raise ConfigError(
+            f"An SAE is trained on batches of {BATCH} residual vectors and the texts gave only "
+            f"{len(states)}; give more texts or name an SAE that exists."
+        )
     from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, SAETrainer
     from sae_lens.config import SAETrainerConfig
 

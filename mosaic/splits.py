@@ -115,7 +115,7 @@ def inner_folds(
     only where otherwise a fold would be left with a single class to learn from.
     """
     unit, unit_labels = _units(labels, groups, "training documents")
-    second_largest = np.sort(np.bincount(unit_labels))[-2]
+    second_largest = np.sort(np.bincount(unit_labels, minlength=2))[-2]
     if second_largest < 2:
         raise ConfigError(
             f"Inner cross-validation needs two classes with at least 2 training documents or "

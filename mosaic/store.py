@@ -42,7 +42,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ResourceError(
-                f"{path} cannot be written; set MOSAIC_CACHE_DIR to a folder that can."
+                f"{path} cannot be written; name a folder that can, by --build-dir or, in Python, "
+                f"by `build_dir` or `store`."
             ) from error
         raise
 
@@ -59,11 +60,6 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)  # a full disk needs no half of a file
         raise
-
-
-def default_root() -> Path:
-    """MOSAIC_CACHE_DIR, else `_build/cache` of the current folder; features stand below it."""
-    return Path(os.environ.get("MOSAIC_CACHE_DIR") or "_build/cache") / "features"
 
 
 def make_key(identity: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ _CODE = (
     "scaling.py",
     "selection.py",
     "splits.py",
+    "stats.py",
 )
 
 _TEXT_BASELINES = {"tfidf": baselines.tfidf, "length": baselines.length}
@@ -77,7 +78,7 @@ def score(
                 if found is None:
                     missing.append(spec)
                 else:
-                    results[spec] = found
+                    results[spec] = source.named(found)
                     bar.update()
             if missing:
                 source.prepare(missing)
@@ -117,8 +118,11 @@ class Source:
         return {(block.layer, block.width): block.key for block in job.blocks}
 
     @cached_property
-    def _data(self) -> str:
-        return self.data.fingerprint
+    def _data(self) -> list[str]:
+        """Documents, and the groups that no split may part (features do not depend on those)."""
+        groups = self.data.groups
+        tied = repr(None if groups is None else groups.tolist())
+        return [self.data.fingerprint, hashlib.sha256(tied.encode()).hexdigest()]
 
     @cached_property
     def _code(self) -> str:
@@ -146,6 +150,20 @@ class Source:
         inputs = [asdict(spec), self._data, block, caps, self._code, *more]
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return self.workspace.cache / "cells" / key[:2] / f"{key}.json"
+
+    def names(self, spec: Spec) -> dict[str, str | None]:
+        """What this profile calls a cell; another one may call the same numbers otherwise."""
+        depth = release = None
+        if self.model is not None and spec.layer is not None:
+            depth = self.model.depth_of(spec.layer)
+            if spec.width is not None:
+                sae = self.model.sae(spec.layer, spec.width)
+                release = sae.release or Path(str(sae.folder)).name
+        return {"profile": self.profile.name, "depth": depth, "sae_release": release}
+
+    def named(self, result: Result) -> Result:
+        """A scored cell from disk under the names of this profile."""
+        return replace(result, row={**result.row, **self.names(result.spec)})
 
     def prepare(self, specs: Sequence[Spec]) -> None:
         """One extraction for all layers and widths that the cells of this task and model need."""
@@ -216,23 +234,16 @@ def to_result(spec: Spec, source: Source, outcome: Outcome) -> Result:
     """An outcome on the documents of `source` as a scored cell, with its row and interval."""
     profile, data, model = source.profile, source.data, source.model
     split, interval = outcome.split, stats.interval(outcome)
-    sae = (
-        model.sae(spec.layer, spec.width)
-        if model and spec.width and spec.layer is not None
-        else None
-    )
     row = {
+        **source.names(spec),
         **{name: getattr(spec, name) for name in ("task", "feature", "model", "layer", "width")},
         **{name: getattr(spec, name) for name in ("pooling", "top_n", "threshold", "k")},
         **{name: getattr(spec, name) for name in ("probe", "protocol", "seed")},
         "source": "run",
-        "profile": profile.name,
         "task": data.task.name,
         "language": data.task.language,
         "train_language": data.task.language,
         "label_model": data.task.label_model,
-        "depth": model.depth_of(spec.layer) if model and spec.layer is not None else None,
-        "sae_release": (sae.release or Path(str(sae.folder)).name) if sae else None,
         "selection": ("all" if spec.k is None else "topk") if spec.feature == "sae" else None,
         "scaling": spec.scaling if spec.feature in ("sae", "hidden") else None,
         "bos": profile.bos if model else None,
@@ -248,12 +259,13 @@ def to_result(spec: Spec, source: Source, outcome: Outcome) -> Result:
         "cv_accuracy": outcome.probe.cv_score if outcome.probe else None,
         "seconds": outcome.seconds,
     }
+    shown = outcome.scores if outcome.scores.shape[1] == 2 else outcome.scores[:, :0]
     return Result(
         spec=spec,
         row=row,
         ids=outcome.ids,
         y_true=outcome.y_true,
         y_pred=outcome.y_pred,
-        scores=outcome.scores if outcome.scores.shape[1] == 2 else outcome.scores[:, :0],
+        scores=np.round(shown, 6),  # as they are kept: a rerun must not rank them otherwise
         setting=outcome.probe.setting if outcome.probe else None,
     )

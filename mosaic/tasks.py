@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -263,7 +263,7 @@ def _to_data(task: Task, table: Dataset, in_test: np.ndarray | None) -> TaskData
         inputs=inputs,
         labels=labels,
         label_names=label_names,
-        groups=np.asarray(table[task.group_field][:]) if task.group_field else None,
+        groups=_groups(task, table[task.group_field][:]) if task.group_field else None,
         annotations={name: _as_column(table[name][:]) for name in task.annotations},
         in_test=in_test,
     )
@@ -279,6 +279,15 @@ def _as_column(values: Any) -> np.ndarray:
     """One entry per row; lists and mappings stay whole, for their lengths may differ."""
     whole = len(values) > 0 and isinstance(values[0], (list, dict))
     return np.fromiter(values, dtype=object) if whole else np.asarray(values)
+
+
+def _groups(task: Task, values: Sequence[Any]) -> np.ndarray:
+    """The group of each row; one whose group is missing or blank is a group of its own."""
+    found = np.asarray(values, dtype=object)
+    for row, value in enumerate(values):
+        if value is None or value == "" or value != value:  # the last is NaN
+            found[row] = f"{task.key}, row {row}"
+    return np.asarray(found.tolist())
 
 
 def _row_ids(task: Task, table: Dataset) -> np.ndarray:

@@ -36,11 +36,9 @@ def without_items(split: Split, data: TaskData, others: Iterable[tuple[TaskData,
         texts |= {other.inputs[row] for row in tested.test}
         if other.groups is not None:
             groups |= set(other.groups[tested.test].tolist())
-    stays = [
-        data.inputs[row] not in texts
-        and (data.groups is None or data.groups[row].item() not in groups)
-        for row in split.train
-    ]
+    stays = np.asarray([data.inputs[row] not in texts for row in split.train])
+    if data.groups is not None:
+        stays &= [group not in groups for group in data.groups[split.train].tolist()]
     return _keep(split, np.flatnonzero(stays))
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mosaic import bundle_cards, bundles, scores
-from mosaic.errors import IntegrityError
+from mosaic.errors import ConfigError, IntegrityError
 from mosaic.integrity import sha256
 
 SHIPPED = Path(__file__).parents[1] / "book" / "runs"
@@ -65,6 +65,10 @@ def bundle(tmp_path: Path) -> Path:
         {**ROW, "seed": None, "repeat": 2},
         {**ROW, "feature": "hidden", "pooling": "mean", "width": None, "selection": None},
         {**ROW, "feature": "tfidf", "language": "de", "train_language": "en", "layer": None},
+        {**ROW, "scaling": "none"},
+        {**ROW, "bos": "keep"},
+        {**ROW, "label_model": "big"},
+        {**ROW, "feature": "base_rate", "cv_accuracy": None},
     ]
     figure = tmp_path / "fig-baselines.png"
     Image.new("RGB", (20, 10)).save(figure)
@@ -208,11 +212,38 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_does_not_belong_is_refused_in_one_sentence(bundle: Path, what: str) -> None:
     spoil, says = REFUSED[what]
-    assert len(bundles.read_bundles(bundle.parent)) == 8
+    assert len(bundles.read_bundles(bundle.parent)) == 12
     spoil(bundle)
     with pytest.raises(IntegrityError, match=says) as refusal:
         bundles.read_bundles(bundle.parent)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_bundle_that_would_be_refused_leaves_the_old_one(bundle: Path) -> None:
+    table = bundles.read_bundle(bundle)
+    with pytest.raises(IntegrityError, match="holds markup"):
+        bundles.write_bundle(bundle, table, "<b>new</b>", "mosaic run 04")
+    assert bundles.read_manifest(bundle)["title"] == "mine"
+    assert bundles.folders(bundle.parent) == [bundle]
+    bundles.write_bundle(bundle, table, "new", "mosaic run 04")
+    assert bundles.read_manifest(bundle)["title"] == "new"
+
+
+def test_another_folder_with_a_manifest_is_not_taken_for_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "weights.safetensors").write_bytes(b"years of work")
+    with pytest.raises(ConfigError, match="holds no bundle"):
+        bundles.write_bundle(tmp_path, scores.table([ROW]), "mine", "mosaic run 04")
+    assert (tmp_path / "weights.safetensors").exists()
+
+
+def test_models_of_one_bundle_keep_their_own_rows() -> None:
+    grid = scores.table([ROW, {**ROW, "model": "other", "macro_f1": 0.55}])
+    lines = bundle_cards.grid_table(grid).splitlines()
+    assert lines[2:] == [
+        "| `banking77` |  | `bert` | 3 | 0.500 |",
+        "| `banking77` |  | `other` | 3 | 0.550 |",
+    ]
 
 
 def test_every_shipped_bundle_is_read() -> None:

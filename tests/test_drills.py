@@ -110,7 +110,7 @@ def test_a_cache_that_cannot_be_written_is_still_read(
     monkeypatch.setattr(store_module.os, "replace", refuse)
     again = extract(spec, data, profile, store=tmp_path)
     np.testing.assert_array_equal(again.matrix(0, "96").toarray(), expected)
-    with pytest.raises(ResourceError, match="cannot be written; set MOSAIC_CACHE_DIR"):
+    with pytest.raises(ResourceError, match="cannot be written; name a folder that can"):
         extract(spec, data, profile, store=tmp_path / "cold")
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from mosaic.errors import AccessError, ConfigError, IntegrityError, MosaicError
 from mosaic.predict import fit_probe
 from mosaic.profiles import Profile, load_profile
+from mosaic.rows import refuse_shared_texts
 from mosaic.splits import make_split
-from mosaic.tasks import TaskData, load_task
+from mosaic.tasks import Task, TaskData, load_task
 from mosaic.text_files import read_texts
 from mosaic.workspace import open_workspace
 
@@ -76,6 +78,23 @@ def test_jsonl_with_other_names_and_a_part_per_row(tmp_path: Path) -> None:
         data.fingerprint
         != load(tmp_path, dataset="./rows.jsonl", **{**names, "split_field": None}).fingerprint
     )
+
+
+def test_rows_without_a_group_stand_alone(tmp_path: Path) -> None:
+    talks = ["a", None, "", "a", None, *range(5, 20)]
+    rows = zip(TEXTS, LABELS, map(lambda t: t if t is None else str(t), talks), strict=True)
+    write_jsonl(tmp_path / "mine.jsonl", [{"text": t, "label": y, "talk": g} for t, y, g in rows])
+    data = load(tmp_path, dataset="./mine.jsonl", group_field="talk")
+    assert data.groups is not None
+    assert data.groups[0] == data.groups[3]
+    assert len(set(data.groups)) == 19
+    make_split(data, seed=0)
+
+
+def test_pictures_of_a_given_test_part_are_not_looked_up_as_texts() -> None:
+    task = Task("seen", "own/seen", "image", "label", modality="image")
+    pictures = [Image.new("L", (2, 2))] * 2
+    refuse_shared_texts(pictures, np.array([False, True]), task)
 
 
 def test_a_test_file_of_its_own(tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def test_a_rare_class_is_spread_over_the_folds() -> None:
     assert all(2 in y[fit] for fit, _ in folds)
 
 
+def test_groups_that_all_lean_to_one_class_are_said() -> None:
+    y = np.array([0, 0, 1] * 10)
+    with pytest.raises(ConfigError, match="two classes with at least 2 training documents or"):
+        inner_folds(y, np.repeat(np.arange(10), 3), 5, seed=0)
+
+
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [

@@ -101,6 +101,19 @@ def test_outside_of_a_clone_the_runner_says_so(
         runner.project_root()
 
 
+@pytest.mark.parametrize("build_dir", [".", "book", "notebooks"])
+def test_the_book_is_never_built_over_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_dir: str
+) -> None:
+    folder = project(tmp_path, "1")
+    (folder / "book").mkdir()
+    (folder / "book" / "page.md").write_text("mine")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="over its own sources"):
+        runner.build_book(open_workspace("mini", build_dir))
+    assert (folder / "book" / "page.md").read_text() == "mine"
+
+
 def test_the_book_is_not_built_from_notebooks_that_never_ran(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from mosaic.errors import ConfigError, IntegrityError
 from mosaic.grids import Spec
 from mosaic.profiles import Profile
 from mosaic.results import to_table
+from mosaic.tasks import TaskData, load_task
 from mosaic.workspace import Workspace
 
 
@@ -63,6 +64,26 @@ def test_other_caps_and_other_data_are_other_cells(workspace: Workspace) -> None
     [result] = sweep.score(SPECS[:1], smaller, n_jobs=1)
     assert (result.row["n_train"], result.row["n_test"]) == (32, 16)
     assert len(cell_files(workspace)) == 2
+
+
+def test_other_groups_are_another_cell(workspace: Workspace) -> None:
+    [before] = sweep.score(SPECS[:1], workspace, n_jobs=1)
+
+    def grouped(key: str, profile: Profile) -> TaskData:
+        return replace(load_task(key, profile), groups=np.arange(80) // 8 * 2 + np.arange(80) % 2)
+
+    [after] = sweep.score(SPECS[:1], workspace, n_jobs=1, load=grouped)
+    assert after.row["split"] != before.row["split"]
+    assert len(cell_files(workspace)) == 2
+
+
+def test_a_stored_cell_takes_the_names_of_the_profile_that_reads_it(workspace: Workspace) -> None:
+    [first] = sweep.score(SPECS[:1], workspace, n_jobs=1)
+    other = replace(workspace, profile=replace(workspace.profile, name="other"))
+    [again] = sweep.score(SPECS[:1], other, n_jobs=1)
+    assert again.row == {**first.row, "profile": "other"}
+    np.testing.assert_array_equal(first.scores, again.scores)
+    assert len(cell_files(workspace)) == 1
 
 
 def test_a_damaged_cell_is_named_and_never_used(workspace: Workspace) -> None:

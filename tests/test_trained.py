@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 import yaml
 
-from mosaic import bundles, cli, grids, packing, scores, sweep, trained
+from mosaic import bundles, cli, grids, packing, sae_training, scores, sweep, trained
 from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.models import fetch_model
+from mosaic.predict import fit_probe, predict
 from mosaic.profiles import PROFILES, ModelSpec, SAESpec, load_profile
 from mosaic.results import to_table
 from mosaic.splits import make_split
@@ -73,6 +75,8 @@ def bundle(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Pa
     table = to_table(sweep.score(grids.grid(profile, TASKS[:1]), workspace, n_jobs=1))
     scores.write(table, workspace.scores_path("04_baselines"))
     scores.write(table, workspace.scores_path("02_layers_and_scale"))  # chapters share cells
+    derived = table.assign(model="tiny-bert-untrained").astype({"model": "string"})[:1]
+    scores.write(derived, workspace.scores_path("07_cross_modal"))
     return packing.pack(workspace, "a tiny encoder", tmp_path_factory.mktemp("runs") / "tiny")
 
 
@@ -142,9 +146,10 @@ def test_the_run_is_packed_once_per_cell_with_model_and_saes(
 ) -> None:
     table = bundles.read_bundle(bundle)
     # Two layers: SAE sum, sum > 1 and max; hidden last and mean. Cells of two chapters count once.
-    assert len(table) == 2 * (3 + 2)
+    # The row of a model that a chapter derived comes along; the manifest names the profile's own.
+    assert len(table) == 2 * (3 + 2) + 1
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert manifest["command"].startswith("mosaic run 02_layers_and_scale 04_baselines --profile")
+    assert manifest["command"].startswith("mosaic run 02_layers_and_scale 04_baselines 07_cross")
     [model] = manifest["models"]
     weights = Path(workspace.profile.models[0].source) / "model.safetensors"
     assert model["sha256"]["model.safetensors"] == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -153,8 +158,21 @@ def test_the_run_is_packed_once_per_cell_with_model_and_saes(
     assert {"cfg.json", "sae_weights.safetensors", "l0", "explained_variance"} <= set(sae)
     assert str(workspace.root) not in (bundle / "manifest.json").read_text()
     [grid] = bundles.grids(bundle.parent)
-    assert len(grid) == len(table)
+    assert len(grid) == len(table) - 1
     assert len(bundles.grids(bundle.parent, "sae")[0]) == 6
+
+
+def test_a_probe_on_trained_saes_is_applied_where_they_are(workspace: Workspace) -> None:
+    saved = fit_probe(workspace, TASKS[0])
+    [found] = predict(saved, ["how do I build a shed"], build_dir=str(workspace.root))
+    assert found.answer in saved.label_names
+    with pytest.raises(AccessError, match="has not been trained here"):
+        predict(saved, ["how do I build a shed"], build_dir=str(workspace.root / "elsewhere"))
+
+
+def test_too_few_residual_vectors_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gave only 100; give more texts"):
+        sae_training.train_sae(torch.zeros(100, 8), 16, 2048, 0, tmp_path)
 
 
 def test_packing_before_running_says_what_to_run(workspace: Workspace, tmp_path: Path) -> None:
