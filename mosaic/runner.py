@@ -132,6 +132,16 @@ def build_book(workspace: Workspace) -> Path:
         )
     for folder in (stage, html):
         shutil.rmtree(folder, ignore_errors=True)
+    _stage(workspace, root, stage)
+    _generate(workspace, root, stage / "book" / "_generated")
+    _render(stage, workspace.root / "book.log")
+    shutil.move(stage / "_build" / "html", html)
+    _drop_live_code(html)
+    return html / "index.html"
+
+
+def _stage(workspace: Workspace, root: Path, stage: Path) -> None:
+    """Copy pages, executed notebooks and figures to where the book is built."""
     stage.mkdir(parents=True)
     for name in STAGED:
         source = root / name
@@ -150,24 +160,29 @@ def build_book(workspace: Workspace) -> Path:
         _stage_notebook(executed, stage / "notebooks" / executed.name, repository(root))
     if workspace.figures.is_dir():
         shutil.copytree(workspace.figures, stage / "figures")
-    generated = stage / "book" / "_generated"
-    generated.mkdir()
-    for catalogue in ("paper", "mini"):
-        (generated / f"{catalogue}_tasks.md").write_text(task_table(catalogue), encoding="utf-8")
-    card = scorecard.page(scorecard.findings(workspace, root / "book" / "runs"), chapters(root))
-    (generated / "scorecard.md").write_text(card, encoding="utf-8")
-    for bundle in bundles.folders(root / "book" / "runs"):
-        for name, text in cards(bundle).items():
-            path = generated / f"run_{bundle.name}_{name}.md"
-            path.write_text(text, encoding="utf-8")
-    (generated / "figures.md").write_text(figure_index(workspace.figures), encoding="utf-8")
+
+
+def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
+    """Write the parts of pages that are tables of tasks, claims, bundles and figures."""
+    runs = root / "book" / "runs"
+    pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in ("paper", "mini")}
+    pages["scorecard"] = scorecard.page(scorecard.findings(workspace, runs), chapters(root))
+    pages["figures"] = figure_index(workspace.figures)
+    for bundle in bundles.folders(runs):
+        pages |= {f"run_{bundle.name}_{name}": text for name, text in cards(bundle).items()}
+    folder.mkdir()
+    for name, text in pages.items():
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def _render(stage: Path, log: Path) -> None:
+    """Build the staged book, every warning an error."""
     # The package has no `-m` entry, and its script may not be on the PATH of a kernel.
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     command += [str(stage), "--path-output", str(stage)]
     command += ["--warningiserror", "--nitpick", "--keep-going", "--quiet"]
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    log = workspace.root / "book.log"
     log.write_text(result.stdout + result.stderr, encoding="utf-8")
     if result.returncode != 0:
         lines = [x for x in log.read_text().splitlines() if "WARNING" in x or "ERROR" in x]
@@ -175,9 +190,6 @@ def build_book(workspace: Workspace) -> Path:
             f"The book did not build without warnings; first: {(lines or ['see the log'])[0]} "
             f"(whole log: {log})."
         )
-    shutil.move(stage / "_build" / "html", html)
-    _drop_live_code(html)
-    return html / "index.html"
 
 
 def _drop_live_code(html: Path) -> None:
