@@ -65,7 +65,7 @@ def grid(
 
 
 def recipe(profile: Profile, task: str, model: ModelSpec, seed: int) -> list[Spec]:
-    """The paper's recommended cell (narrow SAE, middle layer, sums, > 1) and its hidden states."""
+    """The paper's recipe (sums, > 1, middle layer) at the narrowest width, and hidden states."""
     layer = model.layers["middle"]
     base = Spec(task, "hidden", model.name, layer, seed=seed)
     sae = replace(base, feature="sae", width=model.widths[0], pooling="sum", threshold=1.0)

@@ -10,7 +10,7 @@ import pandas as pd
 from mosaic import bundles, published, scores
 from mosaic.claims import (
     BUILT_IN,
-    BUILT_IN_PROFILE,
+    MIN_TASKS,
     NOT_SUPPORTED,
     NOT_TESTED,
     SUPPORTED,
@@ -19,12 +19,13 @@ from mosaic.claims import (
     judge,
     load_claims,
     real,
+    without_one_pair,
 )
 from mosaic.figures import CHAPTER_OF_FIGURE
 from mosaic.workspace import Workspace
 
 AUDIT = "08_audit"
-PUBLISHED, CONTRIBUTED = "Published scores", "Real models"
+PUBLISHED, CONTRIBUTED = "Published scores", "Contributed runs"
 
 
 def run_scores(workspace: Workspace) -> pd.DataFrame:
@@ -36,54 +37,94 @@ def run_scores(workspace: Workspace) -> pd.DataFrame:
 def findings(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:
     """Column of the scorecard to what it says of every claim: published, bundles, this run.
 
-    Bundles made with the mini models are left out; a run of them is called built in throughout.
+    Bundles made with the mini models are left out; what a run of them tests is called built in.
     """
     claims = load_claims()
-    profile = workspace.profile.name
     return {
         PUBLISHED: judge(claims, published.load()),
         CONTRIBUTED: judge(claims, real(bundles.read_bundles(bundles_dir))),
-        f"This run: {profile}": (
-            [Finding(claim, BUILT_IN) for claim in claims]
-            if profile == BUILT_IN_PROFILE
-            else judge(claims, run_scores(workspace))
-        ),
+        f"This run: {workspace.profile.name}": judge(claims, run_scores(workspace)),
     }
 
 
 def page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
-    lines = ["```{table}", ":class: mosaic-scorecard", ""]
+    lines = [_sources(columns), "", "```{table}", ":class: mosaic-scorecard", ""]
     lines += ["| " + " | ".join(["The paper's claim", *columns]) + " |"]
     lines += ["|---" * (1 + len(columns)) + "|"]
     for row in zip(*columns.values(), strict=True):
         cells = [_link(row[0].claim, chapters), *map(cell, row)]
         lines.append("| " + " | ".join(cells) + " |")
-    of_published = columns[PUBLISHED]
-    tested = [f for f in of_published if f.verdict != NOT_TESTED]
-    decided = [f for f in tested if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
-    lasting = [f for f in decided if f.p_holm is not None and f.p_holm < 0.05]
     audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
-    lines += [
-        "```",
-        "",
-        f"A verdict is read off the 95% interval of the mean difference in macro-F1 over tasks (of "
-        f"macro-F1 itself where there is no sign); in brackets, tasks on the claim's side. "
-        f"Of {len(tested)} claims the published scores can test, {len(decided)} are decided; "
-        f"{len(lasting)} of these still are when all {len(tested)} are corrected together. "
-        f"*{BUILT_IN.capitalize()}* means tiny models made to show such effects: never evidence. "
-        f"Intervals and method: {audit}.",
-    ]
+    lines += ["```", "", f"{_legend(columns)} Intervals and method: {audit}."]
     return "\n".join(lines) + "\n"
 
 
+def _sources(columns: dict[str, list[Finding]]) -> str:
+    """Which models stand behind each column, so that none is taken for another."""
+    models = {name: _values(found, "model") for name, found in columns.items()}
+    said = []
+    for name in filter(models.get, columns):
+        if name == PUBLISHED:
+            what = f"the authors' own, of {_listed(models[name])}"
+        elif name == CONTRIBUTED:
+            theirs = sorted(set(models[name]) & set(models[PUBLISHED]))
+            among = f"with {_listed(theirs)} of the paper" if theirs else "no model of the paper"
+            tasks = _listed(_values(columns[name], "task"))
+            what = f"{_listed(models[name])} on {tasks}, real text; {among}"
+        else:
+            built_in = ", tiny models made for this book" if _built_in(columns[name]) else ""
+            what = f"{_listed(models[name])}{built_in}"
+        said.append(f"*{name}*: {what}.")
+    return " ".join(said)
+
+
+def _legend(columns: dict[str, list[Finding]]) -> str:
+    tested = [f for f in columns[PUBLISHED] if f.verdict != NOT_TESTED]
+    decided = [f for f in tested if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
+    p_values = [f.p_holm for f in decided if f.p_holm is not None]
+    said = (
+        f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
+        f"where there is no sign), in brackets the tasks on the claim's side, and the 95% interval "
+        f"the verdict is read off. Fewer than {MIN_TASKS} tasks have neither interval nor verdict; "
+        f"a claim about several tasks is counted. Of {len(tested)} claims the published scores can "
+        f"test, {len(decided)} are decided, {len(p_values)} of them by an interval; "
+        f"{sum(p < 0.05 for p in p_values)} of these stay decided when all intervals are corrected "
+        f"together."
+    )
+    for built_in in filter(None, map(_built_in, columns.values())):
+        opposite = sum(not f.points_at_claim for f in built_in)
+        said += (
+            f" *{BUILT_IN.capitalize()}*: the tiny models were made so that such effects can "
+            f"appear. In this run {opposite} of {len(built_in)} point the other way, and none of "
+            f"it is evidence about the paper."
+        )
+    return said
+
+
+def _built_in(found: Sequence[Finding]) -> list[Finding]:
+    return [f for f in found if f.verdict == BUILT_IN]
+
+
+def _values(found: Sequence[Finding], column: str) -> list[str]:
+    """Every value of a column in the pairs behind the findings."""
+    return sorted({v for f in found if column in f.pairs for v in f.pairs[column] if v})
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
 def cell(finding: Finding) -> str:
-    """A verdict with its effect and in how many tasks the claim's direction is seen."""
+    """A verdict with its effect, in how many tasks the claim's direction is seen, and interval."""
     word = f"[{finding.verdict}]{{.verdict-{finding.verdict.replace(' ', '-')}}}"
-    if finding.effect is None:
+    if finding.effect is None or finding.verdict == BUILT_IN:
         return word
     sign = "" if finding.claim.second is None else "+"
-    return f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"
+    text = f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"
+    if finding.low is None:
+        return text
+    return f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]{{.interval}}"
 
 
 def _link(claim: Claim, chapters: Sequence[str]) -> str:
@@ -99,24 +140,54 @@ def table(found: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "claim": f.claim.says,
-            "compared": f.claim.measure,
-            "holds above": f.claim.beyond,
+            "verdict": f.verdict,
             "effect": f.effect,
             "low": f.low,
             "high": f.high,
-            "p (Holm)": f.p_holm,
             "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
+            "holds above": f.claim.beyond,
+            "p (Holm)": f.p_holm,
             "pairs": len(f.pairs) or None,
-            "verdict": f.verdict,
+            "compared": f.claim.measure,
         }
         for f in found
     )
 
 
-def by_task(found: Sequence[Finding]) -> pd.DataFrame:
-    """Mean difference per claim (column) and task (row) of one source; missing where untested."""
-    columns = {f.claim.key: f.by_task for f in found if f.n_tasks}
-    return pd.DataFrame(columns).rename_axis("task").reset_index()
+def by_task(found: Sequence[Finding], kind: str) -> pd.DataFrame:
+    """Mean pair per claim on tasks of a kind (row) and task (column) of one source."""
+    rows = [
+        {"claim": f.claim.says, **f.by_task} for f in found if f.n_tasks and f.claim.kind == kind
+    ]
+    return pd.DataFrame(rows)
+
+
+def without_one(found: Sequence[Finding]) -> pd.DataFrame:
+    """Each claim without the one pair of cells that moves its effect most."""
+    rows = []
+    for finding in found:
+        if (without := without_one_pair(finding)) is None:
+            continue
+        pair, rest = without
+        rows.append(
+            {
+                "claim": finding.claim.says,
+                "verdict": finding.verdict,
+                "without it": rest.verdict,
+                "effect": finding.effect,
+                "effect without": rest.effect,
+                "the pair": pair["value"],
+                "is": _named(pair[list(finding.claim.same)]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _named(keys: pd.Series) -> str:
+    """What a pair shares, in words: `scenario, gemma-2-2b, layer 19, sum`."""
+    words = {"layer": "layer {}", "top_n": "n = {}", "threshold": "above {}", "width": "{} SAE"}
+    words |= {"label_model": "labels of {}"}
+    return ", ".join(words.get(str(name), "{}").format(key) for name, key in keys.items() if key)
 
 
 def remarks(found: Sequence[Finding]) -> pd.DataFrame:

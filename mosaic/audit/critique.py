@@ -52,12 +52,15 @@ def numbers(
     spread: pd.DataFrame,
     choices: pd.DataFrame,
     conditions: pd.DataFrame,
+    contributed: pd.DataFrame,
+    run: pd.DataFrame,
     profile: str,
 ) -> dict[str, Any]:
     """Every number the points name.
 
     `scores` are the published ones, `findings` what they say of the claims by key, `spread` and
-    `choices` their noise and optimism, `conditions` the run's table of confounds.
+    `choices` their noise and optimism, `conditions` the run's table of confounds; `contributed` and
+    `run` the scores of the bundles and of the run's other chapters, either of which may be empty.
     """
     known = spread[spread["n_test"].notna()]
     inside, of = noise.within_noise(spread, noise.hidden_pairs(findings))
@@ -108,6 +111,8 @@ def numbers(
         "binarized_published": effect["published_binarize_sum"],
         "binarized_counts": effect["published_binarize_top_n"],
         "tfidf_zh": float(tfidf.loc[tfidf["language"] == "zh", "macro_f1"].iloc[0]),
+        "tfidf_nested": _tfidf_nested(contributed),
+        "tower": _tower(run),
         "tfidf_gaps": ", ".join(f"{task} {gap:+.3f}" for task, gap in gaps.items()),
         "pubmedqa_gap": behaviour.loc[pubmedqa, "value"].mean(),
         "other_behaviour_gap": behaviour.loc[~pubmedqa, "value"].mean(),
@@ -128,3 +133,29 @@ def _of(spread: pd.DataFrame, task: str, language: str | None = None) -> pd.Seri
 def _best_language(linear: pd.DataFrame, task: str, feature: str) -> str:
     rows = published.chosen(linear[(linear["task"] == task) & (linear["feature"] == feature)])
     return str(rows.loc[rows["macro_f1"].idxmax(), "language"])
+
+
+def _tfidf_nested(contributed: pd.DataFrame) -> str:
+    """Nested minus published TF-IDF on the sentiment set, mean over its languages but English."""
+    native = contributed["language"].eq(contributed["train_language"]).fillna(False)
+    rows = contributed[
+        native
+        & contributed["feature"].eq("tfidf")
+        & contributed["task"].eq("sentiment")
+        & contributed["language"].ne("en")
+        & contributed["train_fraction"].fillna(1).eq(1)
+    ]
+    by = rows.groupby(["language", "protocol"])["macro_f1"].mean().unstack("protocol")
+    gaps = by.reindex(columns=["nested", "published"]).dropna()
+    if gaps.empty:
+        return "an amount that no contributed run here shows"
+    difference = (gaps["nested"] - gaps["published"]).astype(float)
+    return (
+        f"{difference.mean():+.3f} (mean of {len(gaps)} languages, {int((difference > 0).sum())} "
+        f"of them better; each protocol on test parts of its own)"
+    )
+
+
+def _tower(run: pd.DataFrame) -> str:
+    towers = run.loc[run["feature"] == "vision_tower", "macro_f1"]
+    return f"{towers.mean():.3f}" if len(towers) else "no score, as that chapter has not run here"

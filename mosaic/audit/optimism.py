@@ -7,6 +7,8 @@ cell that cross-validation on the training part would have chosen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
@@ -53,3 +55,15 @@ def two_choices(table: pd.DataFrame) -> pd.DataFrame:
             row["gain_high"] = expected_gain(*known)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def above(choices: pd.DataFrame, recipe: pd.Series, bounds: Sequence[float]) -> pd.DataFrame:
+    """How many tasks lie above each bound, by the fixed recipe and by both choices of a cell.
+
+    `choices` is what `two_choices` returns; `recipe` the recipe's macro-F1 by task, whose tasks are
+    asked. A task's languages are averaged. Columns: above, recipe, by_cv, on_test, tasks.
+    """
+    means = choices.groupby("task")[["by_cv", "on_test"]].mean().reindex(recipe.index)
+    means.insert(0, "recipe", recipe)
+    counts = [{"above": b, **(means > b).sum(), "tasks": len(means)} for b in bounds]
+    return pd.DataFrame(counts)
