@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mosaic import published, scores
+from mosaic import bundles, published, scores
 from mosaic.audit import confounds, critique, noise, optimism
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.profiles import load_profile
@@ -179,7 +179,11 @@ def test_every_point_of_critique_ends_somewhere() -> None:
     assert len(measured) >= 15
     for point in measured:
         assert point.get("see"), f"point {point['id']} does not say where it is shown"
-        assert re.search(r"\{\w+", point["result"]) or "hapter" in point["result"]
+        number = r"\{(?!profile)\w+"
+        assert re.search(number, point["result"]), f"point {point['id']} gives no number"
+    for point in points:
+        named = r"\w\.(py|json|csv)\b|score table"
+        assert re.search(named, point["point"]), f"point {point['id']} names no file or table"
 
 
 def test_an_unknown_end_is_refused(tmp_path: Path) -> None:
@@ -201,10 +205,45 @@ def test_critique_is_filled_with_numbers_of_the_tables(
         for c in confounds.contrasts("toxicity-en", model)
     )
     choices = optimism.two_choices(authors)
-    numbers = critique.numbers(authors, findings, spread, choices, conditions, "mini")
+    contributed = bundles.read_bundles(Path(__file__).parents[1] / "book" / "runs")
+    tower = {"source": "run", "protocol": "nested", "probe": "linear", "task": "digits"}
+    run = scores.table([{**tower, "feature": "vision_tower", "macro_f1": 0.713}])
+    known = (authors, findings, spread, choices, conditions)
+    numbers = critique.numbers(*known, contributed, run, "mini")
     table = critique.table(numbers).set_index("no.")
     assert not table["result"].str.contains("[{}]|nan|<NA>").any()
+    assert "reaches 0.713 (chapter 07)" in table.loc[25, "result"]
+    assert f"by {_nested_tfidf_by_hand(contributed):+.3f} (mean of 7" in table.loc[9, "result"]
+    empty = scores.table([])
+    alone = critique.table(critique.numbers(*known, empty, empty, "mini")).set_index("no.")
+    assert "no contributed run here shows" in alone.loc[9, "result"]
+    assert "no score, as that chapter has not run" in alone.loc[25, "result"]
     assert "+0.012" in table.loc[7, "result"]
     assert "0.380" in table.loc[9, "result"]
     assert "72 SAE cells" in table.loc[1, "result"]
     assert "cannot show" in table.loc[13, "result"]
+
+
+def _nested_tfidf_by_hand(contributed: pd.DataFrame) -> float:
+    rows = contributed[(contributed["task"] == "sentiment") & (contributed["feature"] == "tfidf")]
+    gaps = []
+    for language in ("ar", "de", "es", "fr", "hi", "it", "pt"):
+        native = rows[(rows["language"] == language) & (rows["train_language"] == language)]
+        nested = native[native["protocol"] == "nested"]
+        [authors_way] = native.loc[native["protocol"] == "published", "macro_f1"]
+        gaps.append(nested["macro_f1"].mean() - authors_way)
+    return float(np.mean(gaps))
+
+
+def test_tasks_above_a_bound_are_counted_three_ways() -> None:
+    choices = pd.DataFrame(
+        {
+            "task": ["a", "a", "b", "c"],
+            "by_cv": [0.9, 0.6, 0.7, 0.99],
+            "on_test": [1.0, 0.8, 0.81, 0.99],
+        }
+    )
+    recipe = pd.Series({"a": 0.82, "b": 0.86})
+    [low, high] = optimism.above(choices, recipe, [0.8, 0.85]).to_dict("records")
+    assert low == {"above": 0.8, "recipe": 2, "by_cv": 0, "on_test": 2, "tasks": 2}
+    assert high == {"above": 0.85, "recipe": 1, "by_cv": 0, "on_test": 1, "tasks": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from mosaic import bundles, claims, published, scorecard, scores, stats
 from mosaic.claims import Claim, Finding
@@ -61,8 +62,9 @@ def gaps(*values: float) -> dict[str, float]:
         ((0.04, 0.05, 0.06, 0.05, 0.04), claims.SUPPORTED),
         ((-0.04, -0.05, -0.06, -0.05, -0.04), claims.NOT_SUPPORTED),
         ((0.10, -0.08, 0.05, -0.06, 0.01), claims.INCONCLUSIVE),
-        ((0.05,), claims.INCONCLUSIVE),
-        ((0.05, 0.05), claims.SUPPORTED),
+        ((0.05,), claims.TOO_FEW),
+        ((0.05, 0.05), claims.TOO_FEW),
+        ((0.05, 0.05, 0.05), claims.SUPPORTED),
         ((), claims.NOT_TESTED),
     ],
 )
@@ -73,6 +75,62 @@ def test_verdict_is_known(values: tuple[float, ...], verdict: str) -> None:
     if values:
         assert found.effect == pytest.approx(np.mean(values))
         assert found.n_above == sum(v > 0 for v in values)
+    if len(values) < claims.MIN_TASKS:
+        assert (found.low, found.high, found.p_value) == (None, None, None)
+
+
+def test_two_tasks_could_only_decide_by_agreeing() -> None:
+    """The reason for the smallest number of tasks, from Student's distribution."""
+    reach = {n: t.isf(0.025, n - 1) / n**0.5 for n in (2, 3)}
+    assert reach[2] == pytest.approx(9, abs=0.05)
+    assert reach[3] == pytest.approx(2.5, abs=0.05)
+    # Two tasks' standard deviation is their difference over the root of two.
+    assert 1 / (reach[2] / 2**0.5) == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_splits_of_one_dataset_are_one_task() -> None:
+    def food(*names: str) -> Finding:
+        claim = replace(CLAIM, kind="image")
+        return claims.judge([claim], cells(dict.fromkeys(names, 0.05)))[0]
+
+    assert list(food("cifar100", "flowers", "food", "food-train").by_task.index) == [
+        "cifar100",
+        "flowers",
+        "food",
+    ]
+    assert food("flowers", "food", "food-train").verdict == claims.TOO_FEW
+    apart = pd.Series(["nqswap-original", "nqswap-closed", "intent", "scenario", "my own"])
+    assert list(claims.one_per_dataset(apart)) == list(apart), "other labels or contexts"
+
+
+def test_a_claim_about_several_tasks_is_counted() -> None:
+    several = replace(CLAIM, several=3)
+    assert judged(gaps(0.3, 0.3, 0.3, -0.5, -0.5), several).verdict == claims.SUPPORTED
+    found = judged(gaps(0.3, 0.3, -0.01), several)
+    assert found.verdict == claims.NOT_SUPPORTED
+    assert (found.low, found.p_holm) == (None, None)
+    assert judged(gaps(0.3, 0.3), several).verdict == claims.TOO_FEW
+
+
+def test_the_pair_that_decides_is_found() -> None:
+    usual = cells(gaps(0.01, 0.012, 0.011, 0.009, 0.01))
+    table = scores.concat([usual, usual[usual["layer"] == 3].assign(layer=5).astype(usual.dtypes)])
+    odd = (table["task"] == "stance") & (table["layer"] == 3) & (table["feature"] == "hidden")
+    table.loc[odd, "macro_f1"] = 0.01
+    found = claims.judge([CLAIM], table)[0]
+    pair, rest = claims.without_one_pair(found)
+    assert (pair["task"], pair["layer"]) == ("stance", "3")
+    assert (found.verdict, rest.verdict) == (claims.INCONCLUSIVE, claims.SUPPORTED)
+    assert rest.effect == pytest.approx(np.mean([0.01, 0.012, 0.011, 0.009, 0.01]))
+    # By trying all of them, and where a task leaves with its only pair.
+    for few in (found, claims.judge([CLAIM], table[table["layer"] == 3])[0]):
+        pair, rest = claims.without_one_pair(few)
+        shifts = [
+            abs(few.effect - few.pairs.drop(index=i).groupby("task")["value"].mean().mean())
+            for i in few.pairs.index
+        ]
+        assert abs(rest.effect - few.effect) == pytest.approx(max(shifts))
+    assert claims.without_one_pair(claims.judge([CLAIM], table.iloc[:0])[0]) is None
 
 
 def test_interval_is_students_over_tasks_not_cells() -> None:
@@ -169,7 +227,54 @@ def test_a_claim_on_the_published_scores_by_hand(on_published: dict[str, Finding
 
 def test_what_the_public_scores_cannot_test_is_not_tested(on_published: dict[str, Finding]) -> None:
     silent = {key for key, f in on_published.items() if f.verdict == claims.NOT_TESTED}
-    assert silent == {"above-mean-hidden", "native", "transfer-usable"}
+    assert silent == {
+        *("above-mean-hidden", "native", "transfer-usable"),
+        *("binarized-for-selection", "threshold-matters"),
+    }
+
+
+def test_one_failed_cell_decides_on_width(on_published: dict[str, Finding]) -> None:
+    """What the claim's remark and chapter 08 say of it, from the table."""
+    table = published.load()
+    rows = table[(table["task"] == "scenario") & (table["layer"] == 19) & table["threshold"].isna()]
+    rows = rows[(rows["pooling"] == "sum") & (rows["probe"] == "linear")].set_index("width")
+    assert set(rows["model"]) == {"gemma-2-2b"}
+    assert list(rows.loc[["16k", "65k"], "macro_f1"]) == [0.8462, 0.227]
+    assert rows.loc["65k", "cv_accuracy"] > 0.8, "the same features in cross-validation"
+    pair, rest = claims.without_one_pair(on_published["narrow-enough"])
+    assert pair["value"] == pytest.approx(0.8462 - 0.227)
+    assert on_published["narrow-enough"].verdict == claims.INCONCLUSIVE
+    assert rest.verdict == claims.SUPPORTED
+    wide = set(table.loc[(table["width"] == "65k"), "model"])
+    assert wide == {"gemma-2-2b", "paligemma2-3b-pt-224"}, "as its remark says"
+
+
+def test_best_cells_have_the_narrowest_width_as_often_as_is_said() -> None:
+    table = published.load()
+    sae = table[(table["feature"] == "sae") & (table["probe"] == "linear")]
+    best = sae.groupby(["task", "label_model", "width"], dropna=False)["macro_f1"].max()
+    best = best.unstack("width").astype(float)
+    narrow = best["16k"] >= best["65k"].fillna(0)
+    images = narrow.index.isin(["cifar100", "flowers", "food", "food-train", "tiny-imagenet"], 0)
+    listed = ~images & ~narrow.index.isin(["boolq", "piqa"], 0)  # not in the authors' table
+    assert (int(narrow[listed].sum()), int(listed.sum())) == (15, 16)
+    assert narrow[images].mean() < 0.5, "65k is mostly best on images"
+    assert "15 of 16" in claims.SHIPPED.read_text(encoding="utf-8")
+
+
+def test_what_was_not_rerun_is_said_first() -> None:
+    """The first paragraphs of README and landing page; a run of Gemma would change both."""
+    authors, contributed = published.load(), bundles.read_bundles(ROOT / "book" / "runs")
+    assert not set(contributed["model"].dropna()) & set(authors["model"].dropna())
+    keys = ["task", "language", "label_model"]
+    ours = contributed[(contributed["protocol"] == "published") & contributed["model"].isna()]
+    both = authors[authors["feature"] == "tfidf"].merge(ours, on=keys, suffixes=("", "_ours"))
+    again = (both["macro_f1"] - both["macro_f1_ours"]).abs() < 1e-6
+    assert (int(again.sum()), len(both)) == (1, 1), "the one that was recomputed"
+    for page in ("README.md", "book/index.md"):
+        start = " ".join((ROOT / page).read_text(encoding="utf-8").split())[:1100]
+        assert "Gemma 2 models" in start
+        assert "Of the published scores one, a TF-IDF baseline, was recomputed" in start
 
 
 def test_every_claim_names_a_chapter_and_its_figure() -> None:
@@ -181,16 +286,56 @@ def test_every_claim_names_a_chapter_and_its_figure() -> None:
 
 
 def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> None:
-    columns = scorecard.findings(open_workspace("mini", str(tmp_path)), tmp_path / "no bundles")
+    workspace = open_workspace("mini", str(tmp_path))
+    run = cells(
+        gaps(0.04, -0.02, 0.01), profile="mini", source="run", threshold=1.0, depth="middle"
+    )
+    scores.write(run, workspace.scores_path("04_baselines"))
+    columns = scorecard.findings(workspace, tmp_path / "no bundles")
     page = scorecard.page(columns, ["04_baselines", "05_multilingual_transfer"])
     lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
     assert len(lines) == len(claims.load_claims())
-    assert all(line.count("[built in]") == 1 for line in lines)
-    assert "{ref}`They beat the last hidden state <fig-baselines>`" in page
+    beats = next(line for line in lines if "{ref}`SAE beats the last hidden state <fig-bas" in line)
+    of_run = columns["This run: mini"]
+    for line, finding in zip(lines, of_run, strict=True):
+        assert line.split(" | ")[-1].split("]")[0] == f"[{finding.verdict}"
+    assert beats.endswith("| [built in]{.verdict-built-in} |"), "no number beside it"
+    assert "In this run 2 of 3 point the other way" in page
+    found = columns[scorecard.PUBLISHED][2]
+    interval = ttest_1samp(found.by_task, 0).confidence_interval(0.95)
+    assert f"[{interval.low:+.3f} to {interval.high:+.3f}]{{.interval}}" in beats
+    assert "Contributed runs*:" not in page
     assert "fig-width" not in page, "a chapter the book lacks is not linked"
     native = next(line for line in lines if "Native beats" in line)
     assert "05_multilingual_transfer>`" in native or "<fig-multilingual>`" in native
-    assert native.count("[not tested]") == 2
+    assert native.count("[not tested]") == 3
+
+
+def test_scorecard_names_the_models_behind_each_column(tmp_path: Path) -> None:
+    columns = scorecard.findings(open_workspace("mini", str(tmp_path)), ROOT / "book" / "runs")
+    sources = scorecard.page(columns, []).splitlines()[0]
+    assert "own, of gemma-2-2b, gemma-2-9b, gemma-2-9b-it and paligemma2" in sources
+    assert (
+        "all-MiniLM-L6-v2 on banking77 and sentiment, real text; no model of the paper" in sources
+    )
+    of_paper = replace(CLAIM, key="k", second=None)
+    theirs = claims.judge(
+        [of_paper] * len(columns[scorecard.PUBLISHED]), cells(gaps(0.1), model="gemma-2-2b")
+    )
+    ours = scorecard.page({**columns, scorecard.CONTRIBUTED: theirs}, []).splitlines()[0]
+    assert "with gemma-2-2b of the paper" in ours
+
+
+def test_tables_of_the_audit_name_claims_in_words(on_published: dict[str, Finding]) -> None:
+    found = list(on_published.values())
+    table = scorecard.table(found)
+    assert list(table.columns[:5]) == ["claim", "verdict", "effect", "low", "high"]
+    for kind in ("text", "behaviour", "image"):
+        words = scorecard.by_task(found, kind)
+        assert set(words["claim"]) < {f.claim.says for f in found}
+    without = scorecard.without_one(found).set_index("claim")
+    assert without.loc["The narrowest SAE is enough", "is"] == "scenario, gemma-2-2b, layer 19, sum"
+    assert not re.search("16k|gemma-2|Gemma", " ".join(f.claim.measure for f in found))
 
 
 class Cells(HTMLParser):
@@ -230,11 +375,20 @@ def test_page_and_tables_say_the_same(build_dir: Path) -> None:
     for table, column in ((published.load(), 1), (contributed, 2)):
         for row, words in zip(rows, _words(claims.judge(wanted, table)), strict=True):
             assert row[column] == words
-    assert {row[3] for row in rows} == {claims.BUILT_IN}
+    run = claims.judge(wanted, scorecard.run_scores(open_workspace("mini", str(build_dir))))
+    assert [row[3] for row in rows] == [f.verdict for f in run]
+    assert {f.verdict for f in run} == {claims.BUILT_IN}
+    opposite = sum(not f.points_at_claim for f in run)
+    assert f"In this run {opposite} of {len(run)} point the other way" in " ".join(page.split())
 
 
 def _words(found: list[Finding]) -> Iterator[str]:
     for f in found:
         sign = "+" if f.claim.second else ""
-        effect = f" {f.effect:{sign}.3f} ({f.n_above}/{f.n_tasks})" if f.n_tasks else ""
-        yield f"{f.verdict}{effect}"
+        said = f"{f.verdict}"
+        if f.n_tasks:
+            said += f" {f.effect:{sign}.3f} ({f.n_above}/{f.n_tasks})"
+        if f.n_tasks >= claims.MIN_TASKS and f.claim.several is None:
+            low, high = ttest_1samp(f.by_task, 0).confidence_interval(0.95)
+            said += f" {low:{sign}.3f} to {high:{sign}.3f}"
+        yield said
