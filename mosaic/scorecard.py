@@ -75,7 +75,7 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
         else:
             built_in = ", tiny models made for this book" if _built_in(columns[name]) else ""
             what = f"{_listed(models[name])}{built_in}"
-        said.append(f"*{name}*: {what}.")
+        said.append(f"*{name.replace(':', ',')}*: {what}.")
     return " ".join(said)
 
 
