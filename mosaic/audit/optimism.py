@@ -61,9 +61,11 @@ def above(choices: pd.DataFrame, recipe: pd.Series, bounds: Sequence[float]) -> 
     """How many tasks lie above each bound, by the fixed recipe and by both choices of a cell.
 
     `choices` is what `two_choices` returns; `recipe` the recipe's macro-F1 by task, whose tasks are
-    asked. A task's languages are averaged. Columns: above, recipe, by_cv, on_test, tasks.
+    asked. A task's languages are averaged. Columns: above, fixed recipe, chosen by
+    cross-validation, best on test, tasks.
     """
-    means = choices.groupby("task")[["by_cv", "on_test"]].mean().reindex(recipe.index)
-    means.insert(0, "recipe", recipe)
+    means = pd.DataFrame({"fixed recipe": recipe})
+    of_task = choices.groupby("task")[["by_cv", "on_test"]].mean()
+    means[["chosen by cross-validation", "best on test"]] = of_task.reindex(recipe.index)
     counts = [{"above": b, **(means > b).sum(), "tasks": len(means)} for b in bounds]
     return pd.DataFrame(counts)
