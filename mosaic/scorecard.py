@@ -147,7 +147,7 @@ def table(found: Sequence[Finding]) -> pd.DataFrame:
             "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
             "holds above": f.claim.beyond,
             "p (Holm)": f.p_holm,
-            "pairs": len(f.pairs) or None,
+            "pairs": str(len(f.pairs)) if len(f.pairs) else None,
             "compared": f.claim.measure,
         }
         for f in found
@@ -155,11 +155,9 @@ def table(found: Sequence[Finding]) -> pd.DataFrame:
 
 
 def by_task(found: Sequence[Finding], kind: str) -> pd.DataFrame:
-    """Mean pair per claim on tasks of a kind (row) and task (column) of one source."""
-    rows = [
-        {"claim": f.claim.says, **f.by_task} for f in found if f.n_tasks and f.claim.kind == kind
-    ]
-    return pd.DataFrame(rows)
+    """Mean pair per claim with an interval on tasks of a kind (row) and task (column)."""
+    asked = [f for f in found if f.n_tasks and f.claim.kind == kind and f.claim.several is None]
+    return pd.DataFrame({"claim": f.claim.says, **f.by_task} for f in asked)
 
 
 def without_one(found: Sequence[Finding]) -> pd.DataFrame:
@@ -176,8 +174,8 @@ def without_one(found: Sequence[Finding]) -> pd.DataFrame:
                 "without it": rest.verdict,
                 "effect": finding.effect,
                 "effect without": rest.effect,
-                "the pair": pair["value"],
-                "is": _named(pair[list(finding.claim.same)]),
+                "pair left out": _named(pair[list(finding.claim.same)]),
+                "its value": pair["value"],
             }
         )
     return pd.DataFrame(rows)
