@@ -119,7 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
     make = steps.add_parser("build", help="make tasks, models and SAEs anew from their seed")
     make.add_argument("folder", help="an empty or new folder")
     make.set_defaults(action=_mini_build)
-    check = steps.add_parser("check", help="what its tasks and features show, as a table")
+    check = steps.add_parser(
+        "check", parents=[build], help="what its tasks and features show, as a table"
+    )
     check.add_argument("folder", nargs="?", help="a built world; none means the shipped one")
     check.set_defaults(action=_mini_check)
 
@@ -279,12 +281,12 @@ def _mini_build(args: argparse.Namespace) -> None:
 def _mini_check(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from mosaic.mini.check import check, format_table
+    from mosaic.integrity import ASSETS
+    from mosaic.mini.check import check, format_table, open_world
 
-    shipped = Path(__file__).parent / "assets" / "mini"
-    rows = check(Path(args.folder) if args.folder else shipped)
+    rows = check(open_world(args.build_dir, Path(args.folder or ASSETS)))
     print(format_table(rows), end="")
-    if failed := [row.what for row in rows if not row.holds]:
+    if failed := [row.what for row in rows if row.holds is False]:
         raise MosaicError(f"{len(failed)} demands do not hold: {', '.join(failed)}.")
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from mosaic.errors import IntegrityError
 from mosaic.integrity import verify_folder
-from mosaic.mini import build
+from mosaic.mini import build, cards
 
 MINI = Path(build.__file__).parents[1] / "assets" / "mini"
 FILES = [path for path in MINI.rglob("*") if path.is_file()]
+BOOK = Path(__file__).parents[1] / "book" / "mini"
 SAES = sorted(MINI.glob("saes/*/layer_*/width_*"))
 
 
@@ -66,6 +67,36 @@ def test_sae_figures_are_in_their_bounds() -> None:
         assert figures["dead_share"] < 0.40, folder
         card = (folder.parents[1] / "README.md").read_text(encoding="utf-8")
         assert f"| {figures['l0']:.1f} | {figures['explained_variance']:.3f} |" in card
+
+
+def test_cards_and_pages_are_what_the_figures_say(tmp_path: Path) -> None:
+    again = tmp_path / "mini"
+    shutil.copytree(MINI, again)
+    written = [*MINI.glob("*/*/README.md"), *MINI.glob("pages/*.md")]
+    assert len(written) == 4 + 3 + 3
+    for path in written:
+        (again / path.relative_to(MINI)).unlink()
+    cards.write_cards(again)
+    for path in written:
+        assert (again / path.relative_to(MINI)).read_bytes() == path.read_bytes(), path
+    drawn = (again / "pages/loss.svg").read_text(encoding="utf-8")
+    assert all(f">{name}<" in drawn for name in cards.STANDS_FOR)
+
+
+def test_the_book_shows_these_pages() -> None:
+    pages = {path.name: path.read_bytes() for path in MINI.glob("pages/*")}
+    shown = {path.name: path.read_bytes() for path in BOOK.iterdir()}
+    assert shown.pop("check.md")  # `mosaic mini check` writes it; see test_mini_check.py
+    assert shown == pages
+
+
+def test_every_model_card_states_its_origin_tokens_and_loss() -> None:
+    for name in cards.STANDS_FOR:
+        card = (MINI / "models" / name / "README.md").read_text(encoding="utf-8")
+        figures = json.loads((MINI / "models" / name / "metrics.json").read_text(encoding="utf-8"))
+        assert ("Trained from scratch" in card) == ("continues" not in figures), name
+        for figure in ("tokens", "held_out_loss", "parameters", "seed"):
+            assert f"| {figure.replace('_', ' ')} | {figures[figure]} |" in card, (name, figure)
 
 
 def test_everything_loads_in_ten_seconds() -> None:

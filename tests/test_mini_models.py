@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mosaic import sae_training
-from mosaic.mini import build, corpus, lexicon, meaning
+from mosaic.mini import build, corpus, lexicon, meaning, tasks, vision
 from mosaic.mini import language_model as lm
 from mosaic.mini import sae as saes
 
@@ -61,6 +61,24 @@ def test_sae_figures_are_those_of_the_card(small: Any, unseen: list[lm.Batch]) -
             measured, stated = sae_training.measure(sae, states[layer]), figures(folder)
             for name in ("l0", "explained_variance", "dead_share"):
                 assert measured[name] == pytest.approx(stated[name], rel=0.02, abs=0.01), name
+
+
+def test_caption_figures_are_those_of_the_card(tokenizer: Any) -> None:
+    from transformers import PaliGemmaForConditionalGeneration
+
+    folder, stated = MINI / "models/mini-vlm", figures("models/mini-vlm")
+    model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    measured = vision.measure_captions(model, tokenizer, tasks.digit_images(captioned=False))
+    assert measured["held_out_loss"] == pytest.approx(stated["held_out_loss"], rel=0.01)
+    assert measured["caption_accuracy"] == pytest.approx(stated["caption_accuracy"], abs=0.01)
+    captions = tokenizer(list(vision.WORDS), add_special_tokens=False)["input_ids"]
+    digits = [digit for _, digit, _ in tasks.digit_images(captioned=True)]
+    drawn = [i for chosen, *_ in vision.draws(len(digits), build.SEED) for i in chosen]
+    # Every caption ends with a token more than its word.
+    assert stated["tokens"] == sum(len(captions[digits[i]]) + 1 for i in drawn)
+    curve = (folder / "history.csv").read_text(encoding="utf-8").splitlines()
+    assert curve[0] == "tokens,train_loss"
+    assert curve[-1].startswith(f"{stated['tokens']},")
 
 
 def test_tokenizer_keeps_texts_and_never_merges_an_outcome(tokenizer: Any) -> None:

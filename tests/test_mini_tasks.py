@@ -26,11 +26,16 @@ def shipped(name: str) -> dict[str, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def pretraining() -> set[str]:
-    """Every sentence any shipped model was trained on, base corpora and conversations."""
+    """Every sentence any shipped file was trained on: models, tokenizer and SAEs."""
     budget = build.Budget()
     sentences: set[str] = set()
-    for n in (budget.small_docs, budget.large_docs):
-        for document in corpus.documents(n, build.SEED):
+    for n, seed in (
+        (budget.small_docs, build.SEED),
+        (budget.large_docs, build.SEED),
+        (build.TOKENIZER_DOCS, build.TOKENIZER_SEED),
+        (budget.sae_docs, build.SAE_SEED),
+    ):
+        for document in corpus.documents(n, seed):
             sentences.update(document.sentences)
     for item in chat.conversations(budget.chat_docs, build.SEED + 1):
         if isinstance(item, str):

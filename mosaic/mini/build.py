@@ -30,7 +30,10 @@ from mosaic.mini import sae as saes
 from mosaic.mini.tokenizer import train_tokenizer
 
 SEED = 0
+TOKENIZER_SEED, SAE_SEED = SEED + 1, SEED + 2
 HELD_OUT_SEED = 1000
+TOKENIZER_DOCS = 20_000
+"""Documents the tokenizer is learnt from, whatever the budget: both lines learn the same one."""
 LAYERS = {"mini-small": (1, 3, 4), "mini-large": (2, 4, 6), "mini-large-it": (2, 4, 6)}
 WIDTHS = {"256": 256, "1k": 1024}
 SHAPES = {
@@ -119,9 +122,7 @@ def small_line(out: Path, budget: Budget, done: Queue[float]) -> None:
             "kind": "vision-language model (PaliGemma shape)",
             "continues": "mini-small",
             "images": tasks.CAPTIONED_DIGITS,
-            "caption_accuracy": vision.caption_accuracy(
-                vlm, tokenizer, tasks.digit_images(captioned=False)
-            ),
+            **vision.measure_captions(vlm, tokenizer, tasks.digit_images(captioned=False)),
         }
         _save(out, "mini-vlm", vlm, tokenizer, history, metrics, started)
         vision.new_image_processor().save_pretrained(out / "models/mini-vlm")
@@ -162,8 +163,7 @@ def _train_base(
     started = time.monotonic()
     n_docs = budget.small_docs if name == "mini-small" else budget.large_docs
     texts = [document.text for document in corpus.documents(n_docs, SEED)]
-    # Both lines learn the same tokenizer, from a sample that does not depend on the budget.
-    tokenizer = train_tokenizer(d.text for d in corpus.documents(20_000, SEED + 1))
+    tokenizer = train_tokenizer(d.text for d in corpus.documents(TOKENIZER_DOCS, TOKENIZER_SEED))
     batches = lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
     tests = _held_out(tokenizer, budget)
     model = lm.new_model(SHAPES[name], tokenizer, SEED)
@@ -200,7 +200,7 @@ def _save(
     tokenizer.save_pretrained(folder)
     if tests is not None:
         metrics["held_out_loss"] = lm.held_out_loss(model, tests)
-        metrics["tokens"] = int(history[-1]["tokens"])
+    metrics["tokens"] = int(history[-1]["tokens"])
     metrics |= {"parameters": model.num_parameters(), "seed": SEED}
     metrics["minutes"] = (time.monotonic() - started) / 60
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
@@ -217,7 +217,7 @@ def _train_saes(out: Path, name: str, tokenizer: Any, budget: Budget, done: Queu
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(out / "models" / name, dtype=torch.float32).eval()
-    texts = [d.text for d in corpus.documents(budget.sae_docs, SEED + 2)]
+    texts = [d.text for d in corpus.documents(budget.sae_docs, SAE_SEED)]
     batches = lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
     states = saes.residuals(model, batches, list(LAYERS[name]))
     unseen = saes.residuals(model, _held_out(tokenizer, budget), list(LAYERS[name]))

@@ -33,7 +33,7 @@ def write_cards(out: Path) -> None:
     for folder, card in cards.items():
         (folder / "README.md").write_text(f"---\nlicense: mit\n---\n\n{card}", encoding="utf-8")
     pages = out / "pages"
-    pages.mkdir()
+    pages.mkdir(exist_ok=True)
     _draw_loss_curves(out, pages / "loss.svg")
     demoted = "\n".join(card.replace("# ", "### ", 1) for card in cards.values())
     for name, text in (
@@ -43,22 +43,30 @@ def write_cards(out: Path) -> None:
 
 
 def _draw_loss_curves(out: Path, target: Path) -> None:
-    """Held-out loss against tokens, one line per language model."""
+    """Loss against tokens: held-out documents of the language models, captions in training."""
     import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
+    texts, captions = figure.subplots(1, 2, width_ratios=(2, 1))
     for name, style in (("mini-small", "-"), ("mini-large", "--"), ("mini-large-it", ":")):
-        with (out / "models" / name / "history.csv").open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        tokens = [float(row["tokens"]) / 1e6 for row in rows]
-        losses = [float(row["held_out_loss"]) for row in rows]
-        axes.plot(tokens, losses, style, color="black", label=name)
-    axes.set(xlabel="tokens of training (millions)", ylabel="held-out loss (nats per token)")
-    axes.legend()
+        tokens, losses = _curve(out / "models" / name, "held_out_loss")
+        texts.plot([n / 1e6 for n in tokens], losses, style, color="black", label=name)
+    texts.set(xlabel="tokens of training (millions)", ylabel="held-out loss (nats per token)")
+    tokens, losses = _curve(out / "models" / "mini-vlm", "train_loss")
+    captions.plot([n / 1e3 for n in tokens], losses, "-.", color="black", label="mini-vlm")
+    captions.set(xlabel="tokens of captions (thousands)", ylabel="training loss (nats per token)")
+    for axes in (texts, captions):
+        axes.legend()
     with matplotlib.rc_context({"svg.hashsalt": "mini", "svg.fonttype": "none"}):
         figure.savefig(target, metadata={"Date": None})
+
+
+def _curve(folder: Path, column: str) -> tuple[list[float], list[float]]:
+    """Tokens and a column of a model's `history.csv`."""
+    with (folder / "history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [float(row["tokens"]) for row in rows], [float(row[column]) for row in rows]
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
@@ -79,19 +87,24 @@ def _model_card(folder: Path) -> str:
     metrics = _metrics(folder)
     rows = [(name.replace("_", " "), value) for name, value in metrics.items()]
     rows.append(("weights", f"{_size(folder)}, bfloat16, safetensors"))
+    losses = "Losses are nats per token on documents of another seed."
     if folder.name == "mini-vlm":
         trained_on = (
             "500 digit images of scikit-learn (UCI ML Repository, CC BY 4.0), captioned with "
             "their names. The other images are the `digits` task."
         )
+        losses = "Losses are nats per token of captions; held out are the images of the task."
     elif folder.name == "mini-large-it":
         trained_on = "Questions and requests in the chat template, and a quarter of the corpus."
+        losses = "Losses are nats per token on conversations of another seed."
     else:
         trained_on = "The mini corpus: a seeded grammar in " + ", ".join(lexicon.LANGUAGES) + "."
+    before = metrics.get("continues")
+    start = f"Training continues from {before}." if before else "Trained from scratch."
     return (
         f"# {folder.name}\n\n"
-        f"Stands in for {STANDS_FOR[folder.name]}. {trained_on} Trained from scratch; losses are "
-        f"nats per token on documents of another seed. `history.csv` is the loss curve.\n\n"
+        f"Stands in for {STANDS_FOR[folder.name]}. {trained_on} {start} {losses} "
+        f"`history.csv` is the loss curve.\n\n"
         f"{_table(('what', 'value'), rows)}\n{NOT}\n"
     )
 

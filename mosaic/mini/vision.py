@@ -5,7 +5,7 @@ Its text model continues the small base model; a tiny SigLIP tower and the conne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ import torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from sae_lens import SAE
     from transformers import (
         Gemma2ForCausalLM,
         PaliGemmaForConditionalGeneration,
@@ -90,7 +89,6 @@ def train_captions(
 
     Images are shifted by up to two pixels and dimmed at random, for there are only 500 of them.
     """
-    rng = np.random.default_rng(seed)
     pixels = pixel_values([image for image, _, _ in images])
     digits = np.asarray([digit for _, digit, _ in images])
     vision = [p for n, p in model.named_parameters() if "language_model" not in n]
@@ -101,11 +99,9 @@ def train_captions(
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, N_STEPS)
     history: list[dict[str, float]] = []
     recent: list[float] = []
+    seen = 0
     model.train()
-    for step in range(N_STEPS):
-        chosen = rng.integers(len(digits), size=BATCH)
-        shifts = rng.integers(-2, 3, size=(BATCH, 2))
-        dim = torch.from_numpy(rng.uniform(0.7, 1.0, size=(BATCH, 1, 1, 1))).float()
+    for step, (chosen, shifts, dim) in enumerate(draws(len(digits), seed), start=1):
         batch = torch.stack(
             [
                 torch.roll(pixels[i], tuple(shift), (1, 2))
@@ -113,11 +109,12 @@ def train_captions(
             ]
         )
         ids, mask, suffix = caption_inputs(tokenizer, [WORDS[digits[i]] for i in chosen])
-        labels = torch.where((suffix == 1) & (mask == 1), ids, -100)
+        written = (suffix == 1) & (mask == 1)
+        labels = torch.where(written, ids, -100)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(
                 input_ids=ids,
-                pixel_values=(batch + 1) * dim - 1,
+                pixel_values=(batch + 1) * torch.from_numpy(dim).float() - 1,
                 attention_mask=mask,
                 token_type_ids=suffix,
                 labels=labels,
@@ -127,13 +124,25 @@ def train_captions(
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
+        seen += int(written.sum())
         recent.append(loss.item())
         progress(1 / N_STEPS)
-        if (step + 1) % 20 == 0:
-            history.append({"step": step + 1.0, "train_loss": float(np.mean(recent))})
+        if step % 20 == 0:
+            history.append({"tokens": seen, "train_loss": float(np.mean(recent))})
             recent.clear()
     model.eval()
     return history
+
+
+def draws(n_images: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Which images every step takes `[BATCH]`, how far they move `[BATCH, 2]`, how dim they are."""
+    rng = np.random.default_rng(seed)
+    for _ in range(N_STEPS):
+        yield (
+            rng.integers(n_images, size=BATCH),
+            rng.integers(-2, 3, size=(BATCH, 2)),
+            rng.uniform(0.7, 1.0, size=(BATCH, 1, 1, 1)),
+        )
 
 
 def pixel_values(images: list[Image]) -> torch.Tensor:
@@ -166,14 +175,19 @@ def caption_inputs(
 
 
 @torch.no_grad()
-def caption_accuracy(
+def measure_captions(
     model: PaliGemmaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     images: list[tuple[Image, int, int]],
-) -> float:
-    """Share of images whose own digit is the likeliest of the ten captions."""
+) -> dict[str, float]:
+    """`held_out_loss` of the right captions (nats per token), and `caption_accuracy`.
+
+    That is the share of images whose own digit is the likeliest of the ten captions.
+    """
     pixels = pixel_values([image for image, _, _ in images])
+    digits = torch.tensor([digit for _, digit, _ in images])
     scores = torch.zeros(len(images), len(WORDS))
+    n_tokens = torch.zeros(len(WORDS))
     for k, word in enumerate(WORDS):
         ids, mask, suffix = caption_inputs(tokenizer, [word] * len(images))
         logits = model(
@@ -182,35 +196,9 @@ def caption_accuracy(
         likelihood = logits.float().log_softmax(-1)
         target = ids[:, N_IMAGE_TOKENS + 1 :]
         scores[:, k] = likelihood.gather(-1, target[..., None])[..., 0].sum(-1)
-    digits = torch.tensor([digit for _, digit, _ in images])
-    return float((scores.argmax(-1) == digits).float().mean())
-
-
-@torch.no_grad()
-def image_token_sums(
-    model: PaliGemmaForConditionalGeneration,
-    sae: SAE,
-    layer: int,
-    images: list[tuple[Image, int, int]],
-) -> np.ndarray:
-    """Text SAE on the residual stream of the image tokens, summed: `[n_images, d_sae]`."""
-    caught: list[torch.Tensor] = []
-    handle = model.model.language_model.layers[layer].register_forward_hook(
-        lambda _module, _inputs, output: caught.append(
-            output[0] if isinstance(output, tuple) else output
-        )
-    )
-    image_token, bos = model.config.image_token_index, model.config.bos_token_id
-    sums = []
-    try:
-        for start in range(0, len(images), 256):
-            pixels = pixel_values([image for image, _, _ in images[start : start + 256]])
-            ids = torch.tensor([[image_token] * N_IMAGE_TOKENS + [bos]] * len(pixels))
-            model(
-                input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids),
-                token_type_ids=torch.zeros_like(ids),
-            )  # fmt: skip
-            sums.append(sae.encode(caught.pop()[:, :N_IMAGE_TOKENS].float()).sum(1).numpy())
-    finally:
-        handle.remove()
-    return np.concatenate(sums)
+        n_tokens[k] = target.shape[1]
+    right = scores.gather(1, digits[:, None]).sum()
+    return {
+        "held_out_loss": float(-right / n_tokens[digits].sum()),
+        "caption_accuracy": float((scores.argmax(-1) == digits).float().mean()),
+    }
