@@ -47,15 +47,15 @@ def _draw_loss_curves(out: Path, target: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    texts, captions = figure.subplots(1, 2, width_ratios=(2, 1))
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    texts, captions = figure.subplots(1, 2, width_ratios=(3, 2))
     for name, style in (("mini-small", "-"), ("mini-large", "--"), ("mini-large-it", ":")):
         tokens, losses = _curve(out / "models" / name, "held_out_loss")
         texts.plot([n / 1e6 for n in tokens], losses, style, color="black", label=name)
     texts.set(xlabel="tokens of training (millions)", ylabel="held-out loss (nats per token)")
     tokens, losses = _curve(out / "models" / "mini-vlm", "train_loss")
     captions.plot([n / 1e3 for n in tokens], losses, "-.", color="black", label="mini-vlm")
-    captions.set(xlabel="tokens of captions (thousands)", ylabel="training loss (nats per token)")
+    captions.set(xlabel="caption tokens (thousands)", ylabel="training loss (nats per token)")
     for axes in (texts, captions):
         axes.legend()
     with matplotlib.rc_context({"svg.hashsalt": "mini", "svg.fonttype": "none"}):
