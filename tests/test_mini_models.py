@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -80,6 +82,22 @@ def test_caption_figures_are_those_of_the_card(tokenizer: Any) -> None:
     curve = (folder / "history.csv").read_text(encoding="utf-8").splitlines()
     assert curve[0] == "tokens,train_loss"
     assert curve[-1].startswith(f"{stated['tokens']},")
+
+
+def test_captions_are_learnt_as_the_shipped_curve_says(
+    small: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first point of the curve: 20 of the 400 steps, from the shipped small model."""
+    images = tasks.digit_images(captioned=True)
+    first = list(islice(vision.draws(len(images), build.SEED), 20))
+    monkeypatch.setattr(vision, "draws", lambda *_: first)
+    vlm = vision.new_vlm(small, tokenizer, build.SEED)
+    shares: list[float] = []
+    (point,) = vision.train_captions(vlm, tokenizer, images, build.SEED, shares.append)
+    rows = pd.read_csv(MINI / "models/mini-vlm/history.csv")
+    assert point["tokens"] == rows["tokens"][0]
+    assert point["train_loss"] == pytest.approx(rows["train_loss"][0], rel=0.02)
+    assert sum(shares) == pytest.approx(20 / vision.N_STEPS)
 
 
 def test_tokenizer_keeps_texts_and_never_merges_an_outcome(tokenizer: Any) -> None:
