@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).parents[1] / "book" / "mini" / "check.md"
 
 def read(table: str) -> dict[str, list[str]]:
     """The other columns of the Markdown table by its first."""
-    lines = [line.strip("| ").split("|") for line in table.splitlines()[2:]]
+    lines = [line.split("|")[1:-1] for line in table.splitlines()[2:]]
     cells = [[cell.strip() for cell in line] for line in lines]
     assert len({name for name, *_ in cells}) == len(cells)
     return {name: rest for name, *rest in cells}
