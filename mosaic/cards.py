@@ -10,9 +10,13 @@ COLUMNS = ("task", "dataset", "config", "split", "input", "label", "rows", "lice
 
 
 def task_table(catalogue: str) -> str:
-    """One row per task of a catalogue; tasks with a replaced repository or a note are footed."""
+    """One row per task of a catalogue, and below it replaced repositories and what is noted.
+
+    A note that several tasks share is written once.
+    """
     tasks = list(load_catalogue(catalogue).values())
-    rows, remarks = [], []
+    rows = []
+    noted: dict[str, list[str]] = {}
     for task in tasks:
         cells = (
             task.key,
@@ -28,12 +32,11 @@ def task_table(catalogue: str) -> str:
         rows.append(cells)
         if task.replaces:
             revision = f", revision `{task.revision}`" if task.revision else ""
-            remarks.append(
-                f"- {task.key}: the authors name {task.replaces}; loaded here from "
-                f"`{task.dataset}`{revision}."
-            )
+            replaced = f"the authors name {task.replaces}; loaded here from `{task.dataset}`"
+            noted.setdefault(replaced + revision, []).append(task.key)
         if task.note:
-            remarks.append(f"- {task.key}: {task.note}.")
+            noted.setdefault(task.note.rstrip("."), []).append(task.key)
+    remarks = [f"- {', '.join(keys)}: {note}." for note, keys in noted.items()]
     return "\n".join([markdown_table(COLUMNS, rows), *remarks]) + "\n"
 
 

@@ -157,7 +157,10 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
     except (ArrowException, DatasetsError) as error:
         raise IntegrityError(f"{where(task)} cannot be read ({error}). Fetch it again.") from error
     except ValueError as error:  # unknown config or split: datasets' message lists what exists
-        raise ConfigError(f"{where(task)} does not exist: {error}") from error
+        raise ConfigError(
+            f"{where(task)} does not exist: {str(error).rstrip('.')}. Correct `config` or `split` "
+            f"of the task, or fetch the dataset again."
+        ) from error
     except (OSError, RuntimeError) as error:
         if not os.path.isdir(source):
             raise AccessError(

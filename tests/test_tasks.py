@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,8 +102,16 @@ def test_annotations_and_groups_come_along(tmp_path: Path) -> None:
         ({"input_field": "body"}, IntegrityError, "no field 'body'; it has"),
         ({"class_counts": [1, 3]}, IntegrityError, r"class counts \(2, 2\) where \(1, 3\)"),
         ({"label_names": ["cold"]}, IntegrityError, "unexpected label 'warm'"),
-        ({"config": "other"}, ConfigError, "does not exist"),
-        ({"split": "test"}, ConfigError, "does not exist"),
+        (
+            {"config": "other"},
+            ConfigError,
+            r"config 'other'.* does not exist: .*default.*\. Correct `config` or `split` of the task",
+        ),
+        (
+            {"split": "test"},
+            ConfigError,
+            r"split 'test' does not exist: .*train.*\. Correct `config` or `split` of the task",
+        ),
         ({"dataset": "org/absent"}, AccessError, "needs a copy of that Hub dataset"),
     ],
 )
@@ -171,3 +180,40 @@ def test_missing_reason_says_what_to_set(tmp_path: Path) -> None:
     profile = make(tmp_path, COLUMNS, dataset="org/absent")
     task = load_catalogue(profile.catalogue)["colour"]
     assert "MOSAIC_DATA_DIR" in str(missing_reason(task, profile))
+
+
+@pytest.mark.parametrize("name", ["mini", "paper"])
+def test_what_a_catalogue_does_not_state_has_its_reason(name: str) -> None:
+    for task in load_catalogue(name).values():
+        missing = {
+            "number of rows": task.rows is None,
+            "label names": task.label_names is None,
+            "licence": task.licence in ("", "unverified"),
+        }
+        for field, absent in missing.items():
+            assert absent == (field in task.note), f"{task.key}: {field}, note {task.note!r}"
+        assert re.fullmatch(r"4\.\d(-4\.\d)?", task.section), task.key
+
+
+def test_both_catalogues_name_the_same_section_for_one_role() -> None:
+    sections = {
+        name: {t.role: t.section for t in load_catalogue(name).values()}
+        for name in ("mini", "paper")
+    }
+    for role in ("behaviour", "vision"):
+        assert sections["mini"][role] == sections["paper"][role]
+
+
+def test_image_tasks_are_those_of_the_authors_configurations() -> None:
+    images = {
+        (t.dataset, t.split) for t in load_catalogue("paper").values() if t.modality == "image"
+    }
+    assert images == {
+        ("renumics/cifar100-enriched", "test"),
+        ("nelorth/oxford-flowers", "train"),
+        ("nelorth/oxford-flowers", "test"),
+        ("rajistics/indian_food_images", "test"),
+        ("rajistics/indian_food_images", "train"),
+        ("zh-plus/tiny-imagenet", "valid"),
+        ("benjamin-paine/imagenet-1k-256x256", "validation"),
+    }
