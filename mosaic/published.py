@@ -1,9 +1,6 @@
 """The authors' scores: converted once to the tidy schema, and the tables the paper reads off them.
 
-Figures from the public score table of Gallifant, Chen et al. (github.com/shan23chen/MOSAIC,
-`output/results/classify_scores.csv`, 20 Dec 2024 to 2 Jan 2025; rounded to 4 decimals), and eleven
-TF-IDF results from the same repository's result files. Missing there: widths 131k and 1m, the
-language transfer matrices.
+Source, citation and what is missing there: `assets/published/README.md`.
 
 Run as `python -m mosaic.published RAW_SCORES RAW_TFIDF OUT` it makes the shipped table again.
 """

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.book
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+SCROLL_WIDTH = "document.documentElement.scrollWidth"
 
 
 class Page(HTMLParser):
@@ -150,11 +151,13 @@ def tab(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]
 
 
 def test_every_page_opens_from_disk_without_a_network(tab: Tab, pages: dict[Path, Page]) -> None:
-    """No console error, no failed load, nothing asked of any site, no picture missing."""
+    """No console error or failed load, nothing asked of any site, no picture missing, no overflow
+    at desktop width."""
     contents = [p for p in pages if p.parent.name in ("book", "notebooks")]
     assert len(contents) > len(CHAPTERS)
     for path in contents:
-        tab.open(path.as_uri())
+        tab.open(path.as_uri(), width=1280)
+        assert tab.run(SCROLL_WIDTH) <= 1280, path.name
         assert not tab.troubles, (path.name, tab.troubles)
         assert tab.run("document.querySelectorAll('article h1').length") == 1, path.name
         missing = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
@@ -165,7 +168,7 @@ def test_every_page_fits_a_phone(tab: Tab, pages: dict[Path, Page]) -> None:
     for path in pages:
         if path.parent.name in ("book", "notebooks"):
             tab.open(path.as_uri(), width=390)
-            assert tab.run("document.documentElement.scrollWidth") <= 390, path.name
+            assert tab.run(SCROLL_WIDTH) <= 390, path.name
 
 
 def test_search_finds_binarization_from_disk(tab: Tab, build_dir: Path) -> None:

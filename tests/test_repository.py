@@ -156,3 +156,15 @@ def test_prose_has_no_math_that_needs_a_script_from_elsewhere(path: Path) -> Non
     cells = json.loads(path.read_text())["cells"]
     prose = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     assert not re.search(r"\$[^$\n]+\$", prose)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "command"), [("test", "make test"), ("book", "make reproduce")]
+)
+def test_the_readme_commands_run_on_linux_and_macos(workflow: str, command: str) -> None:
+    jobs = yaml.safe_load((ROOT / f".github/workflows/{workflow}.yml").read_text())["jobs"]
+    (job,) = [j for j in jobs.values() if any(s.get("run") == command for s in j["steps"])]
+    assert job["runs-on"] == "${{ matrix.os }}"
+    assert job["strategy"]["matrix"]["os"] == ["ubuntu-latest", "macos-latest"]
+    uploads = [step for step in job["steps"] if "upload" in step.get("uses", "")]
+    assert all("runner.os == 'Linux'" in step["if"] for step in uploads), "two would collide"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
+from conftest import ROOT
 
 from mosaic import published, scores
 from mosaic.errors import IntegrityError
@@ -151,3 +154,24 @@ def test_shipped_scores_are_all_there() -> None:
     assert len(linear) == 4159
     assert (table["feature"] == "tfidf").sum() == 11
     assert not set(table["width"].dropna()) & {"131k", "1m"}, "the book says they are missing"
+
+
+def test_shipped_scores_come_with_citation_command_and_what_is_missing() -> None:
+    readme = published.SHIPPED.with_name("README.md")
+    text = " ".join(readme.read_text(encoding="utf-8").split())
+    citation = (ROOT / "CITATION.cff").read_text()
+    preferred = yaml.safe_load(citation)["preferred-citation"]
+    assert preferred["title"] in text
+    assert preferred["url"] in text
+    assert f"pages {preferred['start']}-{preferred['end']}" in text
+    assert all(author["family-names"] in text for author in preferred["authors"])
+    assert "python -m mosaic.published RAW_SCORES RAW_TFIDF OUT" in text
+    assert all(column in text for column in (*RAW.columns, *TFIDF.columns))
+    missing = text.split("What is missing")[1]
+    assert all(word in missing for word in ("131k", "1m", "transfer heatmaps", "TF-IDF"))
+    table = published.load()
+    linear = table[(table["probe"] == "linear") & (table["feature"] != "tfidf")]
+    assert f"{len(linear):,} probe cells" in text
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = packaged["package-data"]["mosaic"]
+    assert any(readme in (ROOT / "mosaic").glob(pattern) for pattern in patterns)

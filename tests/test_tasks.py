@@ -105,7 +105,7 @@ def test_annotations_and_groups_come_along(tmp_path: Path) -> None:
         (
             {"config": "other"},
             ConfigError,
-            r"config 'other'.* does not exist: .*default.*\. Correct `config` or `split` of the task",
+            r"config 'other'.* does not exist: .*default.*\. Correct `config` or `split`",
         ),
         (
             {"split": "test"},
