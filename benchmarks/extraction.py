@@ -1,7 +1,9 @@
 """Extraction side by side: `python benchmarks/extraction.py` prints its tables in markdown.
 
-Times run from folders on disk to pooled matrices, loading included. `--quick` is a check that it
-works, on sizes whose times mean nothing.
+Times run from folders on disk to pooled matrices, loading included. `--out book` also writes
+`book/extraction_times.csv`, `_bytes.csv` and `_memory.csv`. `--only gpu` measures the pass alone,
+on the shapes of Gemma 2 2B in bfloat16 with random weights. `--quick` is a check that it works,
+on sizes whose times mean nothing.
 """
 
 from __future__ import annotations
@@ -19,24 +21,40 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import schemes
 import torch
 import world
+from tqdm import tqdm
 
-from mosaic.extract import extract
+from mosaic.cards import markdown_table
+from mosaic.engines import load
+from mosaic.extract import extract, missing_shards, resolve_job
+from mosaic.models import load_config
+from mosaic.plan import device_memory, matmul_peak, pass_flops
+from mosaic.store import Store
 
 
-def difference(one: schemes.Outputs, other: schemes.Outputs) -> str:
-    """Largest difference of the sums relative to the largest sum; counts and bits not the same."""
-    largest, differing, total = 0.0, 0, 0
+def difference(one: schemes.Outputs, other: schemes.Outputs) -> dict[str, object]:
+    """How far two schemes are apart: sums, and counts and their bits above 1.
+
+    `sums_apart` is the largest difference relative to the largest sum, `counts_apart` the largest
+    difference of a count or bit, and `counts_differing` how many of them are not the same.
+    """
+    sums, counts, differing, total = 0.0, 0, 0, 0
     for cell, matrix in one.items():
         apart = abs(matrix - other[cell])
         if cell[2] == 0 and not cell[3]:
-            largest = max(largest, apart.max() / matrix.max())
+            sums = max(sums, apart.max() / matrix.max())
         else:
+            counts = max(counts, int(apart.max()))
             differing += apart.count_nonzero()
             total += matrix.nnz
-    return f"{largest:.0e} | {differing} of {total}"
+    return {
+        "sums_apart": f"{sums:.0e}",
+        "counts_apart": counts,
+        "counts_differing": f"{differing} of {total}",
+    }
 
 
 class Timed(NamedTuple):
@@ -57,8 +75,8 @@ def measure(name: str, run: Callable[[], schemes.Outputs]) -> Timed:
     return timed
 
 
-def compare_times(root: Path, size: world.Size) -> str:
-    """The table of times over layers x widths x six poolings."""
+def compare_times(root: Path, size: world.Size) -> pd.DataFrame:
+    """One row a scheme over layers x widths x six poolings; `times_ours` are seconds by ours."""
     spec = world.build(root / "world", size)
     data = world.task(world.texts(size.n_docs, seed=2))
     profile = world.profile(spec)
@@ -68,27 +86,32 @@ def compare_times(root: Path, size: world.Size) -> str:
     features = extract(spec, data, profile, store=root / "store")
     n_tokens = int(features.n_tokens.sum())
     l0 = [features.matrix(s.layer, s.width, "count").sum() / n_tokens for s in spec.saes]
+    print(
+        f"layers {size.layers}, widths {size.widths}, six poolings; mean L0 {min(l0):.0f} to "
+        f"{max(l0):.0f}; {_machine()}",
+        file=sys.stderr,
+    )
     named = {"(a) ours": a, "(b) sae-lens, a run per SAE": b, "(c) the authors' scheme": c}
-    lines = [
-        f"{len(data)} texts, {n_tokens} tokens; layers {size.layers}, widths {size.widths}, six "
-        f"poolings; mean L0 {min(l0):.0f} to {max(l0):.0f}; {_machine()}",
-        "",
-        "| scheme | s | CPU s | tokens/s | times ours | in CPU s | sums apart | others apart |",
-        "|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {name} | {timed.seconds:.1f} | {timed.cpu_seconds:.1f} "
-            f"| {n_tokens / timed.seconds:.0f} | {timed.seconds / a.seconds:.1f} "
-            f"| {timed.cpu_seconds / a.cpu_seconds:.1f} | {difference(a.outputs, timed.outputs)} |"
-            for name, timed in named.items()
-        ),
-    ]
-    return "\n".join(lines)
+    return pd.DataFrame(
+        {
+            "scheme": name,
+            "texts": len(data),
+            "tokens": n_tokens,
+            "seconds": round(timed.seconds, 1),
+            "cpu_seconds": round(timed.cpu_seconds, 1),
+            "tokens_per_second": round(n_tokens / timed.seconds),
+            "times_ours": round(timed.seconds / a.seconds, 1),
+            "times_ours_cpu": round(timed.cpu_seconds / a.cpu_seconds, 1),
+            **difference(a.outputs, timed.outputs),
+        }
+        for name, timed in named.items()
+    )
 
 
-def compare_bytes(root: Path, size: world.Size, lengths: tuple[int, ...]) -> str:
-    """The table of stored bytes: our shards beside (c)'s token states, all layers and widths."""
+def compare_bytes(root: Path, size: world.Size, lengths: tuple[int, ...]) -> pd.DataFrame:
+    """Stored bytes by tokens a text: our shards beside (c)'s token states, all layers, widths."""
     spec = world.build(root / "world", size)
-    lines = ["| tokens a text | ours, kB a text | (c), kB a text | share |", "|---|---|---|---|"]
+    rows = []
     for n_tokens in lengths:
         documents = world.texts(8, seed=n_tokens, n_tokens=n_tokens)
         store = root / f"store-{n_tokens}"
@@ -103,10 +126,15 @@ def compare_bytes(root: Path, size: world.Size, lengths: tuple[int, ...]) -> str
                 (root / f"states-{n_tokens}", "*.npz"),
             )
         )
-        lines.append(
-            f"| {n_tokens} | {ours / 1e3:.0f} | {theirs / 1e3:.0f} | {ours / theirs:.0%} |"
+        rows.append(
+            {
+                "tokens_a_text": n_tokens,
+                "ours_kb_a_text": round(ours / 1e3),
+                "authors_kb_a_text": round(theirs / 1e3),
+                "share_percent": round(100 * ours / theirs),
+            }
         )
-    return "\n".join(lines)
+    return pd.DataFrame(rows)
 
 
 def peak_memory(
@@ -118,19 +146,55 @@ def peak_memory(
     queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
-def compare_memory(root: Path, counts: tuple[int, ...]) -> str:
-    """The table of peak memory against the number of documents."""
+def compare_memory(root: Path, counts: tuple[int, ...]) -> pd.DataFrame:
+    """Peak memory of a process by its number of texts."""
     spec = world.build(root / "world", world.MEMORY)
     context = multiprocessing.get_context("spawn")
-    lines = ["| texts | peak memory, MB |", "|---|---|"]
+    rows = []
     for n_docs in counts:
         queue = context.Queue()
         arguments = (spec, n_docs, str(root / f"store-{n_docs}"), queue)
         process = context.Process(target=peak_memory, args=arguments)
         process.start()
-        lines.append(f"| {n_docs} | {queue.get() / 1e6:.0f} |")
+        rows.append({"texts": n_docs, "peak_mb": round(queue.get() / 1e6)})
         process.join()
-    return "\n".join(lines)
+    return pd.DataFrame(rows)
+
+
+def one_pass(root: Path, size: world.Size) -> pd.DataFrame:
+    """Speed of the pass alone on the device at hand, model and SAEs loaded and warm.
+
+    One shard warms up; all others are read, run, pooled and stored. `share_of_peak` is the FLOPs of
+    `mosaic.plan` a second over those of a large matrix product in the model's dtype.
+    """
+    spec = world.build(root / "world", size)
+    data = world.task(world.texts(size.n_docs, seed=2))
+    profile = world.profile(spec, shard_docs=max(1, size.n_docs // 8), token_budget=16384)
+    job = resolve_job(spec, data, profile, None, None, Store(root / "store"))
+    missing = missing_shards(job)
+    with torch.inference_mode(), tqdm(disable=True) as bar:
+        (runner,) = load([(job, missing)])
+        runner.shard(0, missing.pop(0), bar)
+        warm = runner.run.n_tokens
+        start = time.perf_counter()
+        for shard, blocks in missing.items():
+            runner.shard(shard, blocks, bar)
+        seconds = time.perf_counter() - start
+    n_tokens = runner.run.n_tokens - warm
+    n_docs = sum(len(job.rows(shard)) for shard in missing)
+    rate = pass_flops(spec, load_config(spec.source), n_docs, n_tokens) / seconds
+    peak = matmul_peak(job.device, job.dtype)
+    row = {
+        "device": device_memory(job.device)[0],
+        "dtype": str(job.dtype).removeprefix("torch."),
+        "tokens": n_tokens,
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(n_tokens / seconds),
+        "tflops": round(rate / 1e12, 3),
+        "peak_tflops": round(peak / 1e12, 3),
+        "share_of_peak": round(rate / peak, 3),
+    }
+    return pd.DataFrame([row])
 
 
 def _machine() -> str:
@@ -139,12 +203,18 @@ def _machine() -> str:
 
 
 def main() -> None:
-    """Print the tables asked for, all three by default."""
+    """Print the tables asked for, by default all but that of the GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all")
     parser.add_argument("--texts", type=int, help="number of texts in the table of times")
-    parser.add_argument("--only", choices=["times", "bytes", "memory"])
+    parser.add_argument("--only", choices=["times", "bytes", "memory", "gpu"])
+    parser.add_argument("--out", type=Path, help="folder for extraction_<table>.csv")
     chosen = parser.parse_args()
+    if chosen.only == "gpu" and not chosen.quick and not torch.cuda.is_available():
+        raise SystemExit(
+            "The table of the GPU needs a CUDA device and there is none here; run it where there "
+            "is one, or add --quick to try the same code on this machine."
+        )
     size = world.QUICK if chosen.quick else world.FULL
     if chosen.texts is not None:
         size = replace(size, n_docs=chosen.texts)
@@ -155,11 +225,14 @@ def main() -> None:
         "times": lambda root: compare_times(root, size),
         "bytes": lambda root: compare_bytes(root, size, lengths),
         "memory": lambda root: compare_memory(root, counts),
+        "gpu": lambda root: one_pass(root, world.QUICK if chosen.quick else world.GEMMA_2_2B),
     }
-    for name, part in parts.items():
-        if chosen.only in (None, name):
-            with tempfile.TemporaryDirectory() as folder:
-                print(f"\n{part(Path(folder))}", flush=True)
+    for name in [chosen.only] if chosen.only else ["times", "bytes", "memory"]:
+        with tempfile.TemporaryDirectory() as folder:
+            table = parts[name](Path(folder))
+        print(f"\n{markdown_table(table.columns, table.astype(str).values.tolist())}", flush=True)
+        if chosen.out is not None:
+            table.to_csv(chosen.out / f"extraction_{name}.csv", index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mosaic.models import choose_device
 from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.tasks import Task, TaskData
 
@@ -25,11 +26,18 @@ class Size:
     widths: tuple[int, ...]
     n_docs: int
     mean_l0: int = 100
+    d_head: int | None = None
+    """An eighth of `d_model` where it is not given."""
+    dtype: torch.dtype = torch.float32
 
 
 FULL = Size(768, 3072, 8, (1, 3, 5), (16384, 65536), 192)
 QUICK = Size(64, 128, 4, (0, 1, 2), (512, 1024), 40, mean_l0=30)
 MEMORY = Size(128, 256, 2, (0, 1), (4096,), 16384, mean_l0=50)
+# Gemma 2 2B up to its layer 19; the six blocks above it are never loaded.
+GEMMA_2_2B = Size(
+    2304, 9216, 20, (5, 12, 19), (16384, 65536), 4096, d_head=256, dtype=torch.bfloat16
+)
 
 
 def texts(n_docs: int, seed: int, n_tokens: int | None = None) -> list[str]:
@@ -113,28 +121,27 @@ def _write_model(folder: Path, size: Size) -> None:
         num_hidden_layers=size.n_blocks,
         num_attention_heads=8,
         num_key_value_heads=4,
-        head_dim=size.d_model // 8,
-        query_pre_attn_scalar=size.d_model // 8,
+        head_dim=size.d_head or size.d_model // 8,
+        query_pre_attn_scalar=size.d_head or size.d_model // 8,
         max_position_embeddings=2048,
     )
-    Gemma2ForCausalLM(config).save_pretrained(folder)
+    Gemma2ForCausalLM(config).to(size.dtype).save_pretrained(folder)
 
 
 def _residuals(folder: Path, size: Size) -> dict[int, torch.Tensor]:
     """Residual vectors of a few documents, to set the thresholds by."""
     from transformers import AutoModel, AutoTokenizer
 
-    model, tokenizer = (
-        AutoModel.from_pretrained(folder).eval(),
-        AutoTokenizer.from_pretrained(folder),
-    )
+    device = choose_device()
+    model = AutoModel.from_pretrained(folder, dtype=size.dtype).to(device).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in size.layers}
     with torch.inference_mode():
         for text in texts(60, seed=1):
-            ids = tokenizer(text, return_tensors="pt").input_ids
+            ids = tokenizer(text, return_tensors="pt").input_ids.to(device)
             states = model(ids, output_hidden_states=True, use_cache=False).hidden_states
             for layer in size.layers:
-                found[layer].append(states[layer + 1][0, 1:])
+                found[layer].append(states[layer + 1][0, 1:].float())
     return {layer: torch.cat(states) for layer, states in found.items()}
 
 
@@ -153,7 +160,8 @@ def _write_sae(folder: Path, states: torch.Tensor, width: int, mean_l0: int, see
         frequency = (frequency * (mean_l0 / frequency.sum())).clamp(max=0.5)
     for start in range(0, width, 4096):
         tile = slice(start, start + 4096)
-        pre = (states @ sae.W_enc.data[:, tile]).sort(dim=0, descending=True).values
+        weights = sae.W_enc.data[:, tile].to(states.device)
+        pre = (states @ weights).sort(dim=0, descending=True).values.cpu()
         row = (frequency[tile] * len(states)).long()
         threshold = pre.gather(0, row[None])[0]
         # Rarer than the sample can show: as far above its largest as that is above its tenth.

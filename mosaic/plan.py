@@ -219,6 +219,19 @@ def require_memory(
         )
 
 
+def pass_flops(model: ModelSpec, config: PretrainedConfig, documents: int, tokens: int) -> float:
+    """FLOPs of one forward pass with all the model's SAEs, by the formula above."""
+    text = config.get_text_config()
+    n_blocks = max(model.layers.values()) + 1
+    blocks = find_blocks(skeleton(truncated(config, n_blocks)))[1]
+    weights = sum(p.numel() for p in blocks.parameters() if p.dim() > 1)
+    heads = text.num_attention_heads
+    d_head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    length = tokens / documents if documents else 0
+    encoders = sum(d_sae(sae) for sae in model.saes) * text.hidden_size
+    return tokens * (2 * weights + 4 * heads * d_head * length * n_blocks + 2 * encoders)
+
+
 def _weights(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -235,17 +248,10 @@ def _cost(
     documents = sum(size[0] for size in sizes)
     tokens = sum(size[1] for size in sizes)
     text = config.get_text_config()
-    n_blocks = max(model.layers.values()) + 1
-    whole, cut = skeleton(config), skeleton(truncated(config, n_blocks))
-    weights = sum(p.numel() for p in find_blocks(cut)[1].parameters() if p.dim() > 1)
-    heads = text.num_attention_heads
-    d_head = getattr(text, "head_dim", None) or text.hidden_size // heads
-    length = tokens / documents if documents else 0
-    encoders = sum(d_sae(sae) for sae in model.saes) * text.hidden_size
-    flops = tokens * (2 * weights + 4 * heads * d_head * length * n_blocks + 2 * encoders)
+    flops = pass_flops(model, config, documents, tokens)
     stored = getattr(config, "dtype", None) or getattr(text, "dtype", None)
     per_weight = 2 if "16" in str(stored) else 4
-    download = 0 if local_folder(model.source) else _weights(whole) * per_weight
+    download = 0 if local_folder(model.source) else _weights(skeleton(config)) * per_weight
     download += sum(8 * d_sae(s) * text.hidden_size for s in model.saes if s.folder is None)
     hidden = 12 * text.hidden_size * len(model.layers)  # three float32 vectors of each layer
     disk = tokens * len(model.saes) * BYTES_PER_TOKEN + documents * hidden

@@ -54,6 +54,32 @@ def statistics(activations: np.ndarray, top_n: Sequence[int]) -> dict[str, np.nd
     return found
 
 
+def undecided(sae: Any, x: np.ndarray, top_n: Sequence[int]) -> dict[str, np.ndarray]:
+    """Latents of one document that float32 may count otherwise, bool `[d_sae]`: "count", "top_<n>".
+
+    A latent is undecided where it lies within 1e-5 of its threshold at some token. The unit is the
+    product of the norms of the token and of the latent's encoder column: float32 rounds a
+    pre-activation, which is a sum of products, by a share of that and not of the sum. Among the n
+    strongest the threshold is the activation of the n-th, or any at all where a latent that may or
+    may not be active can push another one out.
+    """
+    activations, margin = sae_activations(sae, x)
+    columns = np.linalg.norm(sae.W_enc.detach().numpy(), axis=0)
+    tolerance = 1e-5 * np.linalg.norm(x, axis=1)[:, None] * columns
+    near = margin < tolerance
+    low = np.where(near, 0, np.maximum(activations - tolerance, 0))
+    high = np.where(near, np.inf, np.where(activations > 0, activations + tolerance, 0))
+    rivals, stronger = np.zeros(low.shape, int), np.zeros(low.shape, int)
+    for token in range(len(x)):  # how many may be as strong, itself among them; how many surely are
+        rivals[token] = low.shape[1] - np.searchsorted(np.sort(high[token]), low[token])
+        stronger[token] = low.shape[1] - np.searchsorted(np.sort(low[token]), high[token], "right")
+    found = {"count": near.any(axis=0)}
+    for n in top_n:
+        decided = ((low > 0) & (rivals <= n)) | (high == 0) | (stronger >= n)
+        found[f"top_{n}"] = ~decided.all(axis=0)
+    return found
+
+
 def run_model(
     folder: str, texts: Sequence[str], max_length: int, layers: Sequence[int]
 ) -> list[dict[int, np.ndarray]]:

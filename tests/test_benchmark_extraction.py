@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -51,14 +53,58 @@ def test_mean_l0_is_as_asked(modules: Any, tmp_path: Path) -> None:
         assert 0.8 * world.QUICK.mean_l0 < l0 < 1.2 * world.QUICK.mean_l0
 
 
-def test_the_tables_are_printed(modules: Any, tmp_path: Path) -> None:
+def test_times_say_how_far_the_outputs_are_apart(modules: Any, tmp_path: Path) -> None:
     extraction, _, world = modules
-    times = extraction.compare_times(tmp_path / "times", world.QUICK)
-    assert [line.split("|")[1].strip()[:3] for line in times.splitlines()[-3:]] == [
-        "(a)",
-        "(b)",
-        "(c)",
-    ]
-    stored = extraction.compare_bytes(tmp_path / "bytes", world.QUICK, (20, 40))
-    assert stored.count("\n") == 3
-    assert "%" in stored
+    times = extraction.compare_times(tmp_path, world.QUICK)
+    assert [name[:3] for name in times["scheme"]] == ["(a)", "(b)", "(c)"]
+    assert times["times_ours"].iloc[0] == times["times_ours_cpu"].iloc[0] == 1
+    assert times["counts_apart"].iloc[0] == 0
+    assert times["counts_differing"].iloc[0].startswith("0 of ")
+
+
+def test_the_largest_difference_is_found_in_sums_and_in_counts(modules: Any) -> None:
+    extraction, _, _ = modules
+    one = {
+        (0, "4", n, above): csr_array(np.array([[4.0, 0, 2, 1]]))
+        for n in (0, 20)
+        for above in (False, True)
+    }
+    other = {cell: matrix.copy() for cell, matrix in one.items()}
+    other[0, "4", 0, False] = csr_array(np.array([[4.0, 0, 2, 3]]))
+    other[0, "4", 20, False] = csr_array(np.array([[4.0, 3, 2, 0]]))
+    found = extraction.difference(one, other)
+    assert found == {"sums_apart": "5e-01", "counts_apart": 3, "counts_differing": "2 of 9"}
+
+
+def test_the_pass_alone_is_measured_against_the_matrix_product(
+    modules: Any, tmp_path: Path
+) -> None:
+    extraction, _, world = modules
+    row = extraction.one_pass(tmp_path, world.QUICK).iloc[0]
+    texts = world.texts(world.QUICK.n_docs, seed=2)
+    assert row["tokens"] == sum(len(text.split()) for text in texts[5:])  # five warm up
+    assert row["dtype"] == "float32"
+    assert 0 < row["share_of_peak"] < 1
+    big = world.GEMMA_2_2B
+    assert (big.d_model, big.d_ff, big.d_head, big.layers) == (2304, 9216, 256, (5, 12, 19))
+
+
+def run(extraction: Any, monkeypatch: Any, *words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["extraction.py", *words])
+    extraction.main()
+
+
+def test_tables_are_printed_and_written(
+    modules: Any, monkeypatch: Any, tmp_path: Path, capsys: Any
+) -> None:
+    run(modules[0], monkeypatch, "--quick", "--only", "bytes", "--out", str(tmp_path))
+    assert capsys.readouterr().out.strip().startswith("| tokens_a_text | ours_kb_a_text |")
+    (file,) = tmp_path.iterdir()
+    assert file.name == "extraction_bytes.csv"
+    assert pd.read_csv(file)["tokens_a_text"].tolist() == [20, 40]
+
+
+def test_without_a_gpu_its_table_is_refused_in_one_sentence(modules: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"needs a CUDA device and there is none here; run it"):
+        run(modules[0], monkeypatch, "--only", "gpu")

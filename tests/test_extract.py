@@ -29,7 +29,7 @@ from mosaic.saes import load_sae
 from mosaic.store import Store
 from mosaic.tasks import load_task
 
-LAYERS = (0, 2, 3)
+LAYERS, WIDTHS, TOP_N = (0, 2, 3), ("96", "300"), (3, 8)
 MINI_DATA = Path(forward.__file__).parent / "assets" / "mini" / "data" / "mosaic-mini"
 
 
@@ -43,7 +43,10 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def check_against_reference(
     spec: Any, texts: list[str], max_length: int, features: Features
-) -> None:
+) -> int:
+    """Compare every pooling of every document; returns for how many (document, layer) the top-n
+    counts could be compared too: no latent near its threshold, no tie among the strongest."""
+    compared = 0
     folder = spec.source if spec.kind == "text" else None
     assert folder is not None
     expected = reference.run_model(folder, texts, max_length, LAYERS)
@@ -56,7 +59,7 @@ def check_against_reference(
             pooling: features.matrix(layer, "96", pooling).toarray()
             for pooling in ("sum", "mean", "max", "last", "count")
         }
-        tops = {n: features.matrix(layer, "96", "top_n", top_n=n).toarray() for n in (3, 8)}
+        tops = {n: features.matrix(layer, "96", "top_n", top_n=n).toarray() for n in TOP_N}
         for row, found in enumerate(expected):
             x = found[layer]
             if len(x) == 0:
@@ -67,15 +70,19 @@ def check_against_reference(
                 np.testing.assert_allclose(stacked[how][row], value, atol=1e-5, rtol=1e-5)
             activations, margin = reference.sae_activations(sae, x)
             sure = (margin > 1e-4).all(axis=0)
-            values = reference.statistics(activations, (3, 8))
+            values = reference.statistics(activations, TOP_N)
             for pooling, matrix in matrices.items():
                 np.testing.assert_allclose(
                     matrix[row][sure], values[pooling][sure], rtol=1e-4, atol=1e-4
                 )
-            gaps = np.diff(np.sort(activations, axis=1)[:, -9:], axis=1)
-            if sure.all() and (gaps > 1e-5).all():
+            strongest = np.sort(activations, axis=1)[:, -9:]
+            # Two latents at zero tie harmlessly: neither is ever counted.
+            apart = (np.diff(strongest, axis=1) > 1e-4) | (strongest[:, 1:] == 0)
+            if sure.all() and apart.all():
+                compared += 1
                 for n, matrix in tops.items():
                     np.testing.assert_array_equal(matrix[row], values[f"top_{n}"])
+    return compared
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -87,7 +94,7 @@ def test_families_equal_the_dense_reference(specs: dict, family: str, tmp_path: 
     assert 0 in features.n_tokens
     assert 1 in features.n_tokens
     assert features.n_tokens.max() >= 62  # cut at max_length
-    check_against_reference(spec, list(tiny.TEXTS), 64, features)
+    assert check_against_reference(spec, list(tiny.TEXTS), 64, features) >= 20, "of 27"
 
 
 @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=6))
@@ -106,7 +113,7 @@ def test_a_shard_of_empty_texts_is_all_zeros(specs: dict, tmp_path: Path) -> Non
     spec = specs["gemma2"]
     texts = ["", "", "", "", "full"]
     features = extract(spec, tiny.task_data(texts), tiny.profile(spec), store=tmp_path)
-    check_against_reference(spec, texts, 64, features)
+    assert check_against_reference(spec, texts, 64, features) >= 2, "of 3"
 
 
 def test_every_language_of_the_mini_world(specs: dict, tmp_path: Path) -> None:
@@ -120,7 +127,7 @@ def test_every_language_of_the_mini_world(specs: dict, tmp_path: Path) -> None:
     spec = specs["gemma2"]
     profile = tiny.profile(spec, max_length=128)
     features = extract(spec, tiny.task_data(texts), profile, store=tmp_path / "store")
-    check_against_reference(spec, texts, 128, features)
+    assert check_against_reference(spec, texts, 128, features) >= 30, "of 60"
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -169,39 +176,81 @@ def test_the_text_model_inside_a_vision_language_model(specs: dict, tmp_path: Pa
         )
 
 
-def matrices(features: Features) -> dict[str, np.ndarray]:
-    found = {}
+Key = tuple[int, str | None, str]
+
+
+def matrices(features: Features) -> dict[Key, np.ndarray]:
+    """Every pooled array `[n_docs, ...]` by layer, width (None: hidden states) and pooling."""
+    found: dict[Key, np.ndarray] = {}
     for layer in LAYERS:
         for how in HIDDEN_POOLINGS:
-            found[f"{layer} {how}"] = features.hidden(layer, how)
-        for pooling in ("sum", "mean", "max", "last", "count"):
-            found[f"{layer} {pooling}"] = features.matrix(layer, "96", pooling).toarray()
+            found[layer, None, how] = features.hidden(layer, how)
+        for width in WIDTHS:
+            for how in ("sum", "mean", "max", "last", "count"):
+                found[layer, width, how] = features.matrix(layer, width, how).toarray()
+            for n in TOP_N:
+                top = features.matrix(layer, width, "top_n", top_n=n)
+                found[layer, width, f"top_{n}"] = top.toarray()
     return found
 
 
-def assert_same_up_to_thresholds(one: dict, other: dict) -> None:
-    """At most 1e-4 apart; a latent within 1e-5 of its threshold may flip, and is counted."""
-    for name, values in one.items():
-        apart = np.abs(values - other[name]) > 1e-4 * np.abs(values).max()
-        assert apart.sum() <= 1, name
+@pytest.fixture(scope="module")
+def undecided(specs: dict) -> dict[Key, np.ndarray]:
+    """Entries of `matrices` that float32 may count otherwise, bool `[n_docs, d_sae]`."""
+    spec = specs["gemma2"]
+    states = reference.run_model(spec.source, tiny.TEXTS, 64, LAYERS)
+    found: dict[Key, np.ndarray] = {}
+    for place in spec.saes:
+        sae = load_sae(place, torch.device("cpu"), tiny.D_MODEL)
+        rows = [reference.undecided(sae, state[place.layer], TOP_N) for state in states]
+        for how in ("sum", "mean", "max", "last", "count", *(f"top_{n}" for n in TOP_N)):
+            name = how if how.startswith("top") else "count"
+            found[place.layer, place.width, how] = np.stack([row[name] for row in rows])
+    return found
 
 
-def test_batch_size_and_order_do_not_matter(specs: dict, tmp_path: Path) -> None:
+def assert_same_up_to_thresholds(
+    one: dict[Key, np.ndarray], other: dict[Key, np.ndarray], undecided: dict[Key, np.ndarray]
+) -> None:
+    """At most 1e-4 apart, relative to the largest value of the document; counts not at all.
+
+    Only entries at their threshold are excused. They are few, or the check would mean little.
+    """
+    assert one.keys() == other.keys()
+    n_excused, n_entries = 0, 0
+    for key, values in one.items():
+        scale = np.abs(values).max(axis=1, keepdims=True)
+        allowed = 0 if key[2].startswith(("count", "top_")) else 1e-4 * scale
+        excused = undecided.get(key, np.zeros(values.shape, bool))
+        apart = (np.abs(values - other[key]) > allowed) & ~excused
+        assert not apart.any(), f"{key}: documents and entries {np.argwhere(apart)[:5].tolist()}"
+        n_excused += excused.sum()
+        n_entries += values.size
+    assert n_excused < 0.002 * n_entries, f"{n_excused} of {n_entries} entries excused"
+
+
+def test_batch_size_and_order_do_not_matter(specs: dict, undecided: dict, tmp_path: Path) -> None:
     spec = specs["gemma2"]
     data = tiny.task_data()
     expected = matrices(extract(spec, data, tiny.profile(spec), store=tmp_path / "a"))
     for budget in (1, 40, 10_000):
         profile = tiny.profile(spec, token_budget=budget, shard_docs=7)
         found = matrices(extract(spec, data, profile, store=tmp_path / str(budget)))
-        assert_same_up_to_thresholds(expected, found)
+        assert_same_up_to_thresholds(expected, found, undecided)
     order = np.random.default_rng(0).permutation(len(data))
     shuffled = extract(spec, data.subset(order), tiny.profile(spec), store=tmp_path / "b")
     back = {name: values[np.argsort(order)] for name, values in matrices(shuffled).items()}
-    assert_same_up_to_thresholds(expected, back)
+    assert_same_up_to_thresholds(expected, back, undecided)
+    for key in ((2, "300", "count"), (3, "96", "top_8"), (0, "300", "sum")):
+        wrong = back[key].copy()  # one entry, and the comparison says which
+        row, latent = np.argwhere((wrong > 0) & ~undecided[key])[0]
+        wrong[row, latent] *= 2
+        with pytest.raises(AssertionError, match=rf"\[\[{row}, {latent}\]\]"):
+            assert_same_up_to_thresholds(expected, {**back, key: wrong}, undecided)
 
 
 def test_out_of_memory_halves_the_budget_and_changes_nothing(
-    specs: dict, tmp_path: Path, monkeypatch: Any, caplog: Any
+    specs: dict, undecided: dict, tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
     spec = specs["gemma2"]
     expected = matrices(extract(spec, tiny.task_data(), tiny.profile(spec), store=tmp_path / "a"))
@@ -220,7 +269,7 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(
         )
     assert max(sizes) > 1
     assert len([r for r in caplog.records if "out of memory" in r.message]) == 1
-    assert_same_up_to_thresholds(expected, matrices(found))
+    assert_same_up_to_thresholds(expected, matrices(found), undecided)
 
 
 def test_a_document_too_long_for_memory_is_one_sentence(

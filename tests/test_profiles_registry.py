@@ -16,9 +16,11 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
+from test_vision import add_processor, picture
 
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.extract import extract
+from mosaic.plan import d_sae
 from mosaic.profiles import Profile, load_profile, profile_names
 from mosaic.saes import load_sae, registry_path
 
@@ -79,22 +81,25 @@ def snapshot(hub: Path, repo: str, commit: str = "c0ffee") -> Path:
     return folder / "snapshots" / commit
 
 
-def write_gemma_scope(hub: Path, sae: Any, d_model: int, seed: int = 0) -> None:
-    """`params.npz` with the names and shapes of Gemma Scope."""
+def write_gemma_scope(hub: Path, sae: Any, d_model: int, seed: int = 0) -> np.ndarray:
+    """`params.npz` with the names and shapes of Gemma Scope; returns the 200 latents that can fire,
+    which lie all over its width."""
     repo, path = registry_path(sae)
     file = snapshot(hub, repo) / path / "params.npz"
     file.parent.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    w_enc = np.zeros((d_model, 16384), np.float16)
-    w_enc[:, :200] = rng.normal(size=(d_model, 200)) / d_model**0.5
+    rng, width = np.random.default_rng(seed), d_sae(sae)
+    alive = np.linspace(0, width - 1, 200).astype(int)
+    w_enc = np.zeros((d_model, width), np.float16)
+    w_enc[:, alive] = rng.normal(size=(d_model, 200)) / d_model**0.5
     np.savez(
         file,
         W_enc=w_enc,
-        W_dec=np.zeros((16384, d_model), np.float16),
-        b_enc=np.full(16384, -0.1, np.float32),
+        W_dec=np.zeros((width, d_model), np.float16),
+        b_enc=np.full(width, -0.1, np.float32),
         b_dec=np.zeros(d_model, np.float32),
-        threshold=np.full(16384, 0.5, np.float32),
+        threshold=np.full(width, 0.5, np.float32),
     )
+    return alive
 
 
 def write_sae_lens_5(hub: Path, sae: Any, **config: Any) -> None:
@@ -132,29 +137,47 @@ def short(profile: Profile) -> Profile:
     return replace(profile, shard_docs=4, max_length=32, token_budget=128)
 
 
-def test_paper_runs_on_gemma_scope_files(hub: Path, tmp_path: Path) -> None:
-    """2B, and 9B-IT with its own SAEs: offline, the base model's are not even in the cache."""
+@pytest.mark.parametrize(
+    ("name", "layer", "width", "d_model"),
+    [
+        ("gemma-2-2b", 5, "16k", 2304),
+        ("gemma-2-2b", 5, "65k", 2304),
+        ("gemma-2-9b", 9, "16k", 3584),
+        ("gemma-2-9b-it", 9, "16k", 3584),
+        ("paligemma2-3b-pt-224", 5, "16k", 2304),
+    ],
+)
+def test_paper_runs_on_gemma_scope_files(
+    hub: Path, tmp_path: Path, name: str, layer: int, width: str, d_model: int
+) -> None:
+    """Real widths of stream and SAE, small in all else. Nothing is in the cache but the model and
+    its own SAE: 9B-IT cannot be given the base model's."""
     profile = short(load_profile("paper"))
-    for name, layer, d_model in (("gemma-2-2b", 5, 2304), ("gemma-2-9b-it", 9, 3584)):
-        model = profile.model(name)
-        tiny.write_model(
-            snapshot(hub, model.source),
-            "gemma2",
-            hidden_size=d_model,
-            num_hidden_layers=layer + 2,
-            layer_types=None,
-        )
-        write_gemma_scope(hub, model.sae(layer, "16k"), d_model)
-        features = extract(model, tiny.task_data(), profile, [layer], ["16k"], tmp_path / "s")
-        matrix = features.matrix(layer, "16k", "top_n", top_n=20)
-        assert matrix.shape == (len(tiny.TEXTS), 16384)
-        assert features.matrix(layer, "16k", "sum", threshold=1.0).nnz > 0
-        assert features.hidden(layer, "last").shape == (len(tiny.TEXTS), d_model)
+    model = profile.model(name)
+    folder = snapshot(hub, model.source)
+    sizes = {"hidden_size": d_model, "num_hidden_layers": layer + 2, "layer_types": None}
+    if model.kind == "vision":
+        tiny.write_model(folder, "paligemma", image_size=224, max_position_embeddings=512, **sizes)
+        add_processor(str(folder), 224)
+        data, tokens = tiny.task_data([picture(i) for i in range(2)], "image"), [256, 256]
+    else:
+        tiny.write_model(folder, "gemma2", **sizes)
+        data, tokens = tiny.task_data(["You are a pest.", "", "a"]), [15, 0, 1]
+    sae = model.sae(layer, width)
+    alive = write_gemma_scope(hub, sae, d_model)
+    features = extract(model, data, profile, [layer], [width], tmp_path / "s")
+    assert features.n_tokens.tolist() == tokens
+    matrix = features.matrix(layer, width, "top_n", top_n=20)
+    assert matrix.shape == (len(data), d_sae(sae))
+    assert set(matrix.indices) <= set(alive)
+    assert matrix.indices.max() > 0.9 * d_sae(sae)
+    assert matrix.sum() == 20 * sum(tokens)
+    assert features.matrix(layer, width, "sum", threshold=1.0).nnz > 0
+    assert features.hidden(layer, "last").shape == (len(data), d_model)
     pins = json.loads((tmp_path / "s" / "pins.json").read_text())
-    assert pins["google/gemma-2-9b-it"]["commit"] == "c0ffee"
-    assert list(pins["gemma-scope-9b-it-res-canonical/layer_9/width_16k/canonical"]["sha256"]) == [
-        "params.npz"
-    ]
+    assert pins[model.source]["commit"] == "c0ffee"
+    assert list(pins[f"{sae.release}/{sae.sae_id}"]["sha256"]) == ["params.npz"]
+    assert ("-it-" in str(sae.release)) == name.endswith("-it")
 
 
 def test_small_runs_on_the_formats_of_its_repositories(hub: Path, tmp_path: Path) -> None:

@@ -84,22 +84,23 @@ def write_model(folder: Path, family: str, seed: int = 0, **changes: Any) -> Pat
 
     torch.manual_seed(seed)
     if family == "paligemma":
+        image_size = changes.pop("image_size", 28)
         text = model_config("gemma2", **changes)
         vision = dict(
             hidden_size=16,
             intermediate_size=32,
             num_hidden_layers=N_BLOCKS,
             num_attention_heads=2,
-            image_size=28,
+            image_size=image_size,
             patch_size=14,
-            projection_dim=D_MODEL,
+            projection_dim=text.hidden_size,
         )
         config = transformers.PaliGemmaConfig(
             text_config=text.to_dict(),
             vision_config={**vision, "model_type": "siglip_vision_model"},
             image_token_index=299,
-            projection_dim=D_MODEL,
-            hidden_size=D_MODEL,
+            projection_dim=text.hidden_size,
+            hidden_size=text.hidden_size,
         )
         model = transformers.PaliGemmaForConditionalGeneration(config)
     else:
