@@ -212,21 +212,24 @@ def undecided(specs: dict) -> dict[Key, np.ndarray]:
 def assert_same_up_to_thresholds(
     one: dict[Key, np.ndarray], other: dict[Key, np.ndarray], undecided: dict[Key, np.ndarray]
 ) -> None:
-    """At most 1e-4 apart, relative to the largest value of the document; counts not at all.
+    """Every entry at most 1e-4 of itself apart, counts not at all; hidden states, which may cancel
+    to nothing, 1e-4 of the document's largest.
 
     Only entries at their threshold are excused. They are few, or the check would mean little.
     """
     assert one.keys() == other.keys()
     n_excused, n_entries = 0, 0
     for key, values in one.items():
-        scale = np.abs(values).max(axis=1, keepdims=True)
+        scale = np.abs(values)
+        if key[1] is None:
+            scale = scale.max(axis=1, keepdims=True)
         allowed = 0 if key[2].startswith(("count", "top_")) else 1e-4 * scale
         excused = undecided.get(key, np.zeros(values.shape, bool))
         apart = (np.abs(values - other[key]) > allowed) & ~excused
         assert not apart.any(), f"{key}: documents and entries {np.argwhere(apart)[:5].tolist()}"
         n_excused += excused.sum()
         n_entries += values.size
-    assert n_excused < 0.002 * n_entries, f"{n_excused} of {n_entries} entries excused"
+    assert n_excused < 0.0005 * n_entries, f"{n_excused} of {n_entries} entries excused"
 
 
 def test_batch_size_and_order_do_not_matter(specs: dict, undecided: dict, tmp_path: Path) -> None:
