@@ -56,10 +56,10 @@ def statistics(activations: np.ndarray, top_n: Sequence[int]) -> dict[str, np.nd
 def undecided(sae: Any, x: np.ndarray, top_n: Sequence[int]) -> dict[str, np.ndarray]:
     """Latents of one document that float32 may count otherwise, bool `[d_sae]`: "count", "top_<n>".
 
-    A latent is undecided where it lies at its threshold at some token: within 1e-6 of the product of
-    the norms of the token and of the latent's encoder column, which is 1e-5 to 4e-5 for the models
-    of `tiny`. A pre-activation is a sum of products, and float32 rounds it by a share of that
-    product of norms, of about 1e-7 each time, however small the sum itself is. Among the n
+    A latent is undecided where it lies at its threshold at some token: within 1e-6 of the product
+    of the norms of the token and of the latent's encoder column, which is 1e-5 to 4e-5 for the
+    models of `tiny`. A pre-activation is a sum of products, and float32 rounds it by a share of
+    that product of norms, about 1e-7 each time, however small the sum itself is. Among the n
     strongest the threshold is the activation of the n-th, or any at all where a latent that may or
     may not be active can push another one out.
     """
