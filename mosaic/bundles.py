@@ -31,8 +31,11 @@ from mosaic.bundle_rules import (
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.integrity import sha256
 from mosaic.store import storage_errors
+from mosaic.tasks import image_names
 
 PACKAGES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy", "datasets")
+KINDS = ("text", "behaviour", "image")
+"""What a task asks: a label of a text, whether a model's answer is right, a label of an image."""
 
 
 def write_bundle(
@@ -138,26 +141,26 @@ def grids(
     feature: str | None = None,
     language: str | None = None,
     only: str | None = None,
+    kind: str = "text",
 ) -> list[pd.DataFrame]:
     """The grid of each bundle that has SAE cells, one table a bundle, as `mosaic.grids` spells it.
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
-    selection, the audit's other ways to scale and to read, transfer between languages and labels
-    that are another model's correctness. `feature` keeps cells of one kind, `language` tasks in
-    that language and those that name none, `only` the bundle in the folder of that name.
+    selection, without shares of the training part and transfer between languages, and without cells
+    of the audit. Base rates and models that chapters derive from the bundle's are left out of texts.
+    `feature` keeps cells of one feature, `language` tasks in that language and those that name
+    none, `only` the bundle in the folder of that name, `kind` tasks of one of `KINDS`.
     """
     found = []
     for folder in folders(root) if only is None else [root / only]:
         table = read_bundle(folder)
-        grid = (table["protocol"] == "nested") & (table["seed"] == table["seed"].min())
+        grid = _usual(table) & (_kinds(table) == kind) & (table["seed"] == table["seed"].min())
         grid &= (table["selection"] != "topk").fillna(True)
         grid &= table["threshold"].isna() | (table["threshold"] == 1)
-        grid &= (table["scaling"].fillna("auto") == "auto") & (
-            table["bos"].fillna("drop") == "drop"
-        )
-        grid &= table["label_model"].isna() & table["cv_accuracy"].notna()
-        models = [model["name"] for model in read_manifest(folder)["models"]]
-        grid &= table["model"].isna() | table["model"].isin(models)  # not what chapters derive
+        if kind == "text":
+            models = [model["name"] for model in read_manifest(folder)["models"]]
+            grid &= table["model"].isna() | table["model"].isin(models)
+            grid &= table["cv_accuracy"].notna()
         grid &= table["train_language"].fillna("") == table["language"].fillna("")
         if language is not None:
             grid &= table["language"].fillna(language) == language
@@ -166,6 +169,40 @@ def grids(
                 grid &= table["feature"] == feature
             found.append(table[grid].reset_index(drop=True))
     return found
+
+
+def transfers(root: Path, *features: str) -> list[pd.DataFrame]:
+    """Cells of `features` tested in other languages than they were trained in, one table a bundle.
+
+    All seeds, at the whole training part, each with its native counterpart. A bundle without such
+    cells gives no table.
+    """
+    settings = ["task", "feature", "model", "layer", "width", "pooling", "top_n", "threshold"]
+    settings += ["selection", "k"]
+    found = []
+    for folder in folders(root):
+        table = read_bundle(folder)
+        table = table[_usual(table) & table["seed"].notna() & table["feature"].isin(features)]
+        away = table[(table["train_language"] != table["language"]).fillna(False)]
+        if len(away):
+            found.append(table.merge(away[settings].drop_duplicates(), on=settings))
+    return found
+
+
+def _usual(table: pd.DataFrame) -> pd.Series:
+    """Nested cells of the whole training part, scaled and pooled as this book does by default."""
+    whole = table["train_fraction"].fillna(1) == 1
+    default = table["scaling"].fillna("auto").eq("auto") & table["bos"].fillna("drop").eq("drop")
+    return (table["protocol"] == "nested") & whole & default
+
+
+def _kinds(table: pd.DataFrame) -> pd.Series:
+    """One of `KINDS` per row. An image task has a catalogue's name, or the vision tower beside."""
+    images = image_names() | set(table.loc[table["feature"] == "vision_tower", "task"])
+    kinds = pd.Series("text", index=table.index)
+    return kinds.mask(table["task"].isin(images), "image").mask(
+        table["label_model"].notna(), "behaviour"
+    )
 
 
 def provenance(root: Path) -> list[str]:

@@ -22,7 +22,7 @@ import yaml
 from scipy.stats import t as student
 
 from mosaic import stats
-from mosaic.tasks import load_catalogue
+from mosaic.tasks import image_names, load_catalogue
 
 SHIPPED = Path(__file__).parent / "assets" / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
@@ -137,7 +137,8 @@ def _prepare(table: pd.DataFrame) -> pd.DataFrame:
     native = kept["train_language"].fillna("") == kept["language"].fillna("")
     english = kept["train_language"].eq("en").fillna(False)
     kept["training"] = np.select([native, english], ["native", "from English"], "other")
-    kinds = kept["task"].map({task: _kind(task) for task in kept["task"].unique()})
+    images = image_names()
+    kinds = kept["task"].map({task: _kind(task, images) for task in kept["task"].unique()})
     kept["kind"] = kinds.where(kept["label_model"].isna(), "behaviour")
     latents = kept["width"].map(_latents, na_action="ignore").astype("Float64").astype(float)
     narrowest = latents.groupby([kept["source"], kept["profile"], kept["model"]], dropna=False)
@@ -181,14 +182,8 @@ def _first_of_dataset() -> dict[str, str]:
     return found
 
 
-@cache
-def _image_tasks() -> set[str]:
-    both = (load_catalogue(name).values() for name in ("paper", "mini"))
-    return {task.name for tasks in both for task in tasks if task.modality == "image"}
-
-
-def _kind(task: str) -> str:
-    if task in _image_tasks():
+def _kind(task: str, images: set[str]) -> str:
+    if task in images:
         return "image"
     return "translated" if task.endswith("-translated") else "text"
 

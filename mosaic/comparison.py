@@ -13,15 +13,18 @@ from mosaic.grids import Spec
 from mosaic.results import Result
 
 
-def select_by_cv(table: pd.DataFrame, by: Sequence[str] = ("task", "language")) -> pd.DataFrame:
+def select_by_cv(
+    table: pd.DataFrame, by: Sequence[str] = ("task", "language"), hidden_apart: bool = True
+) -> pd.DataFrame:
     """Per group and feature the cell whose inner cross-validation was best (ours).
 
     The test score takes no part. Hidden states pooled differently are different baselines, not a
-    choice, so they stay apart. Ties go to the first row.
+    choice, so they stay apart unless told. Ties go to the first row; cells without an inner choice
+    (base rates) stay as they are.
     """
-    side = table["pooling"].where(table["feature"] == "hidden", "")
+    side = table["pooling"].where((table["feature"] == "hidden") & hidden_apart, "")
     keys = [table[name] for name in (*by, "feature")] + [side]
-    best = table.groupby(keys, dropna=False, sort=False)["cv_accuracy"].idxmax()
+    best = table["cv_accuracy"].fillna(0).groupby(keys, dropna=False, sort=False).idxmax()
     return scores.validate(table.loc[best].reset_index(drop=True))
 
 
@@ -81,6 +84,16 @@ def compare(pairs: Sequence[tuple[Spec, Spec]], results: Sequence[Result]) -> pd
             }
         )
     return pd.DataFrame(rows)
+
+
+def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) -> int:
+    """In how many tasks of a `compare` table the first cell beats every cell named `second...`.
+
+    A cell is beaten where the difference is above zero and Holm's p-value below `level`.
+    """
+    against = differences[differences["second"].str.startswith(second)]
+    beaten = (against["difference"] > 0) & (against["p_holm"] < level)
+    return int(beaten.groupby(against["task"]).all().sum())
 
 
 def _cell_name(spec: Spec) -> str:

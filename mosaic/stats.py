@@ -23,6 +23,8 @@ from mosaic.errors import ConfigError
 
 METRICS = ("macro_f1", "auc")
 MISSING = -1
+N_RESAMPLES = 2000
+"""Resamples of an interval and permutations of a p-value, which is 1 / 2001 at least."""
 
 
 class Predicted(Protocol):
@@ -71,7 +73,7 @@ def interval(
     outcomes: Predicted | Sequence[Predicted],
     metric: str = "macro_f1",
     level: float = 0.95,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """Score of one cell, mean over its seeds, with a bootstrap interval over documents (ours).
@@ -95,7 +97,7 @@ def paired_difference(
     b: Predicted | Sequence[Predicted],
     metric: str = "macro_f1",
     level: float = 0.95,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Compare two cells, seed by seed, on the same test documents (ours).

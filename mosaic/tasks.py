@@ -204,6 +204,12 @@ def _parsed(path: Path, _size: int, _mtime_ns: int) -> dict[str, Task]:
     return catalogue
 
 
+def image_names() -> set[str]:
+    """Names of the image tasks of the shipped catalogues."""
+    both = (load_catalogue(name).values() for name in ("paper", "mini"))
+    return {task.name for tasks in both for task in tasks if task.modality == "image"}
+
+
 def find_task(key: str, profile: Profile) -> Task:
     """The task of that key in the profile's catalogue; ConfigError names what there is."""
     catalogue = load_catalogue(profile.catalogue)

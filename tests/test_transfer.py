@@ -26,7 +26,8 @@ from mosaic import (
 )
 from mosaic.errors import ConfigError
 from mosaic.figures.shared_latents import fig_shared_latents, shared
-from mosaic.figures.transfer import above_chance, answer, fig_multilingual, fig_transfer_matrix
+from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
+from mosaic.figures.transfer_tables import above_chance, answer
 from mosaic.grids import Spec
 from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.results import to_table

@@ -64,6 +64,25 @@ def gaps(table: pd.DataFrame) -> pd.Series:
     return (wide["SAE latents"] - hidden).dropna()
 
 
+def published_both_ways(
+    best_on_test: pd.Series, pairs: pd.DataFrame, spread: pd.DataFrame
+) -> pd.DataFrame:
+    """Published SAE minus hidden state per label set, by the best test score and by means.
+
+    `best_on_test` comes from `gaps`, `pairs` from the claim about behaviour
+    (recipe minus hidden state of the same layer, repeats averaged), `spread` from `audit.noise`.
+    Columns: label_set, best_on_test, mean, n_pairs, and needed: the least difference between two
+    single runs that is more than noise.
+    """
+    key = ["task", "label_model"]
+    means = pairs.groupby(key)["value"].agg(mean="mean", n_pairs="size").reset_index()
+    found = means.merge(spread[[*key, "needed"]], on=key)
+    found.insert(0, "label_set", found.apply(task_label, axis=1))
+    found.insert(3, "best_on_test", found["label_set"].map(best_on_test))
+    order = {name: i for i, name in enumerate(best_on_test.index)}
+    return found.sort_values("label_set", key=lambda names: names.map(order)).reset_index(drop=True)
+
+
 def fig_oversight(
     tables: list[pd.DataFrame], sizes: Mapping[str, int], folder: Path
 ) -> SavedFigure:
@@ -72,7 +91,7 @@ def fig_oversight(
     Each table holds one row per label set, feature model and series, and may hold base rates, which
     become the first column. `sizes` lists the models, smallest first, with a number that is larger
     for larger ones; cells where a smaller model's features predict a larger model's correctness
-    have a frame (paper §4.5).
+    have a frame (paper §4.5). Models that `sizes` does not know come last and get no frame.
     """
     tables = [_labelled(table, sizes) for table in tables if len(table)]
     lines = [table["label"].nunique() for table in tables]
@@ -130,7 +149,8 @@ def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[s
     labels = list(dict.fromkeys(table["label"]))
     part = table[table["feature"] == feature]
     values = part.pivot_table(index="label", columns="model", values="macro_f1", aggfunc="max")
-    values = values.reindex(index=labels, columns=[m for m in sizes if m in values])
+    known = [model for model in sizes if model in values]
+    values = values.reindex(index=labels, columns=[*known, *values.columns.difference(known)])
     rates = table[table["feature"] == "base_rate"].groupby("label")["macro_f1"].max()
     if len(rates):
         values.insert(0, "base rate", rates)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,6 @@ from matplotlib.patches import Rectangle
 
 from mosaic.figures.style import (
     CYCLE,
-    SOURCE_LABEL,
     SavedFigure,
     heatmap,
     interval_bars,
@@ -132,35 +130,54 @@ def _rates_in_words(data: pd.DataFrame, origin: str, source: str) -> str:
 
 
 def fig_transfer_matrix(
-    table: pd.DataFrame, folder: Path, name: str = "fig-transfer-matrix"
+    tables: list[pd.DataFrame], folder: Path, name: str = "fig-transfer-matrix"
 ) -> SavedFigure:
-    """Macro-F1 of every pair of languages, one heatmap per feature set and one row per task.
+    """Macro-F1 of every pair of languages, one heatmap per table, task and feature set.
 
-    The diagonal (native, same documents as elsewhere in the book) is framed. The table holds means
-    over seeds.
+    The diagonal (native, same documents as elsewhere in the book) is framed. Rows that differ in
+    seed only are averaged.
     """
-    table = table[table["train_fraction"] == 1]
-    table = table.assign(set=table.apply(feature_set, axis=1))
-    tasks = list(dict.fromkeys(table["task"]))
-    sets = [s for s in ORDER if s in set(table["set"])]
-    languages = list(dict.fromkeys(table["language"]))
-    columns = min(3, len(sets))
-    rows = -(-len(sets) // columns)
-    side = 2.15 if len(sets) > 1 else 4.4
-    figure = new_figure(rows * len(tasks), columns, height=0.3 + rows * len(tasks) * side)
-    for t, task in enumerate(tasks):
-        block = figure.axes[t * rows * columns : (t + 1) * rows * columns]
-        for axes, wanted in zip(block, sets, strict=False):
-            part = table[(table["task"] == task) & (table["set"] == wanted)]
-            _draw_matrix(axes, part, languages, f"{task}\n{wanted}")
-        for axes in block[len(sets) :]:
-            axes.set_visible(False)
+    tables = [_whole(table) for table in tables if len(table)]
+    blocks = [block for table in tables for _, block in table.groupby("task", sort=False)]
+    widest = max(block["set"].nunique() for block in blocks)
+    columns = min(3, widest if widest > 1 else len(blocks))
+    panels: list[tuple[pd.DataFrame, str] | None] = []
+    for block in blocks:
+        if widest > 1:  # every task begins a row
+            panels += [None] * (-len(panels) % columns)
+        panels += [(block, wanted) for wanted in _in_order(block["set"])]
+    rows = -(-len(panels) // columns)
+    panels += [None] * (rows * columns - len(panels))
+    side = {1: 4.4, 2: 3.3}.get(columns, 2.15) + (0.15 if len(tables) > 1 else 0)
+    figure = new_figure(rows, columns, height=0.3 + rows * side)
+    for axes, panel in zip(figure.axes, panels, strict=True):
+        axes.set_visible(panel is not None)
+        if panel is not None:
+            _draw_matrix(axes, *panel, with_source=len(tables) > 1)
     kept = ["source", "profile", "task", "train_language", "language", "set", "k", *MEANS]
-    data = table.loc[table["set"].isin(sets), [*kept, "n_train", "n_test", "repeat"]]
-    return save(figure, name, data, _matrix_in_words(data), folder)
+    data = pd.concat(tables)[[*kept, "n_train", "n_test", "repeat"]]
+    return save(figure, name, data, " ".join(map(_matrix_in_words, tables)), folder)
 
 
-def _draw_matrix(axes: Axes, part: pd.DataFrame, languages: list[str], title: str) -> None:
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells of the whole training part, with what they read as the column `set`."""
+    table = table[table["train_fraction"].fillna(1) == 1]
+    return table.assign(set=table.apply(feature_set, axis=1))
+
+
+def _in_order(sets: pd.Series) -> list[str]:
+    """Each feature set once: those of `ORDER` first, then others as they come."""
+    return sorted(
+        dict.fromkeys(sets), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)
+    )
+
+
+def _draw_matrix(axes: Axes, block: pd.DataFrame, wanted: str, with_source: bool) -> None:
+    """One feature set of one task; languages are those of the task."""
+    part, languages = block[block["set"] == wanted], list(dict.fromkeys(block["language"]))
+    title = f"{block['task'].iloc[0]}\n{wanted}"
+    if with_source:
+        title = f"{source_label(block)}\n{title}"
     wide = part.pivot_table(index="train_language", columns="language", values="macro_f1")
     wide = wide.reindex(index=languages, columns=languages).astype(float)
     heatmap(axes, wide, square=True)
@@ -182,69 +199,3 @@ def _matrix_in_words(data: pd.DataFrame) -> str:
             f"other languages {away.mean():.2f} ({away.min():.2f} to {away.max():.2f})"
         )
     return f"{source_label(data)}, macro-F1 by training and test language. {'; '.join(said)}."
-
-
-def answer(moved: pd.DataFrame, floors: pd.DataFrame, chance: pd.DataFrame) -> dict[str, Any]:
-    """Numbers of the page's answer: all latents, whole training part, mean over languages.
-
-    `moved` holds native minus transferred and `floors` transferred minus TF-IDF, both as
-    `transfer.paired` gives them; `chance` comes from `above_chance`.
-    """
-    chance = chance[chance["features"] == ORDER[0]]
-    whole = moved[moved["train_fraction"] == 1]
-    sums = whole["first"].str.startswith("sae") & whole["first"].str.contains(" sum")
-    gaps = {
-        "latents": whole[sums & whole["k"].isna()],
-        "topk": whole[sums & whole["k"].notna()],
-        "last_latents": whole[whole["first"].str.startswith("sae") & ~sums],
-        "last": whole[whole["first"] == "hidden last"],
-        "mean": whole[whole["first"] == "hidden mean"],
-    }
-    values: dict[str, Any] = {f"lost_{k}": v["difference"].mean() for k, v in gaps.items()}
-    worst = gaps["latents"].sort_values("difference").iloc[-1]
-    summed = floors["first"].str.startswith("sae") & floors["first"].str.contains(" sum")
-    latents = floors[summed & floors["k"].isna()]
-    over_chance = dict(zip(chance["key"], chance["low"] > 0, strict=True))
-    both = [t for t, low in zip(latents["task"], latents["low"], strict=True) if low > 0]
-    return values | {
-        "targets": len(gaps["latents"]),
-        "targets_lost": int((gaps["latents"]["low"] > 0).sum()),
-        "worst_target": str(worst["task"]).split("-")[-1],
-        "worst_lost": worst["difference"],
-        "above_floors": sum(over_chance[key] for key in both),
-        "above_tfidf": latents["difference"].mean(),
-        "above_chance": chance["difference"].mean(),
-        "fails": ", ".join(key.split("-")[-1] for key, above in over_chance.items() if not above)
-        or "none",
-    }
-
-
-def above_chance(table: pd.DataFrame, origin: str, chance: float = 0.5) -> pd.DataFrame:
-    """Scores of `origin`-trained probes minus the score of labels drawn at random, by language.
-
-    The table holds means over seeds; the interval is that of the score.
-    """
-    kept = (table["train_language"] == origin) & (table["language"] != origin)
-    part = table[kept & (table["train_fraction"] == 1)]
-    return pd.DataFrame(
-        {
-            "key": part["task"] + "-" + part["language"],
-            "features": part.apply(feature_set, axis=1),
-            "macro_f1": part["macro_f1"],
-            "difference": part["macro_f1"] - chance,
-            "low": part["macro_f1_low"] - chance,
-            "high": part["macro_f1_high"] - chance,
-        }
-    )
-
-
-def per_language(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Native scores by task and language, one column per source and feature set."""
-    native = pd.concat([t[t["language"] == t["train_language"]] for t in tables])
-    native = native[native["train_fraction"].fillna(1) == 1]
-    sets = native.apply(feature_set, axis=1)
-    column = native["source"].map(SOURCE_LABEL) + ": " + sets
-    wide = native.assign(column=column).pivot_table(
-        index=["task", "language"], columns="column", values="macro_f1", sort=False
-    )
-    return wide.rename_axis(columns=None).reset_index()
