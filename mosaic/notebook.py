@@ -14,6 +14,7 @@ from IPython.display import HTML, display
 from mosaic.errors import MosaicError
 
 if TYPE_CHECKING:
+    from mosaic.claims import Finding
     from mosaic.figures.style import SavedFigure
     from mosaic.interpret import TokenActivations
 
@@ -82,6 +83,18 @@ def depth_summary(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
         f"{prefix}_worst_depth": means.idxmin(),
         f"{prefix}_worst_depth_f1": means.min(),
         f"{prefix}_depth_spread": means.max() - means.min(),
+    }
+
+
+def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
+    """Effect, interval, tasks and verdict of a claim, named for the page's prose."""
+    return {
+        f"{prefix}_effect": finding.effect,
+        f"{prefix}_low": finding.low,
+        f"{prefix}_high": finding.high,
+        f"{prefix}_tasks": finding.n_tasks,
+        f"{prefix}_above": finding.n_above,
+        f"{prefix}_verdict": finding.verdict,
     }
 
 

@@ -7,12 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
 
-from mosaic import answers, behaviour, grids, published, scores
+from mosaic import answers, behaviour, bundles, claims, comparison, grids, published, scores
+from mosaic.audit import noise
 from mosaic.errors import ConfigError, IntegrityError
+from mosaic.figures.behaviour import (
+    PUBLISHED_SIZES,
+    fig_behaviour,
+    fig_oversight,
+    gaps,
+    published_both_ways,
+)
 from mosaic.profiles import ModelSpec
 from mosaic.questions import Questions, prompt
 from mosaic.results import Result, to_table
@@ -267,6 +276,81 @@ def test_published_scores_put_hidden_states_ahead_on_pubmedqa_and_boolq() -> Non
     best = published.best_of(published.load()).set_index(["task", "label_model"])["difference"]
     assert best["pubmedqa"].between(-0.18, -0.13).all()
     assert best["boolq", "gemma-2-9b"] == pytest.approx(-0.149, abs=5e-4)
+
+
+def test_means_over_layers_say_less_against_sae_features_than_the_best_test_scores() -> None:
+    authors = published.load()
+    best = published.chosen(authors[authors["label_model"].notna()])
+    found = {f.claim.key: f for f in claims.judge(claims.load_claims(), authors)}
+    pairs = found["behaviour-above-hidden"].pairs
+    both = published_both_ways(gaps(best), pairs, noise.spread(noise.repeats(authors)))
+    assert len(both) == len(gaps(best)) == 11
+    of = both.set_index(["task", "label_model"])
+    assert of.loc[("pubmedqa", "gemma-2-9b"), "best_on_test"] < -0.16
+    recipe = authors[
+        (authors["task"] == "boolq")
+        & (authors["label_model"] == "gemma-2-9b")
+        & (authors["probe"] == "linear")
+    ]
+    sums = (recipe["pooling"] == "sum") & (recipe["threshold"] == 1) & (recipe["width"] == "16k")
+    by_layer = recipe[sums.fillna(False)].groupby("layer")["macro_f1"].mean()
+    hidden = recipe[recipe["feature"] == "hidden"].groupby("layer")["macro_f1"].mean()
+    said = of.loc[("boolq", "gemma-2-9b")]
+    assert said["mean"] == pytest.approx(float((by_layer - hidden).mean()))
+    assert abs(said["mean"]) < said["needed"] > abs(said["best_on_test"])
+    # The chapter's prose rests on these words.
+    assert found["behaviour-above-hidden"].verdict == claims.INCONCLUSIVE
+    assert found["small-predicts-large"].verdict == claims.INCONCLUSIVE
+
+
+def test_label_sets_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> None:
+    tiny.mixed_bundle(tmp_path / "runs")
+    [found] = bundles.grids(tmp_path / "runs", kind="behaviour")
+    authors = published.load()
+    best = published.chosen(authors[authors["label_model"].notna()])
+    by = ["task", "language", "label_model"]
+    theirs = comparison.select_by_cv(found, by)
+    values = pd.read_csv(fig_behaviour([best, theirs], PUBLISHED_SIZES, tmp_path).csv)
+    drawn = values[values["source"] == "bundle"]
+    assert set(drawn["label_model"]) == {"large"}
+    scores_of = drawn.set_index("series")["macro_f1"]
+    assert scores_of["SAE latents"] == 0.6, "chosen by inner cross-validation, not by test score"
+    assert set(scores_of.index) == {
+        "SAE latents", "hidden state, last token", "TF-IDF", "base rate"
+    }  # fmt: skip
+    pairs = comparison.select_by_cv(found, [*by, "model"], hidden_apart=False)
+    picture = fig_oversight([published.chosen(authors, "model"), pairs], PUBLISHED_SIZES, tmp_path)
+    values = pd.read_csv(picture.csv)
+    assert "small" in set(values.loc[values["source"] == "bundle", "model"])
+    assert "no smaller model" in picture.alt, "the sizes of a bundle's models are not known"
+    assert bundles.grids(tmp_path / "nowhere", kind="behaviour") == []
+
+
+def test_hidden_states_are_one_choice_or_two_baselines() -> None:
+    rows = [
+        dict(source="run", protocol="nested", feature="hidden", pooling=pooling, task="t",
+             probe="linear", macro_f1=f1, cv_accuracy=cv)
+        for pooling, f1, cv in (("last", 0.9, 0.5), ("mean", 0.4, 0.6))
+    ]  # fmt: skip
+    table = scores.table(rows)
+    assert len(comparison.select_by_cv(table)) == 2
+    assert list(comparison.select_by_cv(table, hidden_apart=False)["macro_f1"]) == [0.4]
+
+
+def test_what_is_above_after_correction_is_above_every_such_baseline() -> None:
+    table = pd.DataFrame(
+        [
+            ("a", "hidden last", 0.1, 0.01),
+            ("a", "hidden mean", 0.1, 0.2),
+            ("b", "hidden last", 0.1, 0.01),
+            ("b", "hidden mean", 0.2, 0.04),
+            ("c", "hidden last", -0.1, 0.01),
+            ("c", "length", 0.1, 0.01),
+        ],
+        columns=["task", "second", "difference", "p_holm"],
+    )
+    assert comparison.surely_above(table, "hidden") == 1
+    assert comparison.surely_above(table, "length") == 1
 
 
 def test_label_file_says_what_was_asked(spec: ModelSpec, tmp_path: Path) -> None:

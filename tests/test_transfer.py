@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import yaml
 from joblib import parallel_config
 from scipy import sparse
@@ -19,6 +21,7 @@ from mosaic import (
     comparison,
     grids,
     languages,
+    published,
     scores,
     sweep,
     training_part,
@@ -27,7 +30,12 @@ from mosaic import (
 from mosaic.errors import ConfigError
 from mosaic.figures.shared_latents import fig_shared_latents, shared
 from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
-from mosaic.figures.transfer_tables import above_chance, answer
+from mosaic.figures.transfer_tables import (
+    above_chance,
+    answer,
+    native_and_away,
+    per_language,
+)
 from mosaic.grids import Spec
 from mosaic.profiles import ModelSpec, Profile, SAESpec
 from mosaic.results import to_table
@@ -315,12 +323,18 @@ def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> Non
     above = (chance["low"] > 0).groupby(chance["features"]).all()
     assert above["all latents, sum > 1"]
     assert not above["TF-IDF"]
-    said = answer(moved, floors, chance)
+    said = answer(moved, floors, chance, bound=0.1)
     assert said["targets"] == said["above_floors"] == 2
     assert said["fails"] == "none"
     latents = moved[moved["first"].str.startswith("sae 48 sum") & moved["k"].isna()]
     assert said["lost_latents"] == pytest.approx(latents["difference"].mean())
     assert said["worst_lost"] == latents["difference"].max()
+    sure = latents[latents["p_holm"] < 0.05]
+    assert said["targets_lost_holm"] == (sure["difference"] > 0).sum() <= said["targets_lost"]
+    generous = answer(moved, floors, chance, bound=1.0)
+    assert (generous["targets_usable"], generous["usable_side"]) == (2, "below")
+    strict = answer(moved, floors, chance, bound=-1.0)
+    assert (strict["targets_usable"], strict["usable_side"]) == (0, "above")
 
 
 def drawn(world: World) -> pd.DataFrame:
@@ -335,7 +349,7 @@ def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
     values = pd.read_csv(lines.csv)
     assert set(values["language"]) == {"de", "zh"}
     assert {"native", "trained on en"} == set(values["trained"])
-    matrix = fig_transfer_matrix(table, tmp_path)
+    matrix = fig_transfer_matrix([table], tmp_path)
     assert len(pd.read_csv(matrix.csv)) == 9 * 6
     selected = transfer.selected_latents(world.workspace, KEYS, MODEL, k=4)
     picture = fig_shared_latents(selected, tmp_path)
@@ -343,6 +357,50 @@ def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
     for saved in (lines, matrix, picture):
         assert saved.png.stat().st_size > 10_000
         assert any(character.isdigit() for character in saved.alt)
+
+
+def test_rows_of_a_bundle_stand_beside_the_published_and_this_run(
+    world: World, tmp_path: Path
+) -> None:
+    tiny.mixed_bundle(tmp_path / "runs")
+    run = drawn(world).assign(task="sentiment").astype({"task": "string"})
+    [moved] = bundles.transfers(tmp_path / "runs", "sae", "hidden")
+    values = pd.read_csv(fig_transfer_matrix([moved, run], tmp_path).csv)
+    theirs = values[values["source"] == "bundle"]
+    assert set(theirs["task"]) == {"sentiment"}
+    assert set(theirs["set"]) == {
+        "all latents, sum > 1", "top-k latents, sum > 1", "hidden state, last token"
+    }  # fmt: skip
+    assert len(theirs) == 3 * 4
+    assert set(theirs["macro_f1"]) == {0.6, 0.65}, "no share of the training part, no audit"
+    assert set(values["source"]) == {"bundle", "run"}
+
+    elsewhere = [comparison.select_by_cv(t) for t in bundles.grids(tmp_path / "runs")]
+    wide = per_language([published.chosen(published.load()), *elsewhere], run)
+    english = wide[(wide["task"] == "sentiment") & (wide["language"] == "en")].squeeze()
+    assert english["contributed run, profile mine: SAE latents"] == 0.6
+    assert english["published scores: SAE latents"] > 0
+    assert english["this run, profile toy: all latents, sum > 1"] > 0
+    assert len(per_language([published.chosen(published.load())], run).columns) < len(wide.columns)
+
+
+def test_every_floor_between_languages_is_drawn_whatever_its_folder_is_called(
+    tmp_path: Path,
+) -> None:
+    runs, shipped = tmp_path / "runs", Path(__file__).parents[1] / "book" / "runs"
+    assert bundles.transfers(runs, "tfidf") == []
+    tiny.mixed_bundle(runs)
+    shutil.copytree(shipped / "tfidf-transfer-real-text", runs / "another-name")
+    shutil.copytree(shipped / "tfidf-nested", runs / "native-only")
+    found = bundles.transfers(runs, "tfidf")
+    floor = fig_transfer_matrix(found, tmp_path, "fig-transfer-floor")
+    values = pd.read_csv(floor.csv)
+    assert set(values["profile"]) == {"encoder", "mine"}
+    assert set(values["set"]) == {"TF-IDF"}
+    table = native_and_away(found)
+    assert list(table["pairs"]) == [64, 4]
+    assert table["native"].iloc[0] > table["elsewhere"].iloc[0]
+    assert floor.alt.count("contributed run") == 2
 
 
 def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
@@ -380,4 +438,4 @@ def test_english_latents_beat_words_and_chance_in_three_other_languages(build_di
     moved = transfer.paired(transfer.native_pairs(cells, "toxicity-en"), results)
     floors = transfer.paired(transfer.floor_pairs(cells, "toxicity-en"), results)
     chance = above_chance(comparison.mean_over_seeds(results), "en")
-    assert answer(moved, floors, chance)["above_floors"] >= 3
+    assert answer(moved, floors, chance, bound=0.1)["above_floors"] >= 3

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 import tiny
@@ -15,9 +16,10 @@ import transformers
 from datasets import Dataset, Value
 from datasets import Image as ImageFeature
 
-from mosaic import images, sweep, vision
+from mosaic import bundles, comparison, images, published, sweep, vision
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.extract import extract
+from mosaic.figures.vision import at_best_depth, fig_vision, gaps
 from mosaic.profiles import ModelSpec
 from mosaic.results import to_table
 from mosaic.store import Store
@@ -229,3 +231,34 @@ def test_every_image_score_has_its_base_rate(spec: ModelSpec, tmp_path: Path) ->
     rated = table[table["feature"] == "base_rate"]
     assert set(table["split"]) == set(rated["split"])
     assert table.loc[table["feature"] == "vision_tower", "n_features"].item() == 16
+
+
+def test_image_rows_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> None:
+    tiny.mixed_bundle(tmp_path / "runs")
+    [found] = bundles.grids(tmp_path / "runs", kind="image")
+    assert set(found["task"]) == {"flowers", "my-pictures"}
+    assert set(bundles.grids(tmp_path / "runs")[0]["task"]) == {"sentiment"}
+    authors = published.load()
+    best = published.chosen(authors[authors["task"] == "flowers"], "depth")
+    theirs = comparison.select_by_cv(found, ["task", "model", "depth"])
+    saved = fig_vision([best, theirs], tmp_path)
+    values = pd.read_csv(saved.csv)
+    drawn = values[(values["source"] == "bundle") & (values["task"] == "flowers")]
+    assert set(drawn["series"]) == {
+        "SAE latents", "SAE, untrained connector", "hidden state, last token", "vision tower",
+        "base rate",
+    }  # fmt: skip
+    assert "flowers: SAE latents 0.60" in saved.alt, "early is 0.70 on test, and not chosen"
+
+
+def test_the_depth_of_a_run_is_chosen_without_the_test_score(tmp_path: Path) -> None:
+    tiny.mixed_bundle(tmp_path)
+    [found] = bundles.grids(tmp_path, kind="image")
+    of = at_best_depth(found).set_index(["task", "series"])["macro_f1"]
+    assert of["flowers", "SAE latents"] == 0.6
+    assert gaps(found)["flowers"] == pytest.approx(0.6 - 0.65)
+    authors = published.load()
+    best = published.chosen(authors[authors["task"] == "flowers"], "depth")
+    sae = best[best["feature"] == "sae"]["macro_f1"]
+    of = at_best_depth(best).set_index(["task", "series"])["macro_f1"]
+    assert of["flowers", "SAE latents"] == sae.max()

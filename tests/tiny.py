@@ -232,3 +232,39 @@ def profile(*models: ModelSpec, **changes: Any) -> Profile:
         shard_docs=4,
     )
     return Profile(**{**settings, **changes})
+
+
+def mixed_bundle(root: Path) -> Path:
+    """A bundle below `root` of all that chapters 02 to 07 leave, with macro-F1 made up."""
+    from mosaic import bundles, scores
+
+    cell = dict(
+        source="run", protocol="nested", profile="mine", model="small", layer=3, depth="middle",
+        width="1k", feature="sae", pooling="sum", threshold=1.0, selection="all", scaling="auto",
+        bos="drop", train_fraction=1.0, probe="linear", seed=0, n_train=100, n_test=50,
+        macro_f1=0.6, macro_f1_low=0.5, macro_f1_high=0.7, cv_accuracy=0.6,
+    )  # fmt: skip
+    hidden = cell | dict(feature="hidden", pooling="last", width=None, threshold=None)
+    hidden |= dict(selection=None, macro_f1=0.65)
+    alone = hidden | dict(model=None, layer=None, depth=None, pooling=None)
+    words = alone | dict(feature="tfidf", macro_f1=0.55)
+    guess = alone | dict(feature="base_rate", cv_accuracy=None, macro_f1=0.5)
+    rows = []
+    for here in ("en", "de"):
+        for there in ("en", "de"):
+            both = dict(task="sentiment", train_language=here, language=there)
+            topk = cell | dict(selection="topk", k=8)
+            rows += [row | both for row in (cell, topk, hidden, words)]
+            rows.append(cell | both | dict(train_fraction=0.1, macro_f1=0.69, cv_accuracy=0.9))
+            rows.append(cell | both | dict(scaling="none", macro_f1=0.69, cv_accuracy=0.9))
+    asked = dict(task="pubmedqa", label_model="large")
+    lucky = dict(layer=1, depth="early", macro_f1=0.7, cv_accuracy=0.5)
+    rows += [row | asked for row in (cell, cell | lucky, hidden, words, guess)]
+    seen = dict(task="flowers", model="eye")
+    tower = hidden | dict(feature="vision_tower", layer=None, depth=None, pooling="mean")
+    rows += [row | seen for row in (cell, cell | lucky, hidden, tower)]
+    rows += [cell | seen | dict(model="eye-untrained"), guess | dict(task="flowers")]
+    rows += [row | dict(task="my-pictures", model="eye") for row in (cell, hidden, tower)]
+    table = scores.table(rows)
+    model = dict(name="small", source="someone/small", sha256={}, saes={})
+    return bundles.write_bundle(root / "mine", table, "mine", "mosaic run all", "cpu", [model])

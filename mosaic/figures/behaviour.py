@@ -69,18 +69,18 @@ def published_both_ways(
 ) -> pd.DataFrame:
     """Published SAE minus hidden state per label set, by the best test score and by means.
 
-    `best_on_test` comes from `gaps`, `pairs` from the claim about behaviour
-    (recipe minus hidden state of the same layer, repeats averaged), `spread` from `audit.noise`.
-    Columns: label_set, best_on_test, mean, n_pairs, and needed: the least difference between two
+    `best_on_test` comes from `gaps`, `pairs` from the claim about behaviour (recipe minus hidden
+    state of the same layer, repeats averaged), `spread` from `audit.noise`.
+    Columns: task, label_model, best_on_test, mean, n_pairs, and needed: the least difference of two
     single runs that is more than noise.
     """
     key = ["task", "label_model"]
     means = pairs.groupby(key)["value"].agg(mean="mean", n_pairs="size").reset_index()
     found = means.merge(spread[[*key, "needed"]], on=key)
-    found.insert(0, "label_set", found.apply(task_label, axis=1))
-    found.insert(3, "best_on_test", found["label_set"].map(best_on_test))
-    order = {name: i for i, name in enumerate(best_on_test.index)}
-    return found.sort_values("label_set", key=lambda names: names.map(order)).reset_index(drop=True)
+    labels = found.assign(language=None).apply(task_label, axis=1)
+    found.insert(2, "best_on_test", labels.map(best_on_test))
+    place = labels.map({label: i for i, label in enumerate(best_on_test.index)})
+    return found.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 
 def fig_oversight(
