@@ -146,16 +146,18 @@ def grids(
     """The grid of each bundle that has SAE cells, one table a bundle, as `mosaic.grids` spells it.
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
-    selection, without shares of the training part and transfer between languages, and without cells
-    of the audit. Base rates and models that chapters derive from the bundle's are left out of texts.
-    `feature` keeps cells of one feature, `language` tasks in that language and those that name
-    none, `only` the bundle in the folder of that name, `kind` tasks of one of `KINDS`.
+    selection, without what chapter 05 adds (shares of the training part, other training languages,
+    latents of the last token) and without the audit. Base rates and models that chapters derive
+    from the bundle's are left out of texts. `feature` keeps cells of one feature, `language` tasks
+    in that language and those that name none, `only` the bundle in the folder of that name, `kind`
+    tasks of one of `KINDS`.
     """
     found = []
     for folder in folders(root) if only is None else [root / only]:
         table = read_bundle(folder)
         grid = _usual(table) & (_kinds(table) == kind) & (table["seed"] == table["seed"].min())
         grid &= (table["selection"] != "topk").fillna(True)
+        grid &= ~((table["feature"] == "sae") & table["pooling"].eq("last").fillna(False))
         grid &= table["threshold"].isna() | (table["threshold"] == 1)
         if kind == "text":
             models = [model["name"] for model in read_manifest(folder)["models"]]

@@ -148,7 +148,7 @@ def fig_transfer_matrix(
         panels += [(block, wanted) for wanted in _in_order(block["set"])]
     rows = -(-len(panels) // columns)
     panels += [None] * (rows * columns - len(panels))
-    side = {1: 4.4, 2: 3.3}.get(columns, 2.15) + (0.15 if len(tables) > 1 else 0)
+    side = {1: 4.4, 2: 3.3}.get(columns, 2.15) + (0.3 if len(tables) > 1 else 0)
     figure = new_figure(rows, columns, height=0.3 + rows * side)
     for axes, panel in zip(figure.axes, panels, strict=True):
         axes.set_visible(panel is not None)
@@ -177,7 +177,7 @@ def _draw_matrix(axes: Axes, block: pd.DataFrame, wanted: str, with_source: bool
     part, languages = block[block["set"] == wanted], list(dict.fromkeys(block["language"]))
     title = f"{block['task'].iloc[0]}\n{wanted}"
     if with_source:
-        title = f"{source_label(block)}\n{title}"
+        title = source_label(block).replace(", ", ",\n") + "\n" + title
     wide = part.pivot_table(index="train_language", columns="language", values="macro_f1")
     wide = wide.reindex(index=languages, columns=languages).astype(float)
     heatmap(axes, wide, square=True)
