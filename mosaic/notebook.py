@@ -87,8 +87,9 @@ def depth_summary(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
 
 
 def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
-    """Effect, interval, tasks and verdict of a claim, named for the page's prose."""
+    """Bound, effect, interval, tasks and verdict of a claim, named for the page's prose."""
     return {
+        f"{prefix}_bound": finding.claim.beyond,
         f"{prefix}_effect": finding.effect,
         f"{prefix}_low": finding.low,
         f"{prefix}_high": finding.high,

@@ -48,8 +48,6 @@ def answer(
         "above_floors": sum(over_chance[key] for key in both),
         "above_tfidf": latents["difference"].mean(),
         "above_chance": chance["difference"].mean(),
-        "fails": ", ".join(key.split("-")[-1] for key, above in over_chance.items() if not above)
-        or "none",
     }
 
 
