@@ -10,6 +10,7 @@ import pandas as pd
 from mosaic import bundles, published, scores
 from mosaic.claims import (
     BUILT_IN,
+    INCONCLUSIVE,
     MIN_TASKS,
     NOT_SUPPORTED,
     NOT_TESTED,
@@ -79,17 +80,33 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
     return " ".join(said)
 
 
-def _legend(columns: dict[str, list[Finding]]) -> str:
-    tested = [f for f in columns[PUBLISHED] if f.verdict != NOT_TESTED]
-    decided = [f for f in tested if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
+def counts(found: Sequence[Finding]) -> dict[str, int]:
+    """How many claims there are, were tested, got each verdict; were decided by an interval, and
+    stay so when all intervals are corrected together (Holm)."""
+    verdicts = [f.verdict for f in found]
+    decided = [f for f in found if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
     p_values = [f.p_holm for f in decided if f.p_holm is not None]
+    return {
+        "n_claims": len(found),
+        "n_tested": len(found) - verdicts.count(NOT_TESTED),
+        "n_decided": len(decided),
+        "n_supported": verdicts.count(SUPPORTED),
+        "n_not_supported": verdicts.count(NOT_SUPPORTED),
+        "n_inconclusive": verdicts.count(INCONCLUSIVE),
+        "n_by_interval": len(p_values),
+        "n_lasting": sum(p < 0.05 for p in p_values),
+    }
+
+
+def _legend(columns: dict[str, list[Finding]]) -> str:
+    n = counts(columns[PUBLISHED])
     said = (
         f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
         f"where there is no sign), in brackets the tasks on the claim's side, and the 95% interval "
         f"the verdict is read off. Fewer than {MIN_TASKS} tasks have neither interval nor verdict; "
-        f"a claim about several tasks is counted. Of {len(tested)} claims the published scores can "
-        f"test, {len(decided)} are decided, {len(p_values)} of them by an interval; "
-        f"{sum(p < 0.05 for p in p_values)} of these stay decided when all intervals are corrected "
+        f"a claim about several tasks is counted. Of {n['n_tested']} claims the published scores "
+        f"can test, {n['n_decided']} are decided, {n['n_by_interval']} of them by an interval; "
+        f"{n['n_lasting']} of these stay decided when all intervals are corrected "
         f"together."
     )
     for built_in in filter(None, map(_built_in, columns.values())):

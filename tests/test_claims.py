@@ -31,7 +31,7 @@ CLAIM = Claim(
     figure="fig-baselines",
 )
 ROW = {"source": "bundle", "protocol": "nested", "profile": "encoder", "probe": "linear"}
-ROW |= {"model": "m", "language": "en", "train_language": "en"}
+ROW |= {"model": "m", "language": "en", "train_language": "en", "seed": 0}
 TASKS = ("banking77", "election", "reject", "stance", "toxicity")
 
 
@@ -163,6 +163,14 @@ def test_repeats_are_averaged_and_no_side_is_taken_at_its_best() -> None:
     lucky = table[table["feature"] == "hidden"].assign(macro_f1=0.9, repeat=2)
     both = scores.validate(pd.concat([table, lucky.astype(table.dtypes)]))
     assert claims.judge([CLAIM], both)[0].effect == pytest.approx(0.65 - 0.75)
+
+
+def test_only_seeds_that_both_sides_have_count() -> None:
+    table = cells(gaps(0.1))
+    more = table[table["feature"] == "sae"].assign(seed=1, macro_f1=0.9)
+    means = table[table["feature"] == "sae"].assign(seed=pd.NA, repeat=2, macro_f1=0.8)
+    [finding] = claims.judge([CLAIM], scores.concat([table, more, means]))
+    assert finding.effect == pytest.approx(0.1)
 
 
 def test_cells_of_the_audit_and_other_protocols_do_not_count() -> None:
