@@ -14,7 +14,7 @@ from mosaic import bundles, comparison
 from mosaic.bundle_rules import read_manifest
 from mosaic.cards import markdown_table
 from mosaic.figures.baselines import wins
-from mosaic.figures.configuration import pooling_name
+from mosaic.figures.style import pooling_name
 
 BASELINES = {
     "hidden state, mean": "the mean hidden state",
@@ -71,11 +71,11 @@ def sae_table(models: list[dict[str, Any]]) -> str:
 
 
 def summary(grid: pd.DataFrame) -> str:
-    """In how many tasks the chosen SAE cell is above each baseline, as a sentence."""
+    """How the chosen SAE cell stands to each baseline, as a sentence."""
     chosen = comparison.select_by_cv(grid)
     counts = {name: wins(chosen, "SAE latents", series) for series, name in BASELINES.items()}
-    said = [f"above {name} in {won} of {of} tasks" for name, (won, of) in counts.items() if of]
-    return f"SAE latents are {', '.join(said)}.\n" if said else ""
+    said = [f"{won} tasks against {name}" for name, won in counts.items() if won.of]
+    return f"SAE latents are {'; '.join(said)}.\n" if said else ""
 
 
 def chosen_table(grid: pd.DataFrame) -> str:

@@ -47,6 +47,24 @@ def mean_over_seeds(results: Sequence[Result]) -> pd.DataFrame:
     return scores.table(rows)
 
 
+def over_seeds(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """One row per `by`: documents, number of seeds, and macro-F1's mean and range over the seeds.
+
+    Rows of several tables may hold the same cell, and means over seeds beside it: each seed counts
+    once.
+    """
+    single = table[table["seed"].notna()].drop_duplicates([*by, "seed"])
+    found = single.groupby(list(by), dropna=False, sort=False).agg(
+        n_train=("n_train", "first"),
+        n_test=("n_test", "first"),
+        seeds=("seed", "size"),
+        macro_f1=("macro_f1", "mean"),
+        lowest=("macro_f1", "min"),
+        highest=("macro_f1", "max"),
+    )
+    return found.reset_index()
+
+
 def by_cell(results: Iterable[Result]) -> dict[Spec, list[Result]]:
     """Results grouped by cell, seeds in order; the key is the cell with seed 0."""
     cells: dict[Spec, list[Result]] = {}

@@ -94,6 +94,13 @@ def thresholds(profile: Profile, tasks: Iterable[str]) -> list[Spec]:
 
 
 def selections(profile: Profile, tasks: Iterable[str], k_values: Iterable[int]) -> list[Spec]:
-    """Raw full sums of the k most different latents, narrow SAE, middle layer."""
+    """Full sums of the k most different latents, raw and > 1, and raw sums of all latents.
+
+    Narrow SAE, middle layer.
+    """
     sums = [spec for spec in recipes(profile, tasks) if spec.feature == "sae"]
-    return [replace(spec, threshold=None, k=k) for spec, k in product(sums, k_values)]
+    kept = [(k, threshold) for threshold in (None, 1.0) for k in k_values]
+    return [
+        replace(spec, k=k, threshold=threshold)
+        for spec, (k, threshold) in product(sums, [*kept, (None, None), (None, 1.0)])
+    ]

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 MOST_VALUES = 24
-"""Annotations with more values than this name single documents rather than causes."""
+"""Annotations with more values than this name single documents rather than kinds of them."""
+FAINT = 0.2
+"""Agreement below which a latent marks no annotation worth naming (ours)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +176,19 @@ def contributions(probe: FittedProbe, row: csr_array, k: int) -> list[tuple[int,
     return sorted(found, key=lambda entry: (-abs(entry[1] * entry[2]), entry[0]))[:k]
 
 
-def known_causes(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame:
-    """For each latent the annotated cause it marks best; empty where a task has no annotations.
+def top_share(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> float:
+    """Share of the sum of all absolute effects that the k largest hold (see `top_latents`)."""
+    every = len(probe.columns) * len(np.asarray(probe.coef))
+    effects = top_latents(probe, X, y, k=every)["effect"].abs()
+    return float(effects.head(k).sum() / effects.sum())
+
+
+def closest_annotations(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame:
+    """For each latent the annotation it marks best; empty where a task has no annotations.
 
     A latent marks a value of an annotation as far as being active and having the value agree:
-    Matthews correlation over documents, 1 for always and 0 for chance. Columns: latent, cause,
-    agreement.
+    Matthews correlation over documents, 1 for always and 0 for chance. Below FAINT in either
+    direction no annotation is named. Columns: latent, closest_annotation, agreement.
     """
     marks: dict[str, np.ndarray] = {}
     for name, values in data.annotations.items():
@@ -189,10 +198,11 @@ def known_causes(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame
     rows = []
     for latent in latents if marks else ():
         active = np.asarray(X[:, [latent]].todense()).ravel() != 0
-        agreement = {cause: _matthews(active, mark) for cause, mark in marks.items()}
-        best = max(agreement, key=lambda cause: abs(agreement[cause]))
-        rows.append({"latent": int(latent), "cause": best, "agreement": agreement[best]})
-    return pd.DataFrame(rows, columns=["latent", "cause", "agreement"])
+        agreement = {name: _matthews(active, mark) for name, mark in marks.items()}
+        best = max(agreement, key=lambda name: abs(agreement[name]))
+        named = best if abs(agreement[best]) >= FAINT else None
+        rows.append((int(latent), named, agreement[best]))
+    return pd.DataFrame(rows, columns=["latent", "closest_annotation", "agreement"])
 
 
 def highlight(document: TokenActivations, latent: int) -> str:

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from IPython.display import HTML, display
 
+from mosaic import scores
 from mosaic.errors import MosaicError
 
 if TYPE_CHECKING:
     from mosaic.claims import Finding
     from mosaic.figures.style import SavedFigure
     from mosaic.interpret import TokenActivations
+
+# What a page shows of a scored cell; empty columns are left out.
+CELL_COLUMNS: tuple[str, ...] = (
+    *("profile", "task", "language", "feature", "model", "layer", "width", "pooling"),
+    *("n_train", "n_test", "repeat", "cv_accuracy", *scores.F1),
+)
 
 
 def glue(**values: Any) -> None:
@@ -74,16 +81,29 @@ def show_latents(latents: Sequence[int], documents: Sequence[Sequence[TokenActiv
     return HTML("".join(notes))
 
 
-def depth_summary(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
-    """Best and worst depth by mean macro-F1 over cells, named for the page's prose."""
-    means = table.groupby("depth")["macro_f1"].mean().astype(float)
-    return {
-        f"{prefix}_best_depth": means.idxmax(),
-        f"{prefix}_best_depth_f1": means.max(),
-        f"{prefix}_worst_depth": means.idxmin(),
-        f"{prefix}_worst_depth_f1": means.min(),
-        f"{prefix}_depth_spread": means.max() - means.min(),
-    }
+def show_cells(table: pd.DataFrame, caption: str = "") -> HTML:
+    """Scored cells: what the probe read, on how many documents, and its score.
+
+    `pooling` is `sum` for raw sums and `sum > 1` where they are binarized; `seeds` is how many a
+    mean is over.
+    """
+    from mosaic.figures.style import pooling_name
+
+    pooled = table["pooling"].notna()
+    named = table.assign(pooling=table.apply(pooling_name, axis=1).where(pooled))
+    named = named[list(CELL_COLUMNS)].rename(columns={"cv_accuracy": "cv_score", "repeat": "seeds"})
+    return show_table(named, caption=caption)
+
+
+def documents(table: pd.DataFrame) -> str:
+    """`400 training and 400 test documents`, with ranges where tasks differ in size."""
+    said = [_span(table[name].dropna()) for name in ("n_train", "n_test")]
+    return f"{said[0]} training and {said[1]} test documents"
+
+
+def _span(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:

@@ -267,4 +267,6 @@ def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
     assert cards["grid"].splitlines()[2] == "| `banking77` |  | 3 | 0.500 | 0.550 | 0.500 |"
     assert "| 2 | 0.500 (0.400 to 0.600) |" in cards["seeds"]
     assert "`mosaic run 04`" in cards["provenance"]
-    assert cards["summary"] == "SAE latents are above the mean hidden state in 1 of 1 tasks.\n"
+    assert (
+        cards["summary"] == "SAE latents are ahead in 1 of 1 tasks against the mean hidden state.\n"
+    )

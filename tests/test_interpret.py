@@ -57,17 +57,30 @@ def test_a_tree_has_no_weights_to_show() -> None:
         interpret.top_latents(probe, X, y)
 
 
-def test_known_cause_is_the_annotation_that_fires_together() -> None:
+def test_closest_annotation_is_the_one_that_fires_together() -> None:
     X, y = planted()
     data = tiny.task_data(["text"] * len(y))
     data.annotations.update(
         negation=y.astype(bool), noise=np.arange(len(y)) % 2, name=np.arange(len(y))
     )
-    causes = interpret.known_causes(data, X, [7]).iloc[0]
-    assert causes["cause"] in ("negation = True", "negation = False")
-    assert abs(causes["agreement"]) > 0.8
+    found = interpret.closest_annotations(data, X, [7]).iloc[0]
+    assert found["closest_annotation"] in ("negation = True", "negation = False")
+    assert abs(found["agreement"]) > 0.8
+    data.annotations.pop("negation")
+    faint = interpret.closest_annotations(data, X, [7]).iloc[0]
+    assert abs(faint["agreement"]) < interpret.FAINT
+    assert faint["closest_annotation"] is None, "chance agreement names nothing"
     data.annotations.clear()
-    assert interpret.known_causes(data, X, [7]).empty
+    assert interpret.closest_annotations(data, X, [7]).empty
+
+
+def test_share_of_the_strongest_latents() -> None:
+    X, y = planted()
+    probe = fit_select(Cell(X), y, seed=0, n_jobs=1)
+    shares = [interpret.top_share(probe, X, y, k) for k in (1, 2, X.shape[1])]
+    effects = interpret.top_latents(probe, X, y, k=X.shape[1])["effect"].abs()
+    assert shares[1] == pytest.approx(effects[:2].sum() / effects.sum())
+    assert shares[0] < shares[1] < shares[2] == pytest.approx(1)
 
 
 def test_highlight_escapes_and_shades() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mosaic import scores
 from mosaic.figures import style
-from mosaic.notebook import show, show_table
+from mosaic.notebook import documents, show, show_cells, show_table
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -25,6 +26,25 @@ def test_empty_columns_are_left_out_and_missing_values_shown() -> None:
     assert "1.23" in html
     assert "–" in html
     assert "<th>b" not in html
+
+
+def cell(**values: object) -> dict[str, object]:
+    shared = {"source": "run", "protocol": "nested", "task": "a", "feature": "sae"}
+    return {**shared, "probe": "linear", "pooling": "sum", "macro_f1": 0.5, **values}
+
+
+def test_cells_say_whether_a_pooling_is_binarized() -> None:
+    table = scores.table([cell(), cell(threshold=1.0), cell(feature="tfidf", pooling=None)])
+    html = show_cells(table).data
+    assert html.count("<td>sum</td>") == 1
+    assert html.count("<td>sum &gt; 1</td>") == 1
+    assert "<th>threshold" not in html
+
+
+def test_documents_are_counted_with_their_range() -> None:
+    few, many = cell(n_train=580, n_test=290), cell(n_train=1000, n_test=290)
+    assert documents(scores.table([few])) == "580 training and 290 test documents"
+    assert documents(scores.table([few, many])) == "580 to 1,000 training and 290 test documents"
 
 
 def saved(folder: Path, alt: str) -> style.SavedFigure:

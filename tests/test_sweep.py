@@ -12,6 +12,7 @@ import yaml
 
 from mosaic import bundles, comparison, scores, sweep
 from mosaic.errors import ConfigError, IntegrityError
+from mosaic.figures.baselines import wins
 from mosaic.grids import Spec
 from mosaic.profiles import Profile
 from mosaic.results import to_table
@@ -117,6 +118,32 @@ def test_selection_looks_at_cross_validation_only() -> None:
     changed = [{**row, "macro_f1": 1 - row["macro_f1"]} for row in rows]
     again = comparison.select_by_cv(scores.table(changed))
     assert again["layer"].dropna().tolist() == chosen["layer"].dropna().tolist()
+
+
+def test_a_seed_counts_once_over_several_tables() -> None:
+    row = {"source": "run", "protocol": "nested", "feature": "tfidf", "task": "a"}
+    row |= {"probe": "linear", "n_train": 8, "n_test": 2}
+    one, two = {**row, "seed": 0, "macro_f1": 0.4}, {**row, "seed": 1, "macro_f1": 0.6}
+    mean = {**row, "repeat": 2, "macro_f1": 0.5}
+    [found] = comparison.over_seeds(
+        scores.table([one, two, mean, one]), ["task", "protocol"]
+    ).to_dict("records")
+    assert (found["seeds"], found["macro_f1"], found["n_test"]) == (2, 0.5, 2)
+    assert (found["lowest"], found["highest"]) == (0.4, 0.6)
+
+
+def test_wins_tell_level_from_behind() -> None:
+    row = {"source": "run", "protocol": "nested", "probe": "linear"}
+    rows = []
+    for task, sae, tfidf in (("a", 0.9, 0.8), ("b", 1.0, 1.0), ("c", 0.5, 0.6), ("d", 0.5, None)):
+        rows.append({**row, "task": task, "feature": "sae", "macro_f1": sae})
+        if tfidf is not None:
+            rows.append({**row, "task": task, "feature": "tfidf", "macro_f1": tfidf})
+    found = wins(scores.table(rows), "SAE latents", "TF-IDF")
+    assert (found.ahead, found.level, found.behind, found.of) == (1, 1, 1, 3)
+    assert str(found) == "ahead in 1 of 3 (level in 1, behind in 1)"
+    assert str(wins(scores.table(rows[:2]), "SAE latents", "TF-IDF")) == "ahead in 1 of 1"
+    assert wins(scores.table(rows), "SAE latents", "prompt length").of == 0
 
 
 def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:

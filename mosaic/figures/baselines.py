@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -97,24 +98,42 @@ def _draw_by_depth(axes: Axes, part: pd.DataFrame, series: str) -> None:
     )
 
 
-def wins(table: pd.DataFrame, series: str, other: str) -> tuple[int, int]:
-    """In how many of the tasks that have both is `series` above `other`, and how many have both."""
+class Wins(NamedTuple):
+    """In how many tasks one series is ahead of, level with and behind another."""
+
+    ahead: int
+    level: int
+    behind: int
+
+    @property
+    def of(self) -> int:
+        """Tasks that have both."""
+        return sum(self)
+
+    def __str__(self) -> str:
+        rest = [("level", self.level), ("behind", self.behind)]
+        said = ", ".join(f"{word} in {n}" for word, n in rest if n)
+        return f"ahead in {self.ahead} of {self.of}" + (f" ({said})" if said else "")
+
+
+def wins(table: pd.DataFrame, series: str, other: str) -> Wins:
+    """How `series` stands to `other` in the tasks that have both; level means exactly equal."""
     table = table if "series" in table else _labelled(table)
     wide = table.pivot_table(index="label", columns="series", values="macro_f1", aggfunc="max")
     if series not in wide or other not in wide:
-        return 0, 0
-    both = wide[[series, other]].dropna()
-    return int((both[series] > both[other]).sum()), len(both)
+        return Wins(0, 0, 0)
+    gap = (wide[series] - wide[other]).dropna().astype(float)
+    return Wins(int((gap > 0).sum()), int((gap == 0).sum()), int((gap < 0).sum()))
 
 
 def _compare_in_words(table: pd.DataFrame) -> str:
     parts = []
     for other in ("hidden state, last token", "hidden state, mean", "TF-IDF"):
-        won, of = wins(table, "SAE latents", other)
-        if of:
-            parts.append(f"above {other} in {won} of {of}")
+        won = wins(table, "SAE latents", other)
+        if won.of:
+            parts.append(f"{won} against {other}")
     if parts:
-        detail = f"SAE latents are {', '.join(parts)} tasks"
+        detail = f"SAE latents are {'; '.join(parts)}"
     else:
         best = table.sort_values("macro_f1", ascending=False).iloc[0]
         detail = (

@@ -84,6 +84,12 @@ def series_of(row: pd.Series) -> str:
     return names.get(row["feature"], str(row["feature"]).replace("_", " "))
 
 
+def pooling_name(row: pd.Series) -> str:
+    """`sum`, `top-20`, with `> 1` where binarized."""
+    kind = f"top-{row['top_n']}" if pd.notna(row["top_n"]) else str(row["pooling"])
+    return kind if pd.isna(row["threshold"]) else f"{kind} > {row['threshold']:g}"
+
+
 def source_label(table: pd.DataFrame) -> str:
     """Where a table's scores come from, as a panel title; a table has one source."""
     source = SOURCE_LABEL[str(table["source"].iloc[0])]
