@@ -31,6 +31,7 @@ def cards(folder: Path) -> dict[str, str]:
     for grid in bundles.grids(folder.parent, only=folder.name):
         parts |= {
             "saes": sae_table(manifest["models"]),
+            "training": training(manifest["models"]),
             "summary": summary(grid),
             "chosen": chosen_table(grid),
             "grid": grid_table(grid),
@@ -70,12 +71,29 @@ def sae_table(models: list[dict[str, Any]]) -> str:
     return markdown_table(("SAE", "latents", "L0", "explained variance", "dead latents"), rows)
 
 
+def training(models: list[dict[str, Any]]) -> str:
+    """On how much the SAEs of a run were trained and measured, as sentences; "" without such."""
+    from mosaic.sae_training import ACTIVE, BATCH
+    from mosaic.trained import HELD_OUT, STATES, TEXTS
+
+    kept = {int(f["n_states"]) for m in models for f in m["saes"].values() if "n_states" in f}
+    if not kept:
+        return ""
+    tokens = " or ".join(f"{n:,}" for n in sorted(kept))
+    return (
+        f"Texts: at most {TEXTS:,}, drawn at random from those that no split tests; one in {HELD_OUT} "
+        f"is kept back, and the figures above are measured on its {tokens} tokens. From the tokens of "
+        f"the others each SAE was shown {STATES:,} residual vectors, in {STATES // BATCH} steps of "
+        f"{BATCH:,}, with {ACTIVE} latents active per token.\n"
+    )
+
+
 def summary(grid: pd.DataFrame) -> str:
     """How the chosen SAE cell stands to each baseline, as a sentence."""
     chosen = comparison.select_by_cv(grid)
     counts = {name: wins(chosen, "SAE latents", series) for series, name in BASELINES.items()}
-    said = [f"{won} tasks against {name}" for name, won in counts.items() if won.of]
-    return f"SAE latents are {'; '.join(said)}.\n" if said else ""
+    said = [f"against {name} {won}" for name, won in counts.items() if won.of]
+    return f"SAE latents by task: {'; '.join(said)}.\n" if said else ""
 
 
 def chosen_table(grid: pd.DataFrame) -> str:

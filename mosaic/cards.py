@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from mosaic.profiles import load_profile, profile_names
+from mosaic.splits import TEST_SHARE
 from mosaic.tasks import load_catalogue
 
 COLUMNS = ("task", "dataset", "config", "split", "input", "label", "rows", "licence", "section")
@@ -38,6 +40,29 @@ def task_table(catalogue: str) -> str:
             noted.setdefault(task.note.rstrip("."), []).append(task.key)
     remarks = [f"- {', '.join(keys)}: {note}." for note, keys in noted.items()]
     return "\n".join([markdown_table(COLUMNS, rows), *remarks]) + "\n"
+
+
+def profile_table() -> str:
+    """One row per shipped profile: how many documents of a task it reads, trains on and tests."""
+    rows = []
+    for name in profile_names():
+        profile = load_profile(name)
+        caps = (profile.max_docs, profile.n_train, profile.n_test)
+        if profile.n_train and profile.n_test:
+            share = profile.n_test / (profile.n_train + profile.n_test)
+        else:
+            share = TEST_SHARE
+        rows.append(
+            (
+                f"`{name}`",
+                *("all" if cap is None else f"{cap:,}" for cap in caps),
+                f"{share:.0%}",
+                f"{profile.max_length:,}",
+                str(len(profile.seeds)),
+            )
+        )
+    head = ("profile", "documents read", "training", "test", "test share", "tokens", "seeds")
+    return markdown_table(head, rows)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mosaic import bundles, scorecard
 from mosaic.bundle_cards import cards
-from mosaic.cards import task_table
+from mosaic.cards import profile_table, task_table
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.pages import figure_index, repository, rerun_box
 from mosaic.parameters import for_each
@@ -166,6 +166,7 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     """Write the parts of pages that are tables of tasks, claims, bundles and figures."""
     runs = root / "book" / "runs"
     pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in ("paper", "mini")}
+    pages["profiles"] = profile_table()
     pages["scorecard"] = scorecard.page(scorecard.findings(workspace, runs), chapters(root))
     pages["figures"] = figure_index(workspace.figures)
     for bundle in bundles.folders(runs):

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 SEED = 0
 TEXTS = 8000
-"""Texts at most, drawn at random; of every ten, one is kept back to measure the SAEs."""
+"""Texts at most, drawn at random."""
+HELD_OUT = 10
+"""Of so many texts, one is kept back to measure the SAEs."""
 STATES = 200_000
 """Residual vectors each SAE is shown, each text's several times."""
 
@@ -143,7 +145,7 @@ def _train(
     )
     limit = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
     reader = text_reader(load_tokenizer(source), profile, limit)
-    parts = texts[len(texts) // 10 :], texts[: len(texts) // 10]
+    parts = texts[len(texts) // HELD_OUT :], texts[: len(texts) // HELD_OUT]
     states, unseen = (
         residual_vectors(language_model, reader, part, layers, profile.token_budget)
         for part in parts

@@ -48,6 +48,7 @@ MODEL = {
             "l0": 23.4,
             "explained_variance": 0.7,
             "dead_share": 0.1,
+            "n_states": 1234.0,
         }
     },
 }
@@ -267,6 +268,8 @@ def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
     assert cards["grid"].splitlines()[2] == "| `banking77` |  | 3 | 0.500 | 0.550 | 0.500 |"
     assert "| 2 | 0.500 (0.400 to 0.600) |" in cards["seeds"]
     assert "`mosaic run 04`" in cards["provenance"]
+    assert "measured on its 1,234 tokens" in cards["training"]
+    assert "in 195 steps of 1,024" in cards["training"]
     assert (
-        cards["summary"] == "SAE latents are ahead in 1 of 1 tasks against the mean hidden state.\n"
+        cards["summary"] == "SAE latents by task: against the mean hidden state ahead in 1 of 1.\n"
     )

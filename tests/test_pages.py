@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 from pathlib import Path
 
+from mosaic import stats
+from mosaic.cards import profile_table
 from mosaic.cli import build_parser
 from mosaic.pages import figure_index, rerun_box
+from mosaic.profiles import load_profile, profile_names
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "A <script>alert(1)</script> [link](http://example.org) `code` 0.5"
@@ -44,3 +48,21 @@ def test_index_escapes_words_and_leaves_out_what_was_not_drawn(tmp_path: Path) -
     assert "<script>" not in index
     assert "[link](" not in index
     assert "{ref}`In its chapter <fig-scale>`" in index
+
+
+def test_table_of_profiles_has_every_cap() -> None:
+    lines = profile_table().splitlines()
+    assert [line.split("|")[1].strip(" `") for line in lines[2:]] == profile_names()
+    mini = next(line for line in lines if "`mini`" in line)
+    profile = load_profile("mini")
+    for cap in (profile.max_docs, profile.n_train, profile.n_test):
+        assert f"| {cap:,} |" in mini
+    assert "| all | all | all | 20% |" in next(line for line in lines if "`paper`" in line)
+
+
+def test_what_an_interval_means_is_what_the_code_does() -> None:
+    said = (ROOT / "book/reproduce.md").read_text(encoding="utf-8")
+    for function in (stats.interval, stats.paired_difference):
+        default = inspect.signature(function).parameters
+        assert f"{default['n_resamples'].default:,} resamples" in said
+        assert f"{default['level'].default:.0%}" in said

@@ -131,9 +131,9 @@ def _compare_in_words(table: pd.DataFrame) -> str:
     for other in ("hidden state, last token", "hidden state, mean", "TF-IDF"):
         won = wins(table, "SAE latents", other)
         if won.of:
-            parts.append(f"{won} against {other}")
+            parts.append(f"against {other} {won}")
     if parts:
-        detail = f"SAE latents are {'; '.join(parts)}"
+        detail = f"SAE latents {'; '.join(parts)}"
     else:
         best = table.sort_values("macro_f1", ascending=False).iloc[0]
         detail = (
