@@ -81,8 +81,8 @@ def training(models: list[dict[str, Any]]) -> str:
         return ""
     tokens = " or ".join(f"{n:,}" for n in sorted(kept))
     return (
-        f"Texts: at most {TEXTS:,}, drawn at random from those that no split tests; one in {HELD_OUT} "
-        f"is kept back, and the figures above are measured on its {tokens} tokens. From the tokens of "
+        f"Texts: at most {TEXTS:,}, drawn at random from those no split tests. One in {HELD_OUT} "
+        f"is kept back: the figures above are measured on its {tokens} tokens. From the tokens of "
         f"the others each SAE was shown {STATES:,} residual vectors, in {STATES // BATCH} steps of "
         f"{BATCH:,}, with {ACTIVE} latents active per token.\n"
     )
