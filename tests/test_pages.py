@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -66,3 +67,11 @@ def test_what_an_interval_means_is_what_the_code_does() -> None:
         default = inspect.signature(function).parameters
         assert f"{default['n_resamples'].default:,} resamples" in said
         assert f"{default['level'].default:.0%}" in said
+
+
+def test_every_reference_is_cited() -> None:
+    keys = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M)
+    sources = [*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    cited = set(re.findall(r"\{cite:p\}`([^`]+)`", "".join(p.read_text() for p in sources)))
+    assert len(keys) > 5
+    assert set(keys) == cited
