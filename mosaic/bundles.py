@@ -136,6 +136,12 @@ def read_bundles(root: Path) -> pd.DataFrame:
     return scores.concat(read_bundle(folder) for folder in folders(root))
 
 
+def with_latents(root: Path) -> list[pd.DataFrame]:
+    """Every row of each bundle that has SAE cells, one table a bundle."""
+    tables = (read_bundle(folder) for folder in folders(root))
+    return [table for table in tables if (table["feature"] == "sae").any()]
+
+
 def grids(
     root: Path,
     feature: str | None = None,

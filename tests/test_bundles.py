@@ -259,6 +259,8 @@ def test_the_grid_of_a_bundle_is_what_chapters_compare(bundle: Path) -> None:
     assert set(grid["source"]) == {"bundle"}
     assert len(bundles.grids(bundle.parent, "sae")[0]) == 2
     assert bundles.grids(bundle.parent.parent / "nowhere") == []
+    [whole] = bundles.with_latents(bundle.parent)
+    assert len(whole) == len(bundles.read_bundle(bundle)) > len(grid)
 
 
 def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:

@@ -146,5 +146,6 @@ def test_budget_names_thresholds_that_do_nothing() -> None:
     said = configuration.budget(sweep, selection)
     assert said["same_thresholds"] == "0, 1"
     assert said["k_low"] == 8
-    assert said["raw_low"] == pytest.approx(float(said["raw_all"]) + 0.1)
+    assert said["select"] == pytest.approx(0.1)
+    assert said["binarize_all"] == said["binarize_low"] == pytest.approx(0.04)
     assert said["instead"] == pytest.approx(0.04 - 0.1)

@@ -148,9 +148,10 @@ def fig_binarize(
 def budget(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | float | int]:
     """What the lowest panel says, for the page's prose: mean macro-F1 over tasks.
 
-    `same_thresholds` are those whose mean is that of threshold 1 to three digits; `raw` and
-    `binarized` are sums of all latents and of the `k_low` that the smallest selection keeps;
-    `instead` is binarized sums of all minus raw sums of `k_low`.
+    `same_thresholds` are those whose mean is that of threshold 1 to three digits. `raw_all` are raw
+    sums of all latents; `binarize_*` says what binarizing changes at all latents and at the `k_low`
+    of the smallest selection, `select` what that selection changes of raw sums, and `instead`
+    what all latents binarized have more than `k_low` raw ones.
     """
     at = sweep.groupby("threshold")["macro_f1"].mean().round(3)
     same = [f"{threshold:g}" for threshold in at.index if at[threshold] == at[1.0]]
@@ -165,9 +166,9 @@ def budget(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | floa
         "same_thresholds": ", ".join(same),
         "k_low": k_low,
         "raw_all": mean[0, "raw"],
-        "raw_low": mean[k_low, "raw"],
-        "binarized_all": mean[0, "binarized"],
-        "binarized_low": mean[k_low, "binarized"],
+        "binarize_all": mean[0, "binarized"] - mean[0, "raw"],
+        "binarize_low": mean[k_low, "binarized"] - mean[k_low, "raw"],
+        "select": mean[k_low, "raw"] - mean[0, "raw"],
         "instead": mean[0, "binarized"] - mean[k_low, "raw"],
     }
 
@@ -195,8 +196,8 @@ def _draw_budget(axes: Axes, sweep: pd.DataFrame, selection: pd.DataFrame) -> pd
             label=name,
         )
         drawn.append(means.reset_index().assign(choice=name, source="run"))
-    _name_points(axes, drawn[0], "threshold", -13)
-    _name_points(axes, drawn[1], "k", 7)
+    _name_points(axes, drawn[0], "threshold", (7, -13))
+    _name_points(axes, drawn[1], "k", (7, 7))
     axes.set_xscale("log")
     axes.set_xlabel("latents the probe reads (mean over tasks, log scale)")
     axes.set_ylabel("macro-F1, mean over tasks")
@@ -204,15 +205,18 @@ def _draw_budget(axes: Axes, sweep: pd.DataFrame, selection: pd.DataFrame) -> pd
     return pd.concat(drawn)
 
 
-def _name_points(axes: Axes, points: pd.DataFrame, by: str, offset: int) -> None:
-    """Write the threshold or k beside the points; those that fall on each other share a label."""
+def _name_points(axes: Axes, points: pd.DataFrame, by: str, offsets: tuple[int, int]) -> None:
+    """Write the threshold or k beside the points; those that fall on each other share a label.
+
+    `offsets` in points: of the first label, and of all others.
+    """
     place = [np.log10(points["n_features"]).round(2), points["macro_f1"].round(2)]
-    for _, same in points.groupby(place, sort=False):
+    for i, (_, same) in enumerate(points.groupby(place, sort=False)):
         values = ", ".join("all" if pd.isna(v) else f"{v:g}" for v in same[by])
         axes.annotate(
             f"> {values}" if by == "threshold" else f"k = {values}",
             (same["n_features"].mean(), same["macro_f1"].mean()),
-            xytext=(0, offset),
+            xytext=(0, offsets[min(i, 1)]),
             textcoords="offset points",
             ha="center",
             fontsize=7.5,
