@@ -135,12 +135,11 @@ def top_latents(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> pd.Da
     active = sparse.csr_array(read != 0) if sparse.issparse(read) else read != 0
     binary = len(probe.coef) == 1
     rows = []
-    for position, weights in enumerate(np.asarray(probe.coef)):
+    by_class = zip(np.asarray(probe.coef), _effects(probe, X, y), strict=True)
+    for position, (weights, effect) in enumerate(by_class):
         label = probe.classes[1] if binary else probe.classes[position]
         inside = np.asarray(y == label)
-        gap = _mean(read, inside) - _mean(read, ~inside)
         share, other = _mean(active, inside), _mean(active, ~inside)
-        effect = weights * gap
         for j in np.argsort(-np.abs(effect), kind="stable")[:k]:
             speaks_for = label if weights[j] > 0 or not binary else probe.classes[0]
             swap = binary and weights[j] <= 0
@@ -178,9 +177,17 @@ def contributions(probe: FittedProbe, row: csr_array, k: int) -> list[tuple[int,
 
 def top_share(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> float:
     """Share of the sum of all absolute effects that the k largest hold (see `top_latents`)."""
-    every = len(probe.columns) * len(np.asarray(probe.coef))
-    effects = top_latents(probe, X, y, k=every)["effect"].abs()
-    return float(effects.head(k).sum() / effects.sum())
+    effects = np.abs(_effects(probe, X, y)).ravel()
+    k = min(k, len(effects))
+    return float(np.partition(effects, -k)[-k:].sum() / effects.sum())
+
+
+def _effects(probe: FittedProbe, X: Any, y: np.ndarray) -> np.ndarray:
+    """Effect of each latent the probe reads, `[1 or n_classes, n_used]`; see `top_latents`."""
+    read, weights = X[:, probe.columns], np.asarray(probe.coef)
+    labels = probe.classes if len(weights) > 1 else probe.classes[1:]
+    gaps = [_mean(read, y == label) - _mean(read, y != label) for label in labels]
+    return weights * np.asarray(gaps)
 
 
 def closest_annotations(data: TaskData, X: Any, latents: Sequence[int]) -> pd.DataFrame:

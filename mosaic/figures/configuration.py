@@ -148,13 +148,11 @@ def fig_binarize(
 def budget(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | float | int]:
     """What the lowest panel says, for the page's prose: mean macro-F1 over tasks.
 
-    `same_thresholds` are those whose mean is that of threshold 1 to three digits. `raw_all` are raw
+    `same_thresholds` are those of `sweep` whose mean is that of 1 to three digits. `raw_all` are raw
     sums of all latents; `binarize_*` says what binarizing changes at all latents and at the `k_low`
     of the smallest selection, `select` what that selection changes of raw sums, and `instead`
     what all latents binarized have more than `k_low` raw ones.
     """
-    at = sweep.groupby("threshold")["macro_f1"].mean().round(3)
-    same = [f"{threshold:g}" for threshold in at.index if at[threshold] == at[1.0]]
     k_low = int(selection["k"].min())
     raw, kept = selection["threshold"].isna(), selection["k"].fillna(0)
     mean = {
@@ -162,8 +160,10 @@ def budget(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | floa
         for k in (0, k_low)
         for name, rows in (("raw", raw), ("binarized", ~raw))
     }
+    at = sweep.groupby("threshold")["macro_f1"].mean()
+    same = [t for t, value in at.items() if round(value, 3) == round(mean[0, "binarized"], 3)]
     return {
-        "same_thresholds": ", ".join(same),
+        "same_thresholds": ", ".join(f"{threshold:g}" for threshold in same),
         "k_low": k_low,
         "raw_all": mean[0, "raw"],
         "binarize_all": mean[0, "binarized"] - mean[0, "raw"],
