@@ -148,8 +148,8 @@ def fig_binarize(
 def budget(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | float | int]:
     """What the lowest panel says, for the page's prose: mean macro-F1 over tasks.
 
-    `same_thresholds` are those of `sweep` whose mean is that of 1 to three digits. `raw_all` are raw
-    sums of all latents; `binarize_*` says what binarizing changes at all latents and at the `k_low`
+    `same_thresholds` are those of `sweep` whose mean is that of 1 to three digits. `raw_all` are
+    raw sums of all latents; `binarize_*` says what binarizing changes at all latents and at the `k_low`
     of the smallest selection, `select` what that selection changes of raw sums, and `instead`
     what all latents binarized have more than `k_low` raw ones.
     """
