@@ -149,9 +149,9 @@ def budget(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | floa
     """What the lowest panel says, for the page's prose: mean macro-F1 over tasks.
 
     `same_thresholds` are those of `sweep` whose mean is that of 1 to three digits. `raw_all` are
-    raw sums of all latents; `binarize_*` says what binarizing changes at all latents and at the `k_low`
-    of the smallest selection, `select` what that selection changes of raw sums, and `instead`
-    what all latents binarized have more than `k_low` raw ones.
+    raw sums of all latents. `binarize_*` is what binarizing changes, with all latents and with the
+    `k_low` of the smallest selection; `select` is what that selection changes of raw sums, and
+    `instead` what all latents binarized have more than `k_low` raw ones.
     """
     k_low = int(selection["k"].min())
     raw, kept = selection["threshold"].isna(), selection["k"].fillna(0)
