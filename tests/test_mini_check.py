@@ -97,10 +97,10 @@ def test_demands_are_set_in_every_language(tmp_path: Path, monkeypatch: pytest.M
     keys = [f"{name}-{language}" for name in ("toxicity", "sentiment")
             for language in ("en", "es", "de", "ru", "zh")]  # fmt: skip
     for key in ("safety-en", *keys):
-        demands = rows[f"{key}, SAE, macro_f1"].demands
+        demands = rows[f"{key}, SAE, macro-F1"].demands
         assert demands == ((">=", pytest.approx(0.65)), ("<", 0.995)), key
     for feature in ("SAE", "TF-IDF"):
-        assert rows[f"intents-en, {feature}, macro_f1"].demands == (("<=", 0.98),)
+        assert rows[f"intents-en, {feature}, macro-F1"].demands == (("<=", 0.98),)
     assert all(row.holds in (True, None) for row in rows.values())
 
 
@@ -120,7 +120,7 @@ def test_a_row_is_made_anew_as_shipped(tmp_path: Path) -> None:
     """One of the three seeds, so not to the last digit."""
     rows = check.text_rows(check.open_world(tmp_path, seeds=(0,)), ["safety-en"])
     shipped = read(SHIPPED.read_text(encoding="utf-8"))
-    assert [row.what for row in rows] == ["safety-en, SAE, macro_f1", "safety-en, TF-IDF, macro_f1"]
+    assert [row.what for row in rows] == ["safety-en, SAE, macro-F1", "safety-en, TF-IDF, macro-F1"]
     for row in rows:
         assert row.value == pytest.approx(float(shipped[row.what][0]), abs=0.03), row.what
 
@@ -133,13 +133,3 @@ def test_a_built_world_is_read_from_its_folder(tmp_path: Path) -> None:
         assert model.source == str(tmp_path / "world/models" / model.name)
         assert all(str(sae.folder).startswith(str(tmp_path / "world/saes")) for sae in model.saes)
     assert len(load_questions("questions", check.open_world(tmp_path).profile)) == 2400
-
-
-@pytest.mark.slow
-def test_the_whole_table_is_made_anew_as_shipped(tmp_path: Path) -> None:
-    rows = check.check(check.open_world(tmp_path))
-    shipped = read(SHIPPED.read_text(encoding="utf-8"))
-    assert list(shipped) == [row.what for row in rows]
-    assert [row.what for row in rows if row.holds is False] == []
-    for row in rows:
-        assert row.value == pytest.approx(float(shipped[row.what][0]), abs=0.02), row.what

@@ -177,4 +177,5 @@ def _row(what: str, results: Sequence[Result], score: str, *demands: Demand) -> 
         value = stats.interval(results, "auc").value
     else:
         value = float(np.mean([result.row[score] for result in results]))
-    return Row(f"{what}, {score}", value, len(results[0].ids), demands)
+    name = {"macro_f1": "macro-F1", "auc": "AUC"}.get(score, score)
+    return Row(f"{what}, {name}", value, len(results[0].ids), demands)
