@@ -109,24 +109,6 @@ def _common(task: Task) -> dict[str, object]:
     }
 
 
-def best_of(table: pd.DataFrame) -> pd.DataFrame:
-    """Best linear cell per task by TEST macro-F1, SAE beside hidden state, as the paper compares.
-
-    Returns columns task, label_model, sae, hidden, difference (paper §4.3). Languages of one task
-    are not told apart, as in the authors' table; that the maxima of two different languages are
-    then compared is critique, not ours to hide.
-    """
-    linear = table[(table["probe"] == "linear") & table["feature"].isin(["sae", "hidden"])]
-    best = (
-        linear.groupby(["task", "label_model", "feature"], dropna=False)["macro_f1"]
-        .max()
-        .unstack("feature")
-        .reset_index()
-    )
-    best["difference"] = best["sae"] - best["hidden"]
-    return best[["task", "label_model", "sae", "hidden", "difference"]]
-
-
 def text_classification(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the tasks of §4.1-4.4 in their own language: no behaviour, images or translations."""
     kept = [

@@ -136,8 +136,26 @@ BEST_OF = {
 }
 
 
+def best_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Best linear cell per task by TEST macro-F1, SAE beside hidden state, as the paper compares.
+
+    Returns columns task, label_model, sae, hidden, difference (paper §4.3). Languages of one task
+    are not told apart, as in the authors' table; that the maxima of two different languages are
+    then compared is critique, not ours to hide.
+    """
+    linear = table[(table["probe"] == "linear") & table["feature"].isin(["sae", "hidden"])]
+    best = (
+        linear.groupby(["task", "label_model", "feature"], dropna=False)["macro_f1"]
+        .max()
+        .unstack("feature")
+        .reset_index()
+    )
+    best["difference"] = best["sae"] - best["hidden"]
+    return best[["task", "label_model", "sae", "hidden", "difference"]]
+
+
 def test_best_of_table_is_recomputed_from_the_shipped_scores() -> None:
-    best = published.best_of(published.load())
+    best = best_of(published.load())
     for name, (sae, hidden) in BEST_OF.items():
         task, _, label_model = name.partition(" ")
         row = best[best["task"] == task]
@@ -146,6 +164,12 @@ def test_best_of_table_is_recomputed_from_the_shipped_scores() -> None:
         assert len(row) == 1, name
         assert abs(row["sae"].iloc[0] - sae) <= 0.0005 + 1e-9, name
         assert abs(row["hidden"].iloc[0] - hidden) <= 0.0005 + 1e-9, name
+
+
+def test_published_scores_put_hidden_states_ahead_on_pubmedqa_and_boolq() -> None:
+    best = best_of(published.load()).set_index(["task", "label_model"])["difference"]
+    assert best["pubmedqa"].between(-0.18, -0.13).all()
+    assert best["boolq", "gemma-2-9b"] == pytest.approx(-0.149, abs=5e-4)
 
 
 def test_shipped_scores_are_all_there() -> None:
