@@ -31,7 +31,7 @@ class Size:
     dtype: torch.dtype = torch.float32
 
 
-FULL = Size(768, 3072, 8, (1, 3, 5), (16384, 65536), 192)
+FULL = Size(768, 3072, 8, (1, 3, 5), (16384, 65536), 192, mean_l0=85)
 QUICK = Size(64, 128, 4, (0, 1, 2), (512, 1024), 40, mean_l0=30)
 MEMORY = Size(128, 256, 2, (0, 1), (4096,), 16384, mean_l0=50)
 # Gemma 2 2B up to its layer 19; the six blocks above it are never loaded.
