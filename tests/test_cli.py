@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import nbformat
 import pytest
 
-from mosaic.cli import main
+from mosaic.cli import build_parser, main
 from mosaic.cli_examples import EXAMPLES
 
 
@@ -77,3 +80,31 @@ def test_an_interrupted_run_says_what_is_kept(
     monkeypatch.setattr("mosaic.cli._doctor", interrupt)
     assert main(["doctor"]) == 130
     assert "interrupted; what was computed is kept" in capsys.readouterr().err
+
+
+def documents() -> dict[str, str]:
+    """What readers are told to type: README, pages and the notebooks' prose, by file name."""
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *root.glob("book/*.md")]
+    found = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    for path in root.glob("notebooks/*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        found[path.name] = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    return found
+
+
+@pytest.mark.parametrize(("name", "text"), documents().items(), ids=documents())
+def test_commands_on_pages_parse(name: str, text: str) -> None:
+    parser = build_parser()
+    text = text.replace("\\\n", " ")
+    lines = re.findall(r"^ *(?:\S*bin/)?(mosaic [^#\n]+)", text, re.M)
+    spans = re.findall(r"`(?:\S*bin/)?(mosaic [a-z][^`\n]*)`", text)
+    for command in [*lines, *spans]:
+        words = shlex.split(re.split(" [<>|]", command)[0])[1:]
+        if command in spans and len(words) == 1:
+            words.append("--help")  # a verb that is named, not a command to type
+        try:
+            parser.parse_args(words)
+        except SystemExit as end:
+            if end.code:
+                pytest.fail(f"{name} tells to type a command that does not exist: {command}")
