@@ -18,6 +18,7 @@ import pandas as pd
 
 from mosaic import answers, stats, sweep
 from mosaic.answers import SCORINGS, Scoring
+from mosaic.choose import level
 from mosaic.errors import MALFORMED, ConfigError, IntegrityError
 from mosaic.grids import Spec
 from mosaic.integrity import seal, unseal
@@ -161,9 +162,8 @@ def best_by_cv(results: Iterable[Result], *keys: str, hidden_apart: bool = True)
     for result in results:
         side = result.spec.pooling if hidden_apart and result.spec.feature == "hidden" else None
         group = (result.spec.task, result.spec.feature, side, *(result.row[key] for key in keys))
-        if group not in best or (result.row["cv_accuracy"] or 0) > (
-            best[group].row["cv_accuracy"] or 0
-        ):
+        score = level(result.row["cv_accuracy"] or 0)
+        if group not in best or score > level(best[group].row["cv_accuracy"] or 0):
             best[group] = result
     return list(best.values())
 

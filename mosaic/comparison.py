@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mosaic import scores, stats
+from mosaic.choose import best_rows
 from mosaic.grids import Spec
 from mosaic.results import Result
 
@@ -24,7 +25,7 @@ def select_by_cv(
     """
     side = table["pooling"].where((table["feature"] == "hidden") & hidden_apart, "")
     keys = [table[name] for name in (*by, "feature")] + [side]
-    best = table["cv_accuracy"].fillna(0).groupby(keys, dropna=False, sort=False).idxmax()
+    best = best_rows(table["cv_accuracy"], keys)
     return scores.validate(table.loc[best].reset_index(drop=True))
 
 

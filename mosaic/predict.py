@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mosaic.bundles import made_with
+from mosaic.choose import level
 from mosaic.errors import ConfigError
 from mosaic.grids import grid
 from mosaic.interpret import TokenActivations, contributions, read_cell, token_activations
@@ -57,7 +58,7 @@ def fit_probe(
             f"Profile {profile.name!r} has no text model with an SAE; add one under `models`."
         )
     results = score(specs, workspace)
-    best = max(results, key=lambda result: result.row["cv_accuracy"])  # ties go to the first
+    best = results[int(level([result.row["cv_accuracy"] for result in results]).argmax())]
     probe = read_cell(best.spec, workspace).outcome.probe
     assert probe is not None
     classes = [data.label_names[c] for c in probe.classes]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from mosaic import scores
+from mosaic.choose import best_rows
 from mosaic.errors import IntegrityError
 from mosaic.tasks import Task, load_catalogue
 
@@ -126,7 +127,7 @@ def chosen(table: pd.DataFrame, *more_keys: str) -> pd.DataFrame:
     """
     linear = table[table["probe"] == "linear"]
     keys = ["task", "language", "label_model", "feature", *more_keys]
-    best = linear.groupby(keys, dropna=False, sort=False)["macro_f1"].idxmax()
+    best = best_rows(linear["macro_f1"], [linear[key] for key in keys])
     names = dict.fromkeys(t.name for t in load_catalogue("paper").values())
     order = {name: i for i, name in enumerate(names)}
     rows = linear.loc[best].sort_values("task", key=lambda s: s.map(order), kind="stable")

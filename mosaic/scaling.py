@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
+from mosaic.choose import level
 from mosaic.errors import ConfigError, IntegrityError
 
 SCALINGS = ("auto", "none", "max", "std")
@@ -129,11 +130,14 @@ def narrow(X: Matrix) -> Matrix:
 
 
 def _most_different(X: Any, y: np.ndarray, k: int) -> np.ndarray:
-    """Sorted positions of the k features with the largest one-against-rest difference of means."""
+    """Sorted positions of the k features with the largest one-against-rest difference of means.
+
+    Of features that are level to rounding the first are kept.
+    """
     classes = np.unique(y)
     inside = (y[:, None] == classes).astype(np.float64)
     sums = np.asarray(X.T @ inside)
     counts = inside.sum(axis=0)
     rest = (sums.sum(axis=1, keepdims=True) - sums) / (len(y) - counts)
     gap = np.abs(sums / counts - rest).max(axis=1)
-    return np.sort(np.argsort(-gap, kind="stable")[:k])
+    return np.sort(np.argsort(-level(gap), kind="stable")[:k])

@@ -23,6 +23,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import ThreadpoolController
 
+from mosaic.choose import level
 from mosaic.errors import ConfigError
 from mosaic.scaling import Matrix, Scaler, narrow, row_space
 from mosaic.splits import inner_folds
@@ -129,16 +130,18 @@ def fit_select(
     cells : a `Cell` or matrix, or a mapping of names to them, each `[n_train, ...]`.
     y : `[n_train]` labels.
     groups : `[n_train]`, rows that share a value stay in one fold.
-    grid : C values or tree depths, default `GRIDS[probe]`; ties go to the earlier one.
+    grid : C values or tree depths, default `GRIDS[probe]`.
     n_jobs : fits at a time; the backend follows `joblib.parallel_config`.
 
-    The winner has the highest macro-F1, mean over folds. Every fit uses one BLAS thread and
-    balanced class weights. The result does not depend on `n_jobs` (ours).
+    The winner has the highest macro-F1, mean over folds. Of cells that are level to rounding it is
+    the first, and of its settings that are level the one of strongest regularization, so that all
+    processors choose alike. Every fit uses one BLAS thread and balanced class weights. The result
+    does not depend on `n_jobs` (ours).
     """
     if probe not in PROBES:
         raise ConfigError(f"Unknown probe {probe!r}; use one of {PROBES}.")
     named = named_cells(cells, len(y))
-    grid = GRIDS[probe] if grid is None else tuple(grid)
+    grid = tuple(sorted(GRIDS[probe] if grid is None else grid))  # strongest regularization first
     folds = inner_folds(y, groups, n_folds, seed)
     jobs = [(name, fold) for name in named for fold in folds]
     with _lean():
@@ -146,7 +149,7 @@ def fit_select(
             delayed(_fold_scores)(named[name], y, *fold, probe, grid, seed) for name, fold in jobs
         )
         table = np.reshape(scores, (len(named), len(folds), len(grid))).mean(axis=1)
-        best_cell, best_setting = np.unravel_index(table.argmax(), table.shape)
+        best_cell, best_setting = np.unravel_index(level(table).argmax(), table.shape)
         name, setting = list(named)[best_cell], grid[best_setting]
         X, vectorizer = _as_matrix(named[name])
         fitted = next(_fit_each(X, named[name], y, probe, (setting,), seed))

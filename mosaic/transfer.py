@@ -16,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mosaic import comparison, grids, sweep
+from mosaic.choose import level
 from mosaic.errors import ConfigError
 from mosaic.grids import Spec
 from mosaic.languages import Languages, Transfer, provenance
@@ -64,7 +65,7 @@ def choose_depth(
     for depth in model.layers:
         specs = [feature_sets(workspace.profile, task, model, 1, s, depth)[0] for s in seeds]
         means[depth] = np.mean([r.row["cv_accuracy"] for r in sweep.score(specs, workspace)])
-    return max(means, key=means.__getitem__)
+    return list(means)[int(level(list(means.values())).argmax())]
 
 
 def cells(

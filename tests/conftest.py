@@ -1,4 +1,4 @@
-"""One executed run and one built book for the whole session; every book test reads them."""
+"""What all tests share: a machine that has nothing but the clone, one run and one built book."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,41 @@ ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 
+GIVEN = {
+    name: os.environ.pop(name, "")
+    for name in ("MOSAIC_DATA_DIR", "MOSAIC_MODEL_DIR", "HF_HOME", "HF_TOKEN", "RAY_ADDRESS")
+}
+"""What this machine happens to have. Tests do not see it but by asking (`real_data`,
+`real_models`), so that they mean the same everywhere; the Hub's cache is an empty folder."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "book: needs the executed notebooks and the built book")
     config.addinivalue_line("markers", "slow: minutes; left out of `make check` with the book")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="mosaic-tests-")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real datasets that this machine has; skipped by name where it has none."""
+    if not GIVEN["MOSAIC_DATA_DIR"]:
+        pytest.skip("real datasets: MOSAIC_DATA_DIR is not set")
+    return Path(GIVEN["MOSAIC_DATA_DIR"])
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder of real models that this machine has; skipped by name where it has none."""
+    if not GIVEN["MOSAIC_MODEL_DIR"]:
+        pytest.skip("real models: MOSAIC_MODEL_DIR is not set")
+    return Path(GIVEN["MOSAIC_MODEL_DIR"])
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,10 @@ def _known_peak(monkeypatch: Any) -> None:
     monkeypatch.setattr(plan, "matmul_peak", lambda device, dtype: 1e12)
 
 
-def test_flops_of_gemma_2_2b_are_those_of_its_shapes(monkeypatch: Any) -> None:
+def test_flops_of_gemma_2_2b_are_those_of_its_shapes(tmp_path: Path, monkeypatch: Any) -> None:
     """3.114 GFLOP a token up to layer 19, before attention, and 2 x 2304 x W for each SAE."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    profile = load_profile("paper")
+    profile = load_profile("paper", data_dir=str(tmp_path))
     (cost,) = dry_run(profile, ["gemma-2-2b"], ["toxicity-en"])
     assert (cost.documents, cost.tokens, cost.tokens_from) == (5000, 5000 * 64, "assumed")
     saes = 3 * 2 * 2304 * (16384 + 65536 + 1048576)

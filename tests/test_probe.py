@@ -172,23 +172,46 @@ def test_nothing_chosen_depends_on_the_test_rows(probe: str) -> None:
 
 
 def test_agrees_with_grid_search() -> None:
+    """Score by score: which of two near ones is ahead may differ between solvers and processors."""
     X, y = latents(400, 2000)
     train, test = np.arange(300), np.arange(300, 400)
-    fitted = fit_select(X[train], y[train], seed=0)
     scaled = MaxAbsScaler().fit_transform(X[train])
     length = scaled.power(2).sum() / 300
+    pipeline = make_pipeline(
+        MaxAbsScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
+    )
     search = GridSearchCV(
-        make_pipeline(MaxAbsScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)),
+        pipeline,
         {"logisticregression__C": [C / length for C in GRIDS["linear"]]},
         scoring="f1_macro",
         cv=inner_folds(y[train], None, 5, seed=0),
     ).fit(X[train].toarray(), y[train])
-    chosen = search.best_params_["logisticregression__C"] * length
-    assert fitted.setting == pytest.approx(chosen)
-    assert fitted.cv_score == pytest.approx(search.best_score_, abs=0.005)
-    ours, theirs = fitted.predict(X[test]), search.predict(X[test].toarray())
+    for C, theirs in zip(GRIDS["linear"], search.cv_results_["mean_test_score"], strict=True):
+        assert fit_select(X[train], y[train], seed=0, grid=(C,)).cv_score == pytest.approx(
+            theirs, abs=0.015
+        )
+    fitted = fit_select(X[train], y[train], seed=0)
+    assert fitted.cv_score == pytest.approx(search.best_score_, abs=0.015)
+    pipeline.set_params(logisticregression__C=fitted.setting / length)
+    ours = fitted.predict(X[test])
+    theirs = pipeline.fit(X[train].toarray(), y[train]).predict(X[test].toarray())
     assert np.mean(ours == theirs) >= 0.98
     assert f1_score(y[test], ours, average="macro") > 0.75
+
+
+def test_settings_that_are_level_to_rounding_give_the_strongest_regularization(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = latents(200, 500)
+    scores = {0.03: 0.7, 0.3: 0.8, 3.0: 0.8 + 4e-16, 30.0: 0.8 - 4e-16, 300.0: 0.8 + 2e-12}
+
+    def said(*arguments: object) -> list[float]:
+        return [scores[C] for C in arguments[5]]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(selection, "_fold_scores", said)
+    assert fit_select({"a": X, "b": X}, y, seed=0).setting == 0.3
+    assert fit_select({"a": X, "b": X}, y, seed=0).cell == "a"
+    assert fit_select(X, y, seed=0, grid=(300.0, 3.0, 30.0)).setting == 3.0
 
 
 def test_result_does_not_depend_on_the_number_of_jobs() -> None:

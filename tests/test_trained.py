@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,8 +226,11 @@ def test_the_bundle_verb_writes_what_the_book_reads(
     assert np.array_equal(first, second)
 
 
-@pytest.mark.skipif(
-    "MOSAIC_MODEL_DIR" not in os.environ, reason="the encoder's weights: no MOSAIC_MODEL_DIR"
-)
-def test_the_real_encoder_is_the_one_the_profile_names() -> None:
-    assert (fetch_model(load_profile("encoder").models[0]) / "config.json").is_file()
+def test_the_real_encoder_is_the_one_the_profile_names(
+    real_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_profile("encoder").models[0]
+    if not (real_models / encoder.source).is_dir():
+        pytest.skip(f"{encoder.source} is not below MOSAIC_MODEL_DIR")
+    monkeypatch.setenv("MOSAIC_MODEL_DIR", str(real_models))
+    assert (fetch_model(encoder) / "config.json").is_file()

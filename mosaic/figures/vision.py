@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpec
 
+from mosaic.choose import best_rows
 from mosaic.figures.style import (
     DEPTH_POSITION,
     SERIES_STYLE,
@@ -104,9 +105,8 @@ def at_best_depth(table: pd.DataFrame) -> pd.DataFrame:
     """
     table = table if "series" in table else named(table)
     by_test = (table["source"] == "published").all()
-    deciding = table["macro_f1"] if by_test else table["cv_accuracy"].fillna(0)
-    keys = [table["task"], table["series"]]
-    return table.loc[deciding.groupby(keys, sort=False).idxmax()]
+    deciding = table["macro_f1"] if by_test else table["cv_accuracy"]
+    return table.loc[best_rows(deciding, [table["task"], table["series"]])]
 
 
 def _in_words(table: pd.DataFrame) -> str:
