@@ -21,10 +21,10 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student
 
-from mosaic import stats
+from mosaic import ASSETS, stats
 from mosaic.tasks import image_names, load_catalogue
 
-SHIPPED = Path(__file__).parent / "assets" / "claims.yaml"
+SHIPPED = ASSETS / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
 TOO_FEW = "too few tasks"

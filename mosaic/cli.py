@@ -281,10 +281,10 @@ def _mini_build(args: argparse.Namespace) -> None:
 def _mini_check(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from mosaic.integrity import ASSETS
+    from mosaic.integrity import MINI
     from mosaic.mini.check import check, format_table, open_world
 
-    rows = check(open_world(args.build_dir, Path(args.folder or ASSETS)))
+    rows = check(open_world(args.build_dir, Path(args.folder or MINI)))
     print(format_table(rows), end="")
     if failed := [row.what for row in rows if row.holds is False]:
         raise MosaicError(f"{len(failed)} demands do not hold: {', '.join(failed)}.")

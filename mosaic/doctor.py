@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mosaic import ASSETS
 from mosaic.capacity import PUBLIC, Finding, can_run, device_memory, gb, hub
 from mosaic.errors import MosaicError
 from mosaic.profiles import load_profile
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 PACKAGE = "mosaic-companion"
-ASSETS = Path(__file__).parent / "assets" / "mini"
-LOCK = Path(__file__).parents[1] / "requirements.lock"
+LOCK = ASSETS.parents[1] / "requirements.lock"
 PROFILES = ("mini", "encoder", "small", "paper")
 MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
 """Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
@@ -173,14 +173,14 @@ def storage(build_dir: Path) -> Iterator[Finding]:
 
 def mini_files() -> Iterator[Finding]:
     """The shipped models, SAEs and tasks against their manifest."""
-    from mosaic.integrity import MANIFEST, verify_folder
+    from mosaic.integrity import MANIFEST, MINI, verify_folder
 
     restore = "run `git checkout mosaic/assets/mini`, or install again"
     try:
-        if not (ASSETS / MANIFEST).is_file():
-            yield Finding("problem", f"{ASSETS / MANIFEST} is missing", restore)
+        if not (MINI / MANIFEST).is_file():
+            yield Finding("problem", f"{MINI / MANIFEST} is missing", restore)
             return
-        verify_folder(ASSETS)
+        verify_folder(MINI)
         yield Finding("ok", "mini models, SAEs and tasks are as shipped")
     except MosaicError as error:
         yield Finding("problem", str(error).split(". ")[0], restore)

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mosaic import ASSETS
 from mosaic.errors import MALFORMED, IntegrityError
 
 MANIFEST = "manifest.json"
-ASSETS = Path(__file__).resolve().parent / "assets" / "mini"
+MINI = ASSETS / "mini"
 
 
 def sha256(path: Path) -> str:
@@ -62,7 +63,7 @@ def verify_folder(folder: str | Path) -> None:
         if (entries := _read_manifest(root / MANIFEST)) is not None:
             break
     else:
-        if folder.is_relative_to(ASSETS):
+        if folder.is_relative_to(MINI):
             raise IntegrityError(f"The shipped {folder} has no {MANIFEST}. Restore it.")
         return
     for name, (size, digest) in entries.items():

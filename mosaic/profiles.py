@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mosaic import ASSETS
 from mosaic.errors import ConfigError
 from mosaic.fields import beside, build, local_or_id, read_yaml
 from mosaic.tasks import load_catalogue
 
-PROFILES = Path(__file__).parent / "assets" / "profiles"
+PROFILES = ASSETS / "profiles"
 DEPTHS = ("early", "middle", "late")
 ABOUT_TASKS = ("catalogue", "tasks", "chapters", "data_dir", "max_docs", "n_train", "n_test")
 """Fields a file does not take from its `base` where it brings a catalogue of its own."""

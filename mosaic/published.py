@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from mosaic import scores
+from mosaic import ASSETS, scores
 from mosaic.choose import best_rows
 from mosaic.errors import IntegrityError
 from mosaic.tasks import Task, load_catalogue
 
-SHIPPED = Path(__file__).parent / "assets" / "published" / "scores.csv"
+SHIPPED = ASSETS / "published" / "scores.csv"
 TEST_SHARE = 0.2
 # 0-based layers of the paper: 2B 5/12/19; 9B and 9B-IT 9/20/31 (protocol of the authors' code).
 DEPTH_OF_LAYER = {5: "early", 9: "early", 12: "middle", 20: "middle", 19: "late", 31: "late"}

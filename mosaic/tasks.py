@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mosaic import ASSETS
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.fields import build, local_or_id, read_yaml
 from mosaic.images import read_images
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from mosaic.profiles import Profile
 
-CATALOGUES = Path(__file__).parent / "assets" / "tasks"
+CATALOGUES = ASSETS / "tasks"
 ROLES = (
     "safety",
     "toxicity",

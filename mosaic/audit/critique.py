@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mosaic import published
+from mosaic import ASSETS, published
 from mosaic.audit import noise
 from mosaic.claims import Finding
 from mosaic.errors import IntegrityError
 from mosaic.figures.configuration import effects
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "critique.yaml"
+SHIPPED = ASSETS / "critique.yaml"
 ENDS = ("measured here", "shown in the published scores", "not testable here")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mosaic import behaviour, grids, stats, sweep, transfer, vision
 from mosaic.grids import Spec
-from mosaic.integrity import ASSETS
+from mosaic.integrity import MINI
 from mosaic.languages import Transfer, provenance
 from mosaic.profiles import ModelSpec, Profile
 from mosaic.questions import load_questions
@@ -49,7 +49,7 @@ class Row:
 
 
 def open_world(
-    build_dir: str | Path, folder: Path = ASSETS, seeds: tuple[int, ...] = (0, 1, 2)
+    build_dir: str | Path, folder: Path = MINI, seeds: tuple[int, ...] = (0, 1, 2)
 ) -> Workspace:
     """The profile `mini` with 1,200 training and test texts, read from the world in `folder`.
 
@@ -61,7 +61,7 @@ def open_world(
     profile = workspace.profile
 
     def there(path: str | None) -> str:
-        return str(folder.resolve() / Path(str(path)).relative_to(ASSETS))
+        return str(folder.resolve() / Path(str(path)).relative_to(MINI))
 
     models = []
     for model in profile.models:
