@@ -27,12 +27,12 @@ import torch
 import world
 from tqdm import tqdm
 
-from mosaic.cards import markdown_table
-from mosaic.engines import load
-from mosaic.extract import extract, missing_shards, resolve_job
-from mosaic.models import load_config
-from mosaic.plan import device_memory, matmul_peak, pass_flops
-from mosaic.store import Store
+from mosaic.extraction.cost import device_memory, matmul_peak, pass_flops
+from mosaic.extraction.extract import extract
+from mosaic.extraction.jobs import load_workers, missing_shards, resolve_job
+from mosaic.models.resolve import load_config
+from mosaic.publish.pages import markdown_table
+from mosaic.storage.shards import Store
 
 
 def difference(one: schemes.Outputs, other: schemes.Outputs) -> dict[str, object]:
@@ -173,7 +173,7 @@ def one_pass(root: Path, size: world.Size) -> pd.DataFrame:
     job = resolve_job(spec, data, profile, None, None, Store(root / "store"))
     missing = missing_shards(job)
     with torch.inference_mode(), tqdm(disable=True) as bar:
-        (runner,) = load([(job, missing)])
+        (runner,) = load_workers([(job, missing)])
         runner.shard(0, missing.pop(0), bar)
         warm = runner.run.n_tokens
         start = time.perf_counter()

@@ -25,15 +25,20 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mosaic import bundles, integrity, results, scores
+from mosaic.config.profiles import Profile, SAESpec, load_profile
+from mosaic.config.tasks import load_catalogue
+from mosaic.data.load import load_task
 from mosaic.errors import MosaicError
-from mosaic.features import Block, Features
-from mosaic.grids import Spec
-from mosaic.hub import check_pin
-from mosaic.profiles import Profile, SAESpec, load_profile
-from mosaic.saes import load_sae
-from mosaic.store import Store
-from mosaic.tasks import load_catalogue, load_task
+from mosaic.evidence.bundles import bundle_origins, read_bundle, write_bundle
+from mosaic.extraction.features import Block, Features
+from mosaic.models.hub import check_pin
+from mosaic.models.saes import load_sae
+from mosaic.scores.table import make_scores, read_scores, write_scores
+from mosaic.storage.files import sha256
+from mosaic.storage.manifest import MANIFEST, verify_folder, write_manifest
+from mosaic.storage.shards import Store
+from mosaic.sweep.cells import Cell
+from mosaic.sweep.results import ScoredCell, read_scored, to_scores, write_scored
 
 # What tears parsers: ends of numbers and of structures, other encodings, the very deep and long.
 TOKENS = [
@@ -143,15 +148,15 @@ def _store_files(root: Path) -> list[Target]:
     shipped = root.parent / "shipped"
     shipped.mkdir(parents=True)
     (shipped / "file").write_text("content")
-    integrity.write_manifest(shipped)
+    write_manifest(shipped)
     return [
         Target("shard", root / "k" / "shard-00000.safetensors", matrix, text=False),
         Target("store manifest", root / "k" / "manifest.json", matrix),
         Target("pins", pins, lambda: check_pin(pins, "org/model", "c1", {"w": "aa"})),
         Target(
             "file manifest",
-            shipped / integrity.MANIFEST,
-            lambda: integrity.verify_folder(shipped),
+            shipped / MANIFEST,
+            lambda: verify_folder(shipped),
         ),
     ]
 
@@ -163,36 +168,36 @@ def _tables(root: Path) -> list[Target]:
         for s in range(3)
     ]
     table = root / "scores.csv"
-    scores.write(scores.table(rows), table)
-    bundle = bundles.write_bundle(root / "bundle", scores.table(rows), "title", "mosaic sweep")
+    write_scores(make_scores(rows), table)
+    bundle = write_bundle(root / "bundle", make_scores(rows), "title", "mosaic sweep")
     manifest = bundle / "manifest.json"
-    signed = bundles.write_bundle(root / "signed", scores.table(rows), "title", "mosaic sweep")
+    signed = write_bundle(root / "signed", make_scores(rows), "title", "mosaic sweep")
 
     def sign_and_read() -> None:
         content = json.loads((signed / "manifest.json").read_text())
-        content["files"]["scores.csv"] = integrity.sha256(signed / "scores.csv")
+        content["files"]["scores.csv"] = sha256(signed / "scores.csv")
         (signed / "manifest.json").write_text(json.dumps(content))
-        bundles.read_bundle(signed)
+        read_bundle(signed)
 
     def read_and_cite() -> None:
-        bundles.read_bundle(bundle)
-        bundles.provenance(root)
+        read_bundle(bundle)
+        bundle_origins(root)
 
-    spec = Spec("t", "sae")
+    spec = Cell("t", "sae")
     cell = root / "cell.json"
     numbers = np.array([0, 1])
-    results.write_result(
+    write_scored(
         cell,
-        results.Result(spec, dict(rows[0]), np.array(["a", "b"]), numbers, numbers, np.eye(2), 1.0),
+        ScoredCell(spec, dict(rows[0]), np.array(["a", "b"]), numbers, numbers, np.eye(2), 1.0),
     )
 
     def read_cell() -> None:
-        result = results.read_result(cell, spec)
+        result = read_scored(cell, spec)
         assert result is not None
-        results.to_table([result])
+        to_scores([result])
 
     return [
-        Target("score table", table, lambda: scores.read(table), text=False),
+        Target("score table", table, lambda: read_scores(table), text=False),
         Target("bundle manifest", manifest, read_and_cite),
         Target("bundle scores", signed / "scores.csv", sign_and_read, text=False),
         Target("scored cell", cell, read_cell),

@@ -20,14 +20,13 @@ H200_PEAK = 989e12
 
 def cost_table() -> pd.DataFrame:
     """One row a model of the `paper` profile, and one for all of them."""
-    from mosaic import plan
-    from mosaic.profiles import load_profile
-    from mosaic.tasks import find_task
+    from mosaic.config.profiles import load_profile
+    from mosaic.extraction.cost import SHARE_OF_PEAK, all_tasks, estimate
 
     profile = replace(load_profile("paper"), data_dir=None)
-    tasks = [find_task(key, profile) for key in plan.all_tasks(profile)]
+    tasks = [profile.task(key) for key in all_tasks(profile)]
     counted = sum(task.rows is not None for task in tasks)
-    share = plan.SHARE_OF_PEAK["cuda"]
+    share = SHARE_OF_PEAK["cuda"]
     rows = [
         {
             "model": cost.model,
@@ -39,7 +38,7 @@ def cost_table() -> pd.DataFrame:
             "download_GB": round(cost.download_bytes / 1e9, 1),
             "stored_GB": round(cost.disk_bytes / 1e9, 1),
         }
-        for cost in plan.dry_run(profile)
+        for cost in estimate(profile)
         if cost.documents
     ]
     table = pd.DataFrame(rows)

@@ -26,9 +26,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
-from mosaic.published_probe import fit_linear
-from mosaic.selection import GRIDS, N_FOLDS, fit_select
-from mosaic.splits import inner_folds
+from mosaic.data.splits import inner_folds
+from mosaic.probes.authors import fit_authors_linear
+from mosaic.probes.select import N_FOLDS, SETTINGS, fit_select
 
 N_TEST = 2000
 DENSE_UP_TO = 65_536
@@ -67,7 +67,7 @@ def grid_search(X: sparse.csr_array, y: np.ndarray) -> Callable[[Any], np.ndarra
     mean_square_length = X.sum() / X.shape[0]
     search = GridSearchCV(
         make_pipeline(MaxAbsScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)),
-        {"logisticregression__C": [C / mean_square_length for C in GRIDS["linear"]]},
+        {"logisticregression__C": [C / mean_square_length for C in SETTINGS["linear"]]},
         scoring="f1_macro",
         cv=inner_folds(y, None, N_FOLDS, seed=0),
     ).fit(X.toarray(), y)
@@ -79,7 +79,7 @@ def ours(X: sparse.csr_array, y: np.ndarray) -> Callable[[Any], np.ndarray]:
 
 
 def authors(X: sparse.csr_array, y: np.ndarray) -> Callable[[Any], np.ndarray]:
-    learned = fit_linear(X, y, seed=0)
+    learned = fit_authors_linear(X, y, seed=0)
     return lambda X_test: ((X_test @ learned.coef.T + learned.intercept)[:, 0] > 0).astype(int)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 
-from mosaic.extract import extract
-from mosaic.profiles import ModelSpec, Profile
-from mosaic.tasks import TaskData
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.data.load import TaskData
+from mosaic.extraction.extract import extract
 
 Outputs = dict[tuple[int, str, int, bool], csr_array]
 """(layer, width, top_n or 0 for the sum, whether above 1) to `[n_docs, d_sae]`."""

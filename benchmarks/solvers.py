@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
-from mosaic.scaling import Matrix, Scaler, row_space
-from mosaic.selection import GRIDS, TOLERANCE
+from mosaic.probes.scaling import Matrix, Scaler, row_space
+from mosaic.probes.select import SETTINGS, TOLERANCE
 
 N_DOCS = 1200
 WAYS = (("lbfgs", False), ("newton-cg", False), ("newton-cg", True))
@@ -36,7 +36,7 @@ def fit(
     read = row_space(X)[0] if in_span else X
     weights = compute_sample_weight("balanced", y)
     model = LogisticRegression(solver=solver, max_iter=2000, tol=tolerance, warm_start=True)
-    for C in GRIDS["linear"]:
+    for C in SETTINGS["linear"]:
         model.set_params(C=C).fit(read, y, sample_weight=weights)
     return time.process_time() - start, np.asarray(model.decision_function(read))
 

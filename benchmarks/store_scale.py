@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mosaic.features import Block, Features
-from mosaic.pooling import pack
-from mosaic.store import Store
+from mosaic.extraction.features import Block, Features
+from mosaic.extraction.pooling import compress
+from mosaic.storage.shards import Store
 
 D_SAE, N_ACTIVE, SHARD_DOCS, TOP_N = 16_384, 50, 2048, 20
 BLOCKS = tuple(Block(layer, width, f"{layer}-{width}") for layer in (5, 12) for width in ("16k",))
@@ -47,7 +47,7 @@ def rows(block: int, shard: int, n_docs: int) -> dict[str, np.ndarray]:
         "last": np.where(rng.random(latent.size) < 0.1, value, 0).astype(np.float32),
         f"top_{TOP_N}": np.minimum(count, 2).astype(np.int32),
     }
-    return {**pack(pairs, n_docs, D_SAE), "n_tokens": np.full(n_docs, 64, dtype=np.int32)}
+    return {**compress(pairs, n_docs, D_SAE), "n_tokens": np.full(n_docs, 64, dtype=np.int32)}
 
 
 def n_shards(n_docs: int) -> int:

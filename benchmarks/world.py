@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mosaic.models import choose_device
-from mosaic.profiles import ModelSpec, Profile, SAESpec
-from mosaic.tasks import Task, TaskData
+from mosaic.config.profiles import ModelSpec, Profile, SAESpec
+from mosaic.config.tasks import Task
+from mosaic.data.load import TaskData
+from mosaic.models.resolve import choose_device
 
 VOCABULARY = 8000
 

@@ -21,8 +21,10 @@ from mosaic.errors import AccessError
 
 KEPT = ("torch", "torchvision", "torchaudio", "numpy", "pandas")
 """Never changed: compiled against one another, and perhaps imported before this ran."""
+
 REAL_PROFILES = ("paper", "colab-large", "colab")
 """Profiles with Gemma 2, the one that needs most memory first."""
+
 HEADROOM = 0.9
 """Share of a GPU's memory that a profile may be estimated to take."""
 
@@ -118,9 +120,8 @@ def memory_of(profile: str, bfloat16: bool) -> int:
     """Bytes that the most demanding text model of a shipped profile takes on a GPU (estimate)."""
     import torch
 
-    from mosaic.plan import memory_bytes
-    from mosaic.profiles import load_profile
-    from mosaic.shapes import shape_of
+    from mosaic.config.profiles import load_profile
+    from mosaic.extraction.cost import memory_bytes, shape_of
 
     loaded = load_profile(profile)
     dtype = torch.bfloat16 if bfloat16 else torch.float16

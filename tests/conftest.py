@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 

@@ -1,5 +1,7 @@
 """One function per figure; each takes tidy scores and does not care where they come from."""
 
+from __future__ import annotations
+
 CHAPTER_OF_FIGURE = {
     "fig-anatomy": "01_features",
     "fig-layers": "02_layers_and_scale",

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mosaic.figures.style import SavedFigure, new_figure, save
-from mosaic.interpret import TokenActivations
+from mosaic.experiments.latents import TokenActivations
+from mosaic.figures.style import SavedFigure, new_figure, save_figure
 
 N_LATENTS = 12
+
 MOST_TOKENS = 32
 
 
@@ -50,4 +51,4 @@ def fig_anatomy(document: TokenActivations, threshold: float, folder: Path) -> S
     table.insert(0, "latent", order)
     table.insert(1, "sum", sums[order])
     table.insert(2, "binarized", kept.astype(int))
-    return save(figure, "fig-anatomy", table, words, folder)
+    return save_figure(figure, "fig-anatomy", table, words, folder)

@@ -8,23 +8,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mosaic.audit.noise import within_noise
-from mosaic.audit.optimism import expected_gain
-from mosaic.figures.style import (
-    CYCLE,
-    SavedFigure,
-    legend_below,
-    new_figure,
-    save,
-    source_label,
-    task_label,
-)
+from mosaic.evidence.noise import within_noise
+from mosaic.evidence.optimism import expected_gain
+from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save_figure
+from mosaic.scores.names import source_label, task_label
 
 TEST_SIZES = (53, 118, 174, 1000)
 """Test documents of the paper's smallest sets, of a language of sentiment and of toxicity."""
+
 CELLS = (1, 2, 3, 6, 12, 18, 36, 72)
 """Numbers of cells to choose from; 72 is the largest published for one set."""
+
 ACCURACY = 0.8
+
 GREY, BAND = "#4D4D4D", "#C9C9C9"
 
 
@@ -80,7 +76,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         f"{p.loc[p['difference'].idxmax(), 'label']} ({p['difference'].max():.3f})."
         for p in parts
     )
-    return save(figure, "fig-optimism", pd.concat([curves, *parts]), words, folder)
+    return save_figure(figure, "fig-optimism", pd.concat([curves, *parts]), words, folder)
 
 
 def _draw_curves(axes: Axes) -> pd.DataFrame:
@@ -184,7 +180,7 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
         f"of the same features may differ by."
     )
     drawn = pd.concat([known, values[["label", "value"]]])
-    return save(figure, "fig-noise", drawn, words, folder)
+    return save_figure(figure, "fig-noise", drawn, words, folder)
 
 
 def fig_confounds(differences: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
@@ -224,7 +220,7 @@ def fig_confounds(differences: pd.DataFrame, where: str, folder: Path) -> SavedF
     means = differences.groupby(["claim", "condition"], sort=False)["difference"].mean()
     said = "; ".join(f"{claim}, {condition}: {v:+.3f}" for (claim, condition), v in means.items())
     words = f"{where}, mean over {len(tasks)} tasks. {said}."
-    return save(figure, "fig-confounds", differences, words, folder)
+    return save_figure(figure, "fig-confounds", differences, words, folder)
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

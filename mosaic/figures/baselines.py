@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from mosaic.evidence.comparisons import _labelled, wins
 from mosaic.figures.style import (
     DEPTH_POSITION,
     SERIES_STYLE,
@@ -16,13 +16,12 @@ from mosaic.figures.style import (
     interval_bars,
     legend_below,
     new_figure,
-    save,
-    series_of,
-    source_label,
-    task_label,
+    save_figure,
 )
+from mosaic.scores.names import source_label
 
 KEEP = ["source", "profile", "task", "language", "label_model", "model", "depth", "series"]
+
 KEEP += ["macro_f1", "macro_f1_low", "macro_f1_high", "n_test"]
 
 
@@ -44,7 +43,9 @@ def fig_baselines(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     figure.axes[-1].set_xlabel("macro-F1 on the test documents")
     legend_below(figure)
     drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
-    return save(figure, "fig-baselines", drawn, " ".join(map(_compare_in_words, tables)), folder)
+    return save_figure(
+        figure, "fig-baselines", drawn, " ".join(map(_compare_in_words, tables)), folder
+    )
 
 
 def fig_layerwise(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
@@ -70,13 +71,7 @@ def fig_layerwise(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     legend_below(figure)
     drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
     words = " ".join(_best_depth_in_words(table) for table in tables)
-    return save(figure, "fig-layerwise", drawn, words, folder)
-
-
-def _labelled(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(
-        label=table.apply(task_label, axis=1), series=table.apply(series_of, axis=1)
-    )
+    return save_figure(figure, "fig-layerwise", drawn, words, folder)
 
 
 def _draw_by_depth(axes: Axes, part: pd.DataFrame, series: str) -> None:
@@ -96,34 +91,6 @@ def _draw_by_depth(axes: Axes, part: pd.DataFrame, series: str) -> None:
         elinewidth=1.1,
         label=series,
     )
-
-
-class Wins(NamedTuple):
-    """In how many tasks one series is ahead of, level with and behind another."""
-
-    ahead: int
-    level: int
-    behind: int
-
-    @property
-    def of(self) -> int:
-        """Tasks that have both."""
-        return sum(self)
-
-    def __str__(self) -> str:
-        rest = [("level", self.level), ("behind", self.behind)]
-        said = ", ".join(f"{word} in {n}" for word, n in rest if n)
-        return f"ahead in {self.ahead} of {self.of}" + (f" ({said})" if said else "")
-
-
-def wins(table: pd.DataFrame, series: str, other: str) -> Wins:
-    """How `series` stands to `other` in the tasks that have both; level means exactly equal."""
-    table = table if "series" in table else _labelled(table)
-    wide = table.pivot_table(index="label", columns="series", values="macro_f1", aggfunc="max")
-    if series not in wide or other not in wide:
-        return Wins(0, 0, 0)
-    gap = (wide[series] - wide[other]).dropna().astype(float)
-    return Wins(int((gap > 0).sum()), int((gap == 0).sum()), int((gap < 0).sum()))
 
 
 def _compare_in_words(table: pd.DataFrame) -> str:

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from mosaic.evidence.comparisons import HIDDEN_SERIES, _label_sets, behaviour_gaps, upward
 from mosaic.figures.style import (
     SavedFigure,
     dots_by_line,
     heatmap,
     legend_below,
     new_figure,
-    save,
-    series_of,
-    source_label,
-    task_label,
+    save_figure,
 )
+from mosaic.scores.names import source_label
 
 KEEP = ["source", "profile", "task", "label_model", "model", "series", "macro_f1"]
+
 KEEP += ["macro_f1_low", "macro_f1_high", "n_test"]
+
 PUBLISHED_SIZES = {"gemma-2-2b": 2, "gemma-2-9b": 9, "gemma-2-9b-it": 9}
 """The authors' models, smallest first, with their billions of parameters."""
-HIDDEN = ("hidden state, last token", "hidden state, mean")
 
 
 def fig_behaviour(
@@ -38,7 +37,7 @@ def fig_behaviour(
     models, smallest first. The number at the right is SAE latents minus the best hidden state
     (paper §4.5).
     """
-    tables = [_labelled(table, sizes) for table in tables if len(table)]
+    tables = [_label_sets(table, sizes) for table in tables if len(table)]
     lines = [table["label"].nunique() for table in tables]
     figure = new_figure(
         len(tables), 1, height=1.0 + 0.3 * sum(lines) + 0.5 * len(tables), height_ratios=lines
@@ -51,36 +50,7 @@ def fig_behaviour(
     legend_below(figure)
     words = " ".join(_gaps_in_words(table) for table in tables)
     drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
-    return save(figure, "fig-behaviour", drawn, words, folder)
-
-
-def gaps(table: pd.DataFrame) -> pd.Series:
-    """SAE latents minus the best hidden state, one value per label set that has both."""
-    table = table if "series" in table else _labelled(table, {})
-    wide = table.pivot_table(
-        index="label", columns="series", values="macro_f1", aggfunc="max", sort=False
-    )
-    hidden = wide[[name for name in HIDDEN if name in wide]].max(axis=1)
-    return (wide["SAE latents"] - hidden).dropna()
-
-
-def published_both_ways(
-    best_on_test: pd.Series, pairs: pd.DataFrame, spread: pd.DataFrame
-) -> pd.DataFrame:
-    """Published SAE minus hidden state per label set, by the best test score and by means.
-
-    `best_on_test` comes from `gaps`, `pairs` from the claim about behaviour (recipe minus hidden
-    state of the same layer, repeats averaged), `spread` from `audit.noise`.
-    Columns: task, label_model, best_on_test, mean, n_pairs, and needed: the least difference of two
-    single runs that is more than noise.
-    """
-    key = ["task", "label_model"]
-    means = pairs.groupby(key)["value"].agg(mean="mean", n_pairs="size").reset_index()
-    found = means.merge(spread[[*key, "needed"]], on=key)
-    labels = found.assign(language=None).apply(task_label, axis=1)
-    found.insert(2, "best_on_test", labels.map(best_on_test))
-    place = labels.map({label: i for i, label in enumerate(best_on_test.index)})
-    return found.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+    return save_figure(figure, "fig-behaviour", drawn, words, folder)
 
 
 def fig_oversight(
@@ -93,7 +63,7 @@ def fig_oversight(
     for larger ones; cells where a smaller model's features predict a larger model's correctness
     have a frame (paper §4.5). Models that `sizes` does not know come last and get no frame.
     """
-    tables = [_labelled(table, sizes) for table in tables if len(table)]
+    tables = [_label_sets(table, sizes) for table in tables if len(table)]
     lines = [table["label"].nunique() for table in tables]
     figure = new_figure(
         len(tables), 2, height=0.7 + 0.33 * sum(lines) + 0.95 * len(tables), height_ratios=lines
@@ -110,33 +80,15 @@ def fig_oversight(
     figure.supxlabel("whose features (frame: a smaller model's, for a larger one)", fontsize=9)
     words = " ".join(_oversight_in_words(table, sizes) for table in tables)
     drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
-    return save(figure, "fig-oversight", drawn, words, folder)
-
-
-def upward(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.Series:
-    """Whether a row predicts a larger model's correctness from a smaller one's features."""
-    features, labels = (table[name].map(sizes).astype(float) for name in ("model", "label_model"))
-    return features < labels
-
-
-def _labelled(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.DataFrame:
-    """With the columns `label` and `series`; label sets by task, then by size of their model."""
-    tasks = list(dict.fromkeys(table["task"]))
-    rank = {name: i for i, name in enumerate(sizes)}
-    place = [
-        len(rank) * tasks.index(task) + rank.get(model, 0)
-        for task, model in zip(table["task"], table["label_model"], strict=True)
-    ]
-    table = table.iloc[np.argsort(place, kind="stable")]
-    return table.assign(
-        label=table.apply(task_label, axis=1), series=table.apply(series_of, axis=1)
-    )
+    return save_figure(figure, "fig-oversight", drawn, words, folder)
 
 
 def _draw_label_sets(axes: Axes, table: pd.DataFrame) -> None:
     labels = list(dict.fromkeys(table["label"]))
-    for label, gap in gaps(table).items():
-        part = table[(table["label"] == label) & table["series"].isin(["SAE latents", *HIDDEN])]
+    for label, gap in behaviour_gaps(table).items():
+        part = table[
+            (table["label"] == label) & table["series"].isin(["SAE latents", *HIDDEN_SERIES])
+        ]
         y, ends = labels.index(str(label)), part["macro_f1"].astype(float)
         axes.plot([ends.min(), ends.max()], [y, y], color="#BDBDBD", linewidth=5, zorder=1)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
@@ -164,7 +116,7 @@ def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[s
 
 
 def _gaps_in_words(table: pd.DataFrame) -> str:
-    said = ", ".join(f"{label} {gap:+.2f}" for label, gap in gaps(table).items())
+    said = ", ".join(f"{label} {gap:+.2f}" for label, gap in behaviour_gaps(table).items())
     return f"{source_label(table)}: SAE latents minus the best hidden state: {said}."
 
 

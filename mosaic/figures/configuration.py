@@ -13,19 +13,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mosaic.claims import Finding
-from mosaic.contrasts import (
-    COUNTS,
-    SUMS,
+from mosaic.evidence.claims import Finding
+from mosaic.evidence.contrasts import (
     Findings,
     by_binarization,
     by_pooling,
     by_width,
+    effect_table,
     in_words,
-    interval,
-    summary,
+    printed_interval,
 )
-from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save, source_label
+from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save_figure
+from mosaic.scores.names import source_label
 
 DOTS = "difference in macro-F1 (dots: pairs; marker: mean over tasks)"
 
@@ -55,7 +54,7 @@ def _differences(
     lines = [len(rows) for _, rows in found]
     figure = new_figure(len(found), 1, height=1.1 + 0.36 * sum(lines), height_ratios=lines)
     summaries, words = _draw_panels(figure, found)
-    return save(figure, name, summaries, words, folder)
+    return save_figure(figure, name, summaries, words, folder)
 
 
 def _draw_panels(figure: Figure, found: list[tuple[str, Findings]]) -> tuple[pd.DataFrame, str]:
@@ -68,7 +67,7 @@ def _draw_panels(figure: Figure, found: list[tuple[str, Findings]]) -> tuple[pd.
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.4, -0.6)
     figure.axes[len(found) - 1].set_xlabel(DOTS)
-    table = pd.concat([summary(rows, source) for source, rows in found], ignore_index=True)
+    table = pd.concat([effect_table(rows, source) for source, rows in found], ignore_index=True)
     return table, " ".join(_in_words(source, rows) for source, rows in found)
 
 
@@ -78,7 +77,7 @@ def _draw_contrast(axes: Axes, y: int, finding: Finding) -> None:
     colour, marker, _ = CYCLE[0]
     axes.plot(values, y + jitter, ".", color="#9E9E9E", markersize=3, zorder=1)
     effect = float(finding.effect or 0)
-    low, high = interval(finding)
+    low, high = printed_interval(finding)
     axes.errorbar(
         [effect],
         [y],
@@ -100,15 +99,6 @@ def _in_words(source: str, rows: Findings) -> str:
             f"{label} {in_words(finding)}, higher in {(values > 0).sum()} of {len(values)} pairs"
         )
     return f"{source}: {'; '.join(said)}."
-
-
-def effects(table: pd.DataFrame, prefix: str) -> dict[str, float | None]:
-    """`<prefix>_binarize_sum` and `_binarize_top_n`: binarized minus raw, mean over text tasks."""
-    found = by_binarization(table)
-    return {
-        f"{prefix}_binarize_sum": found[SUMS].effect,
-        f"{prefix}_binarize_top_n": found[COUNTS].effect,
-    }
 
 
 def fig_binarize(
@@ -142,35 +132,7 @@ def fig_binarize(
         f"{row['choice']} of {row['n_features']:.0f} {row['macro_f1']:.3f}"
         for _, row in kept.iterrows()
     )
-    return save(figure, "fig-binarize", pd.concat([summaries, drawn]), words + ".", folder)
-
-
-def budget(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | float | int]:
-    """What the lowest panel says, for the page's prose: mean macro-F1 over tasks.
-
-    `same_thresholds` are those of `sweep` whose mean is that of 1 to three digits. `raw_all` are
-    raw sums of all latents. `binarize_*` is what binarizing changes, with all latents and with the
-    `k_low` of the smallest selection; `select` is what that selection changes of raw sums, and
-    `instead` what all latents binarized have more than `k_low` raw ones.
-    """
-    k_low = int(selection["k"].min())
-    raw, kept = selection["threshold"].isna(), selection["k"].fillna(0)
-    mean = {
-        (k, name): float(selection.loc[rows & (kept == k), "macro_f1"].mean())
-        for k in (0, k_low)
-        for name, rows in (("raw", raw), ("binarized", ~raw))
-    }
-    at = sweep.groupby("threshold")["macro_f1"].mean()
-    same = [t for t, value in at.items() if round(value, 3) == round(mean[0, "binarized"], 3)]
-    return {
-        "same_thresholds": ", ".join(f"{threshold:g}" for threshold in same),
-        "k_low": k_low,
-        "raw_all": mean[0, "raw"],
-        "binarize_all": mean[0, "binarized"] - mean[0, "raw"],
-        "binarize_low": mean[k_low, "binarized"] - mean[k_low, "raw"],
-        "select": mean[k_low, "raw"] - mean[0, "raw"],
-        "instead": mean[0, "binarized"] - mean[k_low, "raw"],
-    }
+    return save_figure(figure, "fig-binarize", pd.concat([summaries, drawn]), words + ".", folder)
 
 
 def _draw_budget(axes: Axes, sweep: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:

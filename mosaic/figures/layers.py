@@ -13,10 +13,9 @@ from mosaic.figures.style import (
     interval_bars,
     legend_below,
     new_figure,
-    save,
-    source_label,
-    task_label,
+    save_figure,
 )
+from mosaic.scores.names import source_label, task_label
 
 MEANS = ["macro_f1", "macro_f1_low", "macro_f1_high"]
 
@@ -89,7 +88,7 @@ def _lines(
         row_of_axes[0].set_ylabel(f"macro-F1\n{source_label(table)}", fontsize=8.5)
     legend_below(figure)
     words = " ".join(_in_words(table, x) for table in means)
-    return save(figure, name, pd.concat(means).drop(columns="label"), words, folder)
+    return save_figure(figure, name, pd.concat(means).drop(columns="label"), words, folder)
 
 
 def _means(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

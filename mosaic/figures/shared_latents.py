@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
 
-from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save
+from mosaic.evidence.comparisons import _shared_counts
+from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save_figure
 
 
 def fig_shared_latents(
@@ -65,7 +64,7 @@ def fig_shared_latents(
     bars.set_xlabel("number of languages that keep a latent", fontsize=8)
     bars.set_ylabel("latents", fontsize=8)
     legend_below(figure)
-    return save(
+    return save_figure(
         figure, "fig-shared-latents", data, _shared_in_words(selected, data, languages), folder
     )
 
@@ -79,17 +78,6 @@ def _shared_first(selected: pd.DataFrame) -> list[int]:
     return sorted(who.index, key=lambda latent: (-len(who[latent]), who[latent], -gap[latent]))
 
 
-def _shared_counts(selected: pd.DataFrame, languages: list[str]) -> pd.DataFrame:
-    found = selected[selected["selected"]].groupby("latent")["language"].nunique()
-    share = selected[selected["selected"]].groupby("language").size() / selected["n_active"].iloc[0]
-    numbers = np.arange(1, len(languages) + 1)
-    chance = selected["n_active"].iloc[0] * binom.pmf(numbers, len(languages), share.mean())
-    counts = found.value_counts().reindex(numbers, fill_value=0)
-    return pd.DataFrame(
-        {"n_languages": numbers, "latents": counts.to_numpy(), "expected_by_chance": chance}
-    )
-
-
 def _shared_in_words(selected: pd.DataFrame, data: pd.DataFrame, languages: list[str]) -> str:
     last, first = data.iloc[-1], data.iloc[0]
     specific = selected[selected["selected"] & (selected["n_languages"] == 1)]
@@ -101,18 +89,3 @@ def _shared_in_words(selected: pd.DataFrame, data: pd.DataFrame, languages: list
         f"{last['expected_by_chance']:.1f}) and {first['latents']:.0f} are kept by one language "
         f"only ({own})."
     )
-
-
-def shared(selected: pd.DataFrame) -> dict[str, Any]:
-    """How many latents all languages share, how many are one's own, and whether signs agree."""
-    kept = selected[selected["selected"]]
-    everywhere = kept[kept["n_languages"] == selected["language"].nunique()]
-    signs = everywhere.assign(up=everywhere["gap"] > 0).groupby("latent")["up"].nunique()
-    data = _shared_counts(selected, list(dict.fromkeys(selected["language"])))
-    return {
-        "shared_latents": len(signs),
-        "shared_same_sign": int((signs == 1).sum()),
-        "shared_by_chance": float(data["expected_by_chance"].iloc[-1]),
-        "own_latents": int((kept.groupby("latent")["language"].nunique() == 1).sum()),
-        "kept_latents": kept["latent"].nunique(),
-    }

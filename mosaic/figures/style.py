@@ -15,6 +15,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mosaic.scores.names import source_label
+
 WIDTH_INCHES = 7.2
 """Width of a figure: the text column of the book at desktop width."""
 
@@ -29,6 +31,7 @@ SERIES_STYLE: dict[str, tuple[str, str]] = {
     "base rate": ("#9E9E9E", "X"),
     "vision tower": ("#009E73", "P"),
 }
+
 # For models, widths and other series without a fixed meaning: colour, marker and dash differ.
 CYCLE: tuple[tuple[str, str, Any], ...] = (
     ("#0072B2", "o", "-"),
@@ -38,8 +41,8 @@ CYCLE: tuple[tuple[str, str, Any], ...] = (
     ("#4D4D4D", "^", (0, (5, 1))),
     ("#56B4E9", "P", (0, (1, 1))),
 )
+
 DEPTH_POSITION = {"early": 0, "middle": 1, "late": 2}
-SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
 
 
 @dataclass(frozen=True)
@@ -74,34 +77,6 @@ def new_figure(n_rows: int = 1, n_cols: int = 1, height: float = 3.2, **kwargs: 
         **kwargs,
     )
     return figure
-
-
-def series_of(row: pd.Series) -> str:
-    """Name of the series a score row belongs to in a comparison of feature types."""
-    if row["feature"] == "hidden":
-        return "hidden state, mean" if row["pooling"] == "mean" else "hidden state, last token"
-    names = {"sae": "SAE latents", "tfidf": "TF-IDF", "length": "prompt length"}
-    return names.get(row["feature"], str(row["feature"]).replace("_", " "))
-
-
-def pooling_name(row: pd.Series) -> str:
-    """`sum`, `top-20`, with `> 1` where binarized."""
-    kind = f"top-{row['top_n']}" if pd.notna(row["top_n"]) else str(row["pooling"])
-    return kind if pd.isna(row["threshold"]) else f"{kind} > {row['threshold']:g}"
-
-
-def source_label(table: pd.DataFrame) -> str:
-    """Where a table's scores come from, as a panel title; a table has one source."""
-    source = SOURCE_LABEL[str(table["source"].iloc[0])]
-    profile = table["profile"].dropna()
-    return source if profile.empty else f"{source}, profile {profile.iloc[0]}"
-
-
-def task_label(row: pd.Series) -> str:
-    """A task as a reader sees it: `toxicity (de)`, `pubmedqa (gemma-2-9b right?)`."""
-    if pd.notna(row["label_model"]):
-        return f"{row['task']} ({row['label_model']} right?)"
-    return str(row["task"]) if pd.isna(row["language"]) else f"{row['task']} ({row['language']})"
 
 
 def interval_bars(table: pd.DataFrame) -> np.ndarray:
@@ -175,7 +150,9 @@ def legend_below(figure: Figure, ncols: int = 4) -> None:
         legend.remove()
 
 
-def save(figure: Figure, name: str, table: pd.DataFrame, alt: str, folder: Path) -> SavedFigure:
+def save_figure(
+    figure: Figure, name: str, table: pd.DataFrame, alt: str, folder: Path
+) -> SavedFigure:
     """Write `<name>.svg`, `.png` (2x), `.csv` (the data drawn) and `.json` (alt text); close it."""
     if not alt.strip():
         raise ValueError(f"{name}: a figure needs an alt text that says what it shows.")

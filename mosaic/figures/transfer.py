@@ -16,31 +16,11 @@ from mosaic.figures.style import (
     interval_bars,
     legend_below,
     new_figure,
-    save,
-    series_of,
-    source_label,
+    save_figure,
 )
+from mosaic.scores.names import FEATURE_SETS, feature_set, source_label
 
 MEANS = ["macro_f1", "macro_f1_low", "macro_f1_high"]
-ORDER = (
-    "all latents, sum > 1",
-    "top-k latents, sum > 1",
-    "all latents, last token",
-    "hidden state, last token",
-    "hidden state, mean",
-    "TF-IDF",
-)
-
-
-def feature_set(row: pd.Series) -> str:
-    """What a probe reads, as one of `ORDER`."""
-    if row["feature"] == "sae":
-        kept = "all" if row["selection"] == "all" else "top-k"
-        limit = "" if pd.isna(row["threshold"]) else f" > {row['threshold']:g}"
-        return (
-            f"{kept} latents, {'last token' if row['pooling'] == 'last' else row['pooling']}{limit}"
-        )
-    return series_of(row)
 
 
 def fig_multilingual(
@@ -54,7 +34,7 @@ def fig_multilingual(
     """
     table = table.assign(set=table.apply(feature_set, axis=1))
     thinned = table[table["train_fraction"] == table["train_fraction"].min()]
-    sets = [s for s in ORDER[:-1] if s in set(thinned["set"])]
+    sets = [s for s in FEATURE_SETS[:-1] if s in set(thinned["set"])]
     targets = [lang for lang in dict.fromkeys(table["language"]) if lang != origin]
     figure = new_figure(
         len(sets), len(targets), height=0.8 + 1.5 * len(sets), sharex=True, sharey=True
@@ -76,7 +56,7 @@ def fig_multilingual(
     legend_below(figure)
     data = pd.concat(drawn)
     words = _rates_in_words(data, origin, source_label(table))
-    return save(figure, "fig-multilingual", data, words, folder)
+    return save_figure(figure, "fig-multilingual", data, words, folder)
 
 
 def _sides(origin: str, language: str) -> list[tuple[str, str]]:
@@ -156,7 +136,7 @@ def fig_transfer_matrix(
             _draw_matrix(axes, *panel, with_source=len(tables) > 1)
     kept = ["source", "profile", "task", "train_language", "language", "set", "k", *MEANS]
     data = pd.concat(tables)[[*kept, "n_train", "n_test", "repeat"]]
-    return save(figure, name, data, " ".join(map(_matrix_in_words, tables)), folder)
+    return save_figure(figure, name, data, " ".join(map(_matrix_in_words, tables)), folder)
 
 
 def _whole(table: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +148,8 @@ def _whole(table: pd.DataFrame) -> pd.DataFrame:
 def _in_order(sets: pd.Series) -> list[str]:
     """Each feature set once: those of `ORDER` first, then others as they come."""
     return sorted(
-        dict.fromkeys(sets), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)
+        dict.fromkeys(sets),
+        key=lambda name: FEATURE_SETS.index(name) if name in FEATURE_SETS else len(FEATURE_SETS),
     )
 
 

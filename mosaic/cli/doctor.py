@@ -1,0 +1,343 @@
+"""What this machine can run: one line per finding, with its remedy.
+
+A "problem" keeps `mini` from running and makes the exit code 1; a "note" says what else is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mosaic import ASSETS
+from mosaic.config.profiles import Profile, load_profile
+from mosaic.errors import MosaicError
+from mosaic.extraction.cost import GATED
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+
+PACKAGE = "mosaic-companion"
+
+LOCK = ASSETS.parents[1] / "requirements.lock"
+
+PRICED_PROFILES = ("mini", "encoder", "small", "paper")
+
+MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
+"""Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
+a notebook with its workers takes."""
+
+
+def report(build_dir: str) -> int:
+    """Print every finding as it comes; 0 where `mini` can run, else 1."""
+    problems = 0
+    for finding in diagnose(Path(build_dir).absolute()):
+        print(finding, flush=True)
+        problems += finding.state == "problem"
+    return min(1, problems)
+
+
+def diagnose(build_dir: Path) -> Iterator[Diagnosis]:
+    """All findings, then what each shipped profile would need here."""
+    problems = 0
+    for check in (
+        package_checks(),
+        device_checks(),
+        memory_checks(),
+        storage_checks(build_dir),
+        mini_files(),
+        data_dir(),
+    ):
+        for finding in check:
+            problems += finding.state == "problem"
+            yield finding
+    access = dict.fromkeys([PUBLIC_MODEL, *GATED], "")
+    yield from hub_access(access)
+    for name in PRICED_PROFILES:
+        yield can_run(load_profile(name), problems, access, build_dir)
+
+
+def package_checks() -> Iterator[Diagnosis]:
+    """Python and every required package against the ranges of the project."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        needed = [Requirement(text) for text in requires(PACKAGE) or ()]
+        pythons = SpecifierSet(metadata(PACKAGE)["Requires-Python"] or "")
+    except PackageNotFoundError:
+        yield Diagnosis(
+            "note", f"{PACKAGE} is not installed", "run `pip install -e .` in the clone"
+        )
+        return
+    python = platform.python_version()
+    if python not in pythons:
+        yield Diagnosis(
+            "problem", f"Python {python}, needs {pythons}", "make .venv with such a one"
+        )
+    good = []
+    for need in needed:
+        if need.marker and not need.marker.evaluate({"extra": "book"}):
+            continue
+        state = "problem" if need.marker is None else "note"
+        installed = _installed(need)
+        if installed and need.specifier.contains(installed, prereleases=True):
+            good.append(f"{need.name} {installed}")
+            continue
+        found = f"{need.name} is {installed}" if installed else f"{need.name} is not installed"
+        wanted = f"{need.name}{need.specifier}"
+        yield Diagnosis(state, f"{found}, needs {need.specifier}", f'run `pip install "{wanted}"`')
+    yield Diagnosis("ok", f"Python {python}; {', '.join(good)}")
+    yield from _pins()
+
+
+def _pins() -> Iterator[Diagnosis]:
+    if not LOCK.is_file():
+        return
+    pinned = [line for line in LOCK.read_text().splitlines() if line and line[0] != "#"]
+    off = []
+    for line in pinned:
+        name, pin = line.split("==")
+        try:
+            installed = version(name).split("+")[0]
+        except PackageNotFoundError:
+            continue
+        if installed != pin:
+            off.append(f"{name} {installed} for {pin}")
+    if off:
+        yield Diagnosis(
+            "note",
+            f"{len(off)} packages differ from requirements.lock ({', '.join(off[:3])})",
+            "run `pip install -r requirements.lock` for the same digits",
+        )
+
+
+def _installed(need: Requirement) -> str | None:
+    try:
+        return version(need.name)
+    except PackageNotFoundError:
+        return None
+
+
+def device_checks() -> Iterator[Diagnosis]:
+    """Where models run, and in which precision."""
+    try:
+        import torch
+
+        from mosaic.models.resolve import choose_device, choose_dtype
+
+        chosen = choose_device()
+        dtype = str(choose_dtype("auto", chosen)).removeprefix("torch.")
+    except (ImportError, OSError) as error:
+        yield Diagnosis("problem", f"torch does not load ({error})", "install torch again")
+        return
+    if chosen.type == "cuda":
+        name, size = torch.cuda.get_device_name(), free_memory()
+        yield Diagnosis("ok", f"GPU {name}, {gb(size)}, runs in {dtype}")
+    elif chosen.type == "mps":
+        yield Diagnosis("ok", f"Apple GPU, shares the memory, runs in {dtype}")
+    else:
+        yield Diagnosis(
+            "note",
+            f"no GPU; CPU with {os.cpu_count()} cores, runs in {dtype}",
+            "use a machine or Colab with a GPU for `paper`; `mini` needs none",
+        )
+
+
+def memory_checks() -> Iterator[Diagnosis]:
+    """Free memory."""
+    import psutil
+
+    found = psutil.virtual_memory()
+    what = f"memory: {gb(found.available)} free of {gb(found.total)}"
+    if found.available < MINI_MEMORY:
+        yield Diagnosis("problem", what, f"close programs; `mini` needs {gb(MINI_MEMORY)}")
+    else:
+        yield Diagnosis("ok", what)
+
+
+def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
+    """Space and write access where results go, and the size of what is there."""
+    from huggingface_hub import constants
+
+    places = [("build folder", build_dir, "name another by --build-dir")]
+    places += [("Hub cache", Path(constants.HF_HUB_CACHE), "set HF_HOME to another folder")]
+    for name, folder, remedy in places:
+        # Only real models fill the Hub's cache.
+        bad = "note" if name == "Hub cache" else "problem"
+        base = next(p for p in (folder, *folder.parents) if p.exists())
+        try:
+            with tempfile.TemporaryFile(dir=base):
+                free = float(shutil.disk_usage(base).free)
+        except OSError as error:
+            yield Diagnosis(bad, f"{name} {folder} cannot be written ({error.strerror})", remedy)
+            continue
+        what = f"{name} {folder} holds {gb(_size(folder))}, {gb(free)} free"
+        if free < MINI_DISK:
+            yield Diagnosis(bad, what, f"free {gb(MINI_DISK)}, or {remedy}")
+        else:
+            yield Diagnosis("ok", what)
+
+
+def mini_files() -> Iterator[Diagnosis]:
+    """The shipped models, SAEs and tasks against their manifest."""
+    from mosaic.storage.manifest import MANIFEST, MINI, verify_folder
+
+    restore = "run `git checkout mosaic/assets/mini`, or install again"
+    try:
+        if not (MINI / MANIFEST).is_file():
+            yield Diagnosis("problem", f"{MINI / MANIFEST} is missing", restore)
+            return
+        verify_folder(MINI)
+        yield Diagnosis("ok", "mini models, SAEs and tasks are as shipped")
+    except MosaicError as error:
+        yield Diagnosis("problem", str(error).split(". ")[0], restore)
+
+
+def data_dir() -> Iterator[Diagnosis]:
+    """Which of the paper's datasets are at hand offline."""
+    from mosaic.config.tasks import load_catalogue
+    from mosaic.data.load import missing_reason
+
+    folder = os.environ.get("MOSAIC_DATA_DIR")
+    if not folder:
+        what = "MOSAIC_DATA_DIR is not set: real datasets come from the Hub"
+        yield Diagnosis("note", what, "set it to a folder of <org>/<name> copies to work offline")
+    elif not Path(folder).is_dir():
+        yield Diagnosis("note", f"MOSAIC_DATA_DIR is no folder: {folder}", "correct or unset it")
+    else:
+        profile = load_profile("paper", data_dir=folder)
+        tasks = load_catalogue("paper").values()
+        there = sum(missing_reason(task, profile) is None for task in tasks)
+        yield Diagnosis("ok", f"MOSAIC_DATA_DIR {folder} holds {there} of {len(tasks)} real tasks")
+
+
+def _size(folder: Path) -> float:
+    """Bytes of the files below a folder; links are not followed."""
+    names = (Path(root) / name for root, _, files in os.walk(folder) for name in files)
+    return float(sum(path.lstat().st_size for path in names if path.exists()))
+
+
+PUBLIC_MODEL = "EleutherAI/pythia-70m-deduped"
+
+HUB_TIMEOUT = 3.0
+"""Seconds to wait for one answer of the Hub."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One line of the report."""
+
+    state: str
+    """ok, note or problem; for a profile yes or no."""
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state:9}{self.what}" + (f" -> {self.remedy}" if self.remedy else "")
+
+
+def hub_access(access: dict[str, str]) -> Iterator[Diagnosis]:
+    """Whether the Hub answers, a token is set and gated models are open to it.
+
+    Fills `access`, Hub id to why it is closed ("" where it is open).
+    """
+    from huggingface_hub import errors, get_token
+
+    if reason := _ask(PUBLIC_MODEL):
+        access.update(dict.fromkeys(access, "the Hub cannot be reached"))
+        remedy = "go online for real models and data (unset HF_HUB_OFFLINE); `mini` needs none"
+        yield Diagnosis("note", f"the Hub cannot be reached ({type(reason).__name__})", remedy)
+        return
+    yield Diagnosis("ok", "the Hub answers")
+    if get_token() is None:
+        yield Diagnosis("note", "no Hub token is set", "set HF_TOKEN to read gated models")
+    else:
+        yield Diagnosis("ok", "a Hub token is set")
+    for source in access:
+        if reason := _ask(source):
+            gated = isinstance(reason, errors.GatedRepoError)
+            access[source] = "gated" if gated else type(reason).__name__
+    closed = [source for source, why in access.items() if why]
+    if closed:
+        remedy = "accept the licence on the model's page and set HF_TOKEN to that account's token"
+        yield Diagnosis("note", f"not open to you: {', '.join(closed)}", remedy)
+    else:
+        yield Diagnosis("ok", "gated models are open to you")
+
+
+def _ask(source: str) -> Exception | None:
+    """What stands against reading a repository's files, by one request for a file's size."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=HUB_TIMEOUT)
+    except Exception as error:  # whichever way the client fails, it is closed to us
+        return error
+    return None
+
+
+def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: Path) -> Diagnosis:
+    """Whether a profile can run here, and why (not), by the numbers of `plan.dry_run`."""
+    from mosaic.data.load import missing_reason
+    from mosaic.extraction.cost import all_tasks, estimate
+
+    say = f"{profile.name:8}"
+    if problems:
+        return Diagnosis("no", f"{say} first mend the problem{'s' * (problems > 1)} above")
+    keys = all_tasks(profile)
+    tasks = [profile.task(key) for key in keys]
+    absent = [task.key for task in tasks if missing_reason(task, profile) is not None]
+    if absent and access[PUBLIC_MODEL]:
+        what = f"{len(absent)} of {len(tasks)} tasks are not at hand and the Hub is closed"
+        if len(absent) == len(tasks):
+            return Diagnosis("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
+    try:
+        costs = estimate(profile, tasks=keys[:1])
+    except MosaicError as error:
+        return Diagnosis("no", f"{say} {str(error).split(': ')[0]}", "go online once")
+    closed = [m.source for m in profile.models if access.get(m.source)]
+    if closed:
+        return Diagnosis("no", f"{say} {closed[0]}: {access[closed[0]]}", "see the notes above")
+    room = free_memory()
+    fits = [cost for cost in costs if cost.memory_bytes <= room]
+    if costs and not fits:
+        least = min(costs, key=lambda cost: cost.memory_bytes)
+        what = f"{least.model} needs {gb(least.memory_bytes)} of memory, there is {gb(room)}"
+        return Diagnosis("no", f"{say} {what}", "use a larger device, or fewer widths in a profile")
+    needed = sum(cost.download_bytes for cost in fits)
+    free = shutil.disk_usage(next(p for p in (build_dir, *build_dir.parents) if p.exists())).free
+    if needed > free:
+        what = f"downloads {gb(needed)}, {gb(free)} are free"
+        return Diagnosis("no", f"{say} {what}", "free some disk, or fewer models in a profile")
+    if not costs:
+        what = f"baselines of {len(tasks)} tasks, no model"
+    else:
+        peak, minutes = max(c.memory_bytes for c in fits), sum(c.seconds for c in fits) / 60
+        what = (
+            f"{len(fits)} of {len(costs)} models, {gb(peak)} of memory, {gb(needed)} to download; "
+            f"about {minutes:,.1f} min to extract {keys[0]} (tokens {fits[0].tokens_from})"
+        )
+    return Diagnosis("yes", f"{say} {what}")
+
+
+def free_memory() -> float:
+    """Bytes that a model may take: of the GPU where there is one, else free memory."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(psutil.virtual_memory().available)
+
+
+def gb(n_bytes: float) -> str:
+    """Bytes as gigabytes."""
+    return f"{n_bytes / 1e9:.1f} GB"

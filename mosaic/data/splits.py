@@ -1,0 +1,234 @@
+"""Which documents train and which test: decided once per task and seed, shared by every cell."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from mosaic.config.choices import PROTOCOLS, TEST_SHARE
+from mosaic.data.load import TaskData
+from mosaic.errors import ConfigError
+
+PUBLISHED_SEED = 42
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Row positions of the training and test part, and the ids they stand for."""
+
+    protocol: str
+    seed: int
+    train: np.ndarray
+    """int64 `[n_train]`, positions in the task's row order."""
+    test: np.ndarray
+    train_ids: np.ndarray
+    test_ids: np.ndarray
+    train_groups: np.ndarray | None = None
+    """Training rows that share a value stay on one side of every inner fold."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the ids of both parts: equal exactly when two cells are paired."""
+        parts = ("\x1f".join(sorted(map(str, ids))) for ids in (self.train_ids, self.test_ids))
+        return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()
+
+
+def make_split(
+    data: TaskData,
+    seed: int,
+    protocol: str = "nested",
+    n_train: int | None = None,
+    n_test: int | None = None,
+) -> Split:
+    """Cut a task into training and test documents, stratified by label.
+
+    - `published`: 80/20 with seed 42 on the order of the dataset; `seed` is only passed on to the
+      probe, the caps are ignored (authors' code).
+    - `nested`: rows are sorted by id first, so the split does not depend on their order. Rows that
+      share a group or an identical text stay together. The test share is 0.2, or
+      `n_test / (n_train + n_test)` where both caps are given; each part is then cut down to its
+      cap, still stratified (ours).
+
+    A task that brings its own test part keeps it under both protocols; `nested` cuts its parts down
+    to the caps. Raises ConfigError for an unknown protocol, a class too small to stand on both
+    sides, or a class that the training part lacks.
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
+    if data.in_test is not None:
+        groups = None if protocol == "published" else _linked_groups(data.inputs, data.groups)
+        train, test = _given_parts(data, data.in_test)
+        if protocol == "nested":
+            train = _cap(train, data.labels, n_train, seed)
+            test = _cap(test, data.labels, n_test, seed)
+    elif protocol == "published":
+        groups = None
+        train, test = _stratified_sample(data.labels, TEST_SHARE, PUBLISHED_SEED)
+    else:
+        order = np.argsort(data.ids, kind="stable")
+        groups = _linked_groups(data.inputs, data.groups)
+        share = n_test / (n_train + n_test) if n_train and n_test else TEST_SHARE
+        unit, unit_labels = _units(
+            data.labels[order], None if groups is None else groups[order], "documents"
+        )
+        chosen = np.zeros(len(unit_labels), dtype=bool)
+        chosen[_stratified_sample(unit_labels, share, seed)[1]] = True
+        in_test = chosen[unit]
+        train = _cap(order[~in_test], data.labels, n_train, seed)
+        test = _cap(order[in_test], data.labels, n_test, seed)
+    return Split(
+        protocol=protocol,
+        seed=seed,
+        train=train,
+        test=test,
+        train_ids=data.ids[train],
+        test_ids=data.ids[test],
+        train_groups=None if groups is None else groups[train],
+    )
+
+
+def _given_parts(data: TaskData, in_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+    if unseen := sorted(set(data.labels[test]) - set(data.labels[train])):
+        raise ConfigError(
+            f"Task {data.task.key!r}: the class {data.label_names[unseen[0]]!r} is in its test "
+            f"part and not in its training part; move rows of it, or leave it out."
+        )
+    return train, test
+
+
+def inner_folds(
+    labels: np.ndarray, groups: np.ndarray | None, n_folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Stratified inner folds `(fit_rows, score_rows)` of a training part, groups kept together.
+
+    A class with fewer members than folds is spread as far as it goes. The number of folds falls
+    only where otherwise a fold would be left with a single class to learn from.
+    """
+    unit, unit_labels = _units(labels, groups, "training documents")
+    second_largest = np.sort(np.bincount(unit_labels, minlength=2))[-2]
+    if second_largest < 2:
+        raise ConfigError(
+            f"Inner cross-validation needs two classes with at least 2 training documents or "
+            f"groups each, found class sizes {np.bincount(unit_labels).tolist()}; "
+            f"raise n_train or merge classes."
+        )
+    folds = StratifiedKFold(min(n_folds, int(second_largest)), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = [score for _, score in folds.split(unit_labels, unit_labels)]
+    fold_of_unit = np.empty(len(unit_labels), dtype=int)
+    for number, part in enumerate(parts):
+        fold_of_unit[part] = number
+    fold = fold_of_unit[unit]
+    return [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(len(parts))]
+
+
+def _units(
+    labels: np.ndarray, groups: np.ndarray | None, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn as one: rows, or groups labelled by their majority.
+
+    Returns the unit of each row `[n_rows]` and the label of each unit `[n_units]`.
+    """
+    classes, coded = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ConfigError(
+            f"A probe needs at least two classes, found only {classes.tolist()} in "
+            f"{len(labels)} {what}; check the label field or take more rows."
+        )
+    if groups is None:
+        return np.arange(len(labels)), coded
+    unit = pd.factorize(groups)[0]
+    votes = np.zeros((unit.max() + 1, len(classes)), dtype=np.int64)
+    np.add.at(votes, (unit, coded), 1)
+    return unit, votes.argmax(axis=1)
+
+
+def _stratified_sample(
+    labels: np.ndarray, size: int | float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rest and of a stratified sample: a share if `size` is a float."""
+    try:
+        rest, chosen = train_test_split(
+            np.arange(len(labels)), test_size=size, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{len(labels)} documents or groups with class sizes "
+            f"{np.unique(labels, return_counts=True)[1].tolist()} cannot give a stratified sample "
+            f"of {size}: {error} Take more rows, merge classes, or change n_train and n_test."
+        ) from error
+    return rest, chosen
+
+
+def _cap(rows: np.ndarray, labels: np.ndarray, size: int | None, seed: int) -> np.ndarray:
+    if size is None or size >= len(rows):
+        return rows
+    return rows[np.sort(_stratified_sample(labels[rows], size, seed)[1])]
+
+
+def _linked_groups(inputs: Sequence[Any], groups: np.ndarray | None) -> np.ndarray | None:
+    """Group number per row, identical texts joined; None where every row stands alone.
+
+    Copies of a text on both sides of a split would be answered from memory.
+    """
+    n_rows = len(inputs)
+    keys = [] if groups is None else [pd.factorize(groups)[0]]
+    if all(isinstance(text, str) for text in inputs):
+        keys.append(pd.factorize(np.asarray(inputs, dtype=object))[0])
+    if all(key.max() + 1 == n_rows for key in keys):
+        return None
+    rows, edges = np.arange(n_rows), []
+    for key in keys:
+        first = np.unique(key, return_index=True)[1]
+        edges.append(first[key])
+    start, end = np.tile(rows, len(edges)), np.concatenate(edges)
+    graph = sparse.csr_array((np.ones(len(start)), (start, end)), shape=(n_rows, n_rows))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def thin(split: Split, labels: np.ndarray, fraction: float) -> Split:
+    """The split with a stratified share of its training part; smaller shares lie inside larger.
+
+    `labels` are those of all documents. Raises ConfigError for a share outside of (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"Training fraction {fraction!r}; use a number above 0 and at most 1.")
+    order = np.random.default_rng(split.seed).permutation(len(split.train))
+    y = labels[split.train][order]
+    parts = [order[y == label] for label in np.unique(y)]
+    return _keep(split, np.sort(np.concatenate([p[: round(fraction * len(p))] for p in parts])))
+
+
+def without_items(split: Split, data: TaskData, others: Iterable[tuple[TaskData, Split]]) -> Split:
+    """The split without the training documents whose item stands in a test part of `others`.
+
+    An item is what rows of equal `groups` have in common across languages (a text and its
+    translations), and any text that is equal to the letter.
+    """
+    groups, texts = set(), set()
+    for other, tested in others:
+        texts |= {other.inputs[row] for row in tested.test}
+        if other.groups is not None:
+            groups |= set(other.groups[tested.test].tolist())
+    stays = np.asarray([data.inputs[row] not in texts for row in split.train])
+    if data.groups is not None:
+        stays &= [group not in groups for group in data.groups[split.train].tolist()]
+    return _keep(split, np.flatnonzero(stays))
+
+
+def _keep(split: Split, rows: np.ndarray) -> Split:
+    """The split with the training rows at these positions of its training part."""
+    groups = None if split.train_groups is None else split.train_groups[rows]
+    return replace(
+        split, train=split.train[rows], train_ids=split.train_ids[rows], train_groups=groups
+    )

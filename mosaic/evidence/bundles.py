@@ -1,0 +1,204 @@
+"""Bundles: score tables computed elsewhere, with what is needed to make them again.
+
+A bundle is a folder with `scores.csv` (the tidy schema), `manifest.json` (command, versions,
+device, seeds, models, checksums) and a few figures. It holds no data and no weights;
+`mosaic.bundle_rules` says what is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from mosaic.config.tasks import image_names
+from mosaic.errors import ConfigError, IntegrityError
+from mosaic.evidence.bundle_rules import (
+    BUNDLE_MANIFEST,
+    SCHEMA_VERSION,
+    SCORES,
+    check_content,
+    check_files,
+    check_table,
+    read_manifest,
+)
+from mosaic.scores.table import concat_scores, read_scores, write_scores
+from mosaic.storage.files import sha256, storage_errors
+from mosaic.storage.versions import made_with
+
+
+def write_bundle(
+    folder: Path,
+    table: pd.DataFrame,
+    title: str,
+    command: str,
+    device: str = "cpu",
+    models: Iterable[Mapping[str, Any]] = (),
+    figures: Iterable[Path] = (),
+) -> Path:
+    """Write a score table, figures and their manifest; returns the folder.
+
+    What was written is read back before it takes the place of an older bundle: nothing is left that
+    `read_bundle` would refuse. Raises ConfigError for a folder with other files, and
+    IntegrityError.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            check_files(folder)
+            (folder / BUNDLE_MANIFEST).stat()
+        except (IntegrityError, FileNotFoundError) as error:
+            raise ConfigError(
+                f"{folder} is not empty and holds no bundle; name a new folder."
+            ) from error
+    with TemporaryDirectory(prefix="mosaic-") as temporary:
+        new = Path(temporary) / folder.name
+        _write(new, table, title, command, device, models, figures)
+        read_bundle(new)
+        shutil.rmtree(folder, ignore_errors=True)
+        with storage_errors(folder):
+            shutil.copytree(new, folder)
+    return folder
+
+
+def _write(
+    folder: Path,
+    table: pd.DataFrame,
+    title: str,
+    command: str,
+    device: str,
+    models: Iterable[Mapping[str, Any]],
+    figures: Iterable[Path],
+) -> None:
+    files = [write_scores(table, folder / SCORES)]
+    files += [Path(shutil.copy(figure, folder)) for figure in figures]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "title": title,
+        "command": command,
+        "profile": str(table["profile"].iloc[0]),
+        "seeds": sorted(int(s) for s in table["seed"].dropna().unique()),
+        **made_with(),
+        "device": device,
+        "models": [dict(model) for model in models],
+        "files": {path.name: sha256(path) for path in files},
+    }
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    (folder / BUNDLE_MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read_bundle(folder: Path) -> pd.DataFrame:
+    """The scores of a bundle with `source` set to `bundle`.
+
+    Raises IntegrityError when a file is missing, damaged, changed since it was written, or not what
+    a bundle may hold.
+    """
+    manifest = read_manifest(folder)
+    check_content(folder, manifest)
+    table = read_scores(folder / SCORES)
+    check_table(table, manifest, str(folder / SCORES))
+    return table.assign(source="bundle").astype({"source": "string"})
+
+
+def bundle_folders(root: Path) -> list[Path]:
+    """Every folder below `root`: each must be a bundle. An absent root has none."""
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def read_bundles(root: Path) -> pd.DataFrame:
+    """All bundles below a folder as one table; an absent folder gives an empty table."""
+    return concat_scores(read_bundle(folder) for folder in bundle_folders(root))
+
+
+def bundles_with_latents(root: Path) -> list[pd.DataFrame]:
+    """Every row of each bundle that has SAE cells, one table a bundle."""
+    tables = (read_bundle(folder) for folder in bundle_folders(root))
+    return [table for table in tables if (table["feature"] == "sae").any()]
+
+
+def bundle_grids(
+    root: Path,
+    feature: str | None = None,
+    language: str | None = None,
+    only: str | None = None,
+    kind: str = "text",
+) -> list[pd.DataFrame]:
+    """The grid of each bundle that has SAE cells, one table a bundle, as `mosaic.grids` spells it.
+
+    That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
+    selection, without what chapter 05 adds (shares of the training part, other training languages,
+    latents of the last token) and without the audit. Base rates and models that chapters derive
+    from the bundle's are left out of texts. `feature` keeps cells of one feature, `language` tasks
+    in that language and those that name none, `only` the bundle in the folder of that name, `kind`
+    tasks of one of `KINDS`.
+    """
+    found = []
+    for folder in bundle_folders(root) if only is None else [root / only]:
+        table = read_bundle(folder)
+        grid = _usual(table) & (_kinds(table) == kind) & (table["seed"] == table["seed"].min())
+        grid &= (table["selection"] != "topk").fillna(True)
+        grid &= ~((table["feature"] == "sae") & table["pooling"].eq("last").fillna(False))
+        grid &= table["threshold"].isna() | (table["threshold"] == 1)
+        if kind == "text":
+            models = [model["name"] for model in read_manifest(folder)["models"]]
+            grid &= table["model"].isna() | table["model"].isin(models)
+            grid &= table["cv_accuracy"].notna()
+        grid &= table["train_language"].fillna("") == table["language"].fillna("")
+        if language is not None:
+            grid &= table["language"].fillna(language) == language
+        if (table.loc[grid, "feature"] == "sae").any():
+            if feature is not None:
+                grid &= table["feature"] == feature
+            found.append(table[grid].reset_index(drop=True))
+    return found
+
+
+def bundle_transfers(root: Path, *features: str) -> list[pd.DataFrame]:
+    """Cells of `features` tested in other languages than they were trained in, one table a bundle.
+
+    All seeds, at the whole training part, each with its native counterpart. A bundle without such
+    cells gives no table.
+    """
+    settings = ["task", "feature", "model", "layer", "width", "pooling", "top_n", "threshold"]
+    settings += ["selection", "k"]
+    found = []
+    for folder in bundle_folders(root):
+        table = read_bundle(folder)
+        table = table[_usual(table) & table["seed"].notna() & table["feature"].isin(features)]
+        away = table[(table["train_language"] != table["language"]).fillna(False)]
+        if len(away):
+            found.append(table.merge(away[settings].drop_duplicates(), on=settings))
+    return found
+
+
+def _usual(table: pd.DataFrame) -> pd.Series:
+    """Nested cells of the whole training part, scaled and pooled as this book does by default."""
+    whole = table["train_fraction"].fillna(1) == 1
+    default = table["scaling"].fillna("auto").eq("auto") & table["bos"].fillna("drop").eq("drop")
+    return (table["protocol"] == "nested") & whole & default
+
+
+def _kinds(table: pd.DataFrame) -> pd.Series:
+    """One of `KINDS` per row. An image task has a catalogue's name, or the vision tower beside."""
+    images = image_names() | set(table.loc[table["feature"] == "vision_tower", "task"])
+    kinds = pd.Series("text", index=table.index)
+    return kinds.mask(table["task"].isin(images), "image").mask(
+        table["label_model"].notna(), "behaviour"
+    )
+
+
+def bundle_origins(root: Path) -> list[str]:
+    """One line per bundle: title, command, seeds, versions, machine and device."""
+    lines = []
+    for folder in bundle_folders(root):
+        manifest = read_manifest(folder)
+        versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+        lines.append(
+            f"{manifest['title']}: `{manifest['command']}`; seeds {manifest['seeds']}; {versions}; "
+            f"{manifest['machine']}, {manifest['device']}."
+        )
+    return lines

@@ -1,0 +1,260 @@
+"""The paper's claims as comparisons on the tidy score table, each with an effect and a verdict.
+
+The claims are data (`assets/claims.yaml`). A claim names two groups of cells and what must be equal
+for two cells to form a pair. Its effect is the mean over tasks of a task's mean pair. The interval
+is Student's 95% over tasks: tasks are the sampling unit, since cells of one task move together. Two
+splits of one dataset are one task. A claim about `several` tasks is counted and has no interval.
+The verdict is read off the interval; a p-value adjusted by Holm's method for all claims tested on
+the source says whether it also stands among so many (ours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy.stats import t as student
+
+from mosaic import ASSETS
+from mosaic.config.tasks import image_names, load_catalogue
+from mosaic.scores.intervals import holm
+
+CLAIMS = ASSETS / "claims.yaml"
+
+SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
+
+INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
+
+TOO_FEW = "too few tasks"
+
+MIN_TASKS = 3
+"""Below it there is no interval and no verdict. Of two tasks Student's interval reaches nine
+standard deviations to each side (12.7 / sqrt 2): it could decide only where both agree to within a
+sixth of their distance from the bound. Of three it reaches two and a half."""
+
+BUILT_IN = "built in"
+
+BUILT_IN_PROFILE = "mini"
+"""Its tasks were made to have these effects, so its scores never count."""
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper as a comparison; see the head of `assets/claims.yaml`."""
+
+    key: str
+    says: str
+    said_in: str
+    measure: str
+    kind: str
+    """Cells of which kind of task: text, behaviour or image."""
+    first: dict[str, Any]
+    same: tuple[str, ...]
+    chapter: str
+    figure: str
+    second: dict[str, Any] | None = None
+    beyond: float = 0.0
+    """The claim holds where the effect is above it."""
+    several: int | None = None
+    """The claim holds where at least so many tasks lie above `beyond`, whatever their mean."""
+    english: bool = False
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one source says of one claim."""
+
+    claim: Claim
+    verdict: str
+    effect: float | None = None
+    """Mean over tasks, in macro-F1; None where there is no pair."""
+    low: float | None = None
+    """None with fewer than `MIN_TASKS` tasks, and where tasks are counted."""
+    high: float | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    """Two-sided against `beyond`, adjusted for all claims tested on the source."""
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
+    """The claim's `same` columns and `value`, one row a pair."""
+
+    @property
+    def n_tasks(self) -> int:
+        return len(self.by_task)
+
+    @property
+    def by_task(self) -> pd.Series:
+        """Mean pair of each task; splits of one dataset are one task under the first's name."""
+        if not len(self.pairs):
+            return pd.Series(dtype=float)
+        return self.pairs.groupby(one_per_dataset(self.pairs["task"]))["value"].mean()
+
+    @property
+    def n_above(self) -> int:
+        """Tasks on the claim's side of its bound."""
+        return int((self.by_task > self.claim.beyond).sum())
+
+    @property
+    def points_at_claim(self) -> bool:
+        """Whether the effect lies on the claim's side of its bound, its uncertainty aside."""
+        if self.claim.several is not None:
+            return self.n_above >= self.claim.several
+        return self.effect is not None and self.effect > self.claim.beyond
+
+
+def load_claims(path: Path = CLAIMS) -> list[Claim]:
+    """The paper's claims in the order of its sections."""
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [Claim(**{**entry, "same": tuple(entry["same"])}) for entry in raw]
+
+
+def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
+    """Verdict on every claim from the rows of one source; rows of `mini` are called built in.
+
+    Of runs and bundles only cells under `nested` count that were scaled and pooled as this book
+    does by default, so that cells of the audit do not mix in.
+    """
+    cells = _prepare(table)
+    found = [_finding(claim, _pairs(claim, cells)) for claim in claims]
+    tested = [finding.p_value for finding in found if finding.p_value is not None]
+    adjusted = iter(holm(tested))
+    return [f if f.p_value is None else replace(f, p_holm=float(next(adjusted))) for f in found]
+
+
+def without_mini(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that can be evidence: all but those of the mini world."""
+    return table[table["profile"].fillna("") != BUILT_IN_PROFILE]
+
+
+def _prepare(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that count, with the columns kind, size and training."""
+    plain = (table["source"] == "published") | (
+        (table["protocol"] == "nested")
+        & table["scaling"].fillna("auto").eq("auto")
+        & table["bos"].fillna("drop").eq("drop")
+    )
+    # The mean over seeds that some chapters add would count its seeds twice.
+    plain &= (table["source"] == "published") | table["seed"].notna()
+    kept = table[plain & (table["probe"] == "linear")].copy()
+    native = kept["train_language"].fillna("") == kept["language"].fillna("")
+    english = kept["train_language"].eq("en").fillna(False)
+    kept["training"] = np.select([native, english], ["native", "from English"], "other")
+    images = image_names()
+    kinds = kept["task"].map({task: _kind(task, images) for task in kept["task"].unique()})
+    kept["kind"] = kinds.where(kept["label_model"].isna(), "behaviour")
+    latents = kept["width"].map(_latents, na_action="ignore").astype("Float64").astype(float)
+    narrowest = latents.groupby([kept["source"], kept["profile"], kept["model"]], dropna=False)
+    kept["size"] = np.where(latents == narrowest.transform("min"), "narrow", "wider")
+    return kept
+
+
+def without_one_pair(finding: Finding) -> tuple[pd.Series, Finding] | None:
+    """The pair whose absence moves the effect most, and the finding without it (ours).
+
+    None where there are not two pairs.
+    """
+    if finding.effect is None or len(finding.pairs) < 2:
+        return None
+    value = finding.pairs["value"]
+    of_task = value.groupby(one_per_dataset(finding.pairs["task"]))
+    size, mean = of_task.transform("size"), of_task.transform("mean")
+    # Without one of its pairs a task's mean moves; a task of a single pair leaves with it.
+    stays = (mean - value) / (size - 1).where(size > 1) / finding.n_tasks
+    leaves = (finding.effect - value) / max(finding.n_tasks - 1, 1)
+    moved = stays.where(size > 1, leaves).abs().idxmax()
+    return finding.pairs.loc[moved], _finding(finding.claim, finding.pairs.drop(index=moved))
+
+
+def one_per_dataset(tasks: pd.Series) -> pd.Series:
+    """Names of tasks, with one name for tasks that are splits of one dataset.
+
+    Languages and label models share a task's name already. Other labels, inputs or contexts of the
+    same documents are tasks of their own.
+    """
+    return tasks.map(lambda task: _first_of_dataset().get(task, task))
+
+
+@cache
+def _first_of_dataset() -> dict[str, str]:
+    first: dict[tuple[Any, ...], str] = {}
+    found: dict[str, str] = {}
+    for task in (t for name in ("paper", "mini") for t in load_catalogue(name).values()):
+        same = (task.dataset, task.config, task.input_field, task.label_field, task.annotations)
+        found.setdefault(task.name, first.setdefault(same, task.name))
+    return found
+
+
+def _kind(task: str, images: set[str]) -> str:
+    if task in images:
+        return "image"
+    return "translated" if task.endswith("-translated") else "text"
+
+
+def _latents(width: str) -> float:
+    """Order of widths by their names: 256 < 1k < 16k < 1m."""
+    unit = {"k": 1e3, "m": 1e6}.get(width[-1].lower(), 1)
+    return float(width.rstrip("kKmM")) * unit
+
+
+def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
+    """One row a pair: the claim's `same` columns and `value`, the mean over the seeds, and with
+    them the test documents, that both sides have."""
+    usual = cells[cells["kind"] == claim.kind]
+    if claim.english:
+        usual = usual[usual["language"].fillna("en") == "en"]
+    if "training" not in claim.first:
+        usual = usual[(usual["training"] == "native") & usual["train_fraction"].fillna(1).eq(1)]
+    if "selection" not in claim.first:
+        usual = usual[usual["selection"].fillna("all") == "all"]
+    keys = ["source", "profile", "protocol", *claim.same]
+    value = _mean(usual, claim.first, [*keys, "seed"])
+    if claim.second is not None:
+        value = value - _mean(usual, claim.second, [*keys, "seed"])
+    return value.dropna().groupby(level=keys).mean().rename("value").reset_index()
+
+
+def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.Series:
+    """Mean macro-F1 of the wanted cells per key; a missing key is a value of its own."""
+    for column, values in wanted.items():
+        values = values if isinstance(values, list) else [values]
+        fits = cells[column].isin([v for v in values if v is not None])
+        cells = cells[fits | cells[column].isna() if None in values else fits]
+    filled = cells.assign(**{key: cells[key].astype("string").fillna("") for key in keys})
+    return filled.groupby(keys)["macro_f1"].mean().astype(float)
+
+
+def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
+    if not len(pairs):
+        return Finding(claim, NOT_TESTED)
+    finding = Finding(claim, TOO_FEW, pairs=pairs)
+    by_task, n_tasks = finding.by_task.to_numpy(), finding.n_tasks
+    finding = replace(finding, effect=float(by_task.mean()))
+    if n_tasks >= MIN_TASKS:
+        finding = _tested(finding, by_task) if claim.several is None else _counted(finding)
+    if set(pairs["profile"]) == {BUILT_IN_PROFILE}:
+        finding = replace(finding, verdict=BUILT_IN)
+    return finding
+
+
+def _counted(finding: Finding) -> Finding:
+    return replace(finding, verdict=SUPPORTED if finding.points_at_claim else NOT_SUPPORTED)
+
+
+def _tested(finding: Finding, by_task: np.ndarray) -> Finding:
+    """The finding with Student's interval and p-value over tasks, and the verdict they give."""
+    effect, bound, n_tasks = float(by_task.mean()), finding.claim.beyond, len(by_task)
+    # Equal values have no spread; a tiny one keeps the arithmetic and decides the same.
+    error = max(float(by_task.std(ddof=1)), 1e-12) / n_tasks**0.5
+    reach = float(student.isf((1 - LEVEL) / 2, n_tasks - 1)) * error
+    p_value = float(2 * student.sf(abs(effect - bound) / error, n_tasks - 1))
+    low, high = effect - reach, effect + reach
+    verdict = SUPPORTED if low > bound else NOT_SUPPORTED if high < bound else INCONCLUSIVE
+    return replace(finding, verdict=verdict, low=low, high=high, p_value=p_value)

@@ -1,0 +1,242 @@
+"""What one choice of the SAE's configuration changes: the estimator of the claims on more pairs.
+
+Each contrast is a claim of `mosaic.claims` with other cells on its two sides. So a figure, a page's
+prose and the scorecard weigh cells alike: the mean over text tasks of a task's mean pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from mosaic.evidence.claims import Claim, Finding, judge_claims, load_claims
+from mosaic.figures.style import DEPTH_POSITION
+from mosaic.scores.names import pooling_name, source_label
+
+FEWEST_TASKS = 5
+"""An interval over fewer tasks says too little to be drawn or printed (ours)."""
+
+LATENTS = {"feature": "sae"}
+
+SUMS_BINARIZED = "sum > 1 minus raw"
+
+COUNTS_BINARIZED = "top-n > 1 minus raw, all n"
+
+SUMS_TO_COUNTS = "sum > 1 minus top-n, all n"
+
+NARROW_TO_WIDER = "narrowest minus wider, all"
+
+POOLED = ("pooling", "top_n", "threshold")
+
+Findings = dict[str, Finding]
+
+
+def by_claim(table: pd.DataFrame, *keys: str) -> Findings:
+    """What a source's cells say of the claims of these keys, as the scorecard has it."""
+    claims = _claims()
+    return dict(zip(keys, judge_claims([claims[key] for key in keys], table), strict=True))
+
+
+def by_width(table: pd.DataFrame) -> Findings:
+    """Narrowest minus each wider SAE by depth, and the claim over all depths; empty for one width.
+
+    Same task, model, layer and pooling.
+    """
+    return _judged(table, _widths(table))
+
+
+def by_pooling(table: pd.DataFrame) -> Findings:
+    """The paper's recipe minus every other pooling of the table, same layer and width.
+
+    The last entry is the claim: minus the top-n counts of all n together, not binarized.
+    """
+    return _judged(table, _other_poolings(table))
+
+
+def by_binarization(table: pd.DataFrame) -> Findings:
+    """Above 1 minus raw, for sums and for the counts of each n, same layer and width.
+
+    The last entry takes the counts of all n together.
+    """
+    return _judged(table, _binarizations(table))
+
+
+def by_model(table: pd.DataFrame) -> Findings:
+    """Each model of the table minus the one before it, same task, depth, width and pooling."""
+    claim = replace(
+        _claims()["middle-above-early"], same=("task", "language", "depth", "width", *POOLED)
+    )
+    wanted = {
+        f"{larger} minus {smaller}": replace(
+            claim, first={**LATENTS, "model": larger}, second={**LATENTS, "model": smaller}
+        )
+        for smaller, larger in pairwise(dict.fromkeys(table["model"]))
+    }
+    return _judged(table, wanted)
+
+
+def depth_and_model(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """`summary` of the claims about layers and of `by_model`, for several sources."""
+    parts = []
+    for table in tables:
+        layers = by_claim(table, "middle-above-early", "middle-above-late")
+        named = {"middle minus early layer": layers["middle-above-early"]}
+        named["middle minus late layer"] = layers["middle-above-late"]
+        parts.append(effect_table({**named, **by_model(table)}, source_label(table)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def in_words(finding: Finding | None) -> str:
+    """`+0.046 (95% interval +0.000 to +0.092, 9 tasks)`; without interval below FEWEST_TASKS."""
+    if finding is None or finding.effect is None:
+        return "(not measured)"
+    tasks = f"{finding.n_tasks} task" + ("s" if finding.n_tasks != 1 else "")
+    low, high = printed_interval(finding)
+    if low is None:
+        return f"{finding.effect:+.3f} ({tasks})"
+    return f"{finding.effect:+.3f} (95% interval {low:+.3f} to {high:+.3f}, {tasks})"
+
+
+def printed_interval(finding: Finding) -> tuple[float | None, float | None]:
+    """Student's 95% interval over tasks, or a pair of None below FEWEST_TASKS."""
+    if finding.n_tasks < FEWEST_TASKS:
+        return None, None
+    return finding.low, finding.high
+
+
+def effect_table(found: Mapping[str, Finding], source: str) -> pd.DataFrame:
+    """One row a contrast: source, contrast, effect, low, high, n_tasks, tasks_higher, n_pairs."""
+    rows = []
+    for name, finding in found.items():
+        low, high = printed_interval(finding)
+        rows.append(
+            {
+                "source": source,
+                "contrast": name,
+                "effect": finding.effect,
+                "low": low,
+                "high": high,
+                "n_tasks": finding.n_tasks,
+                "tasks_higher": int((finding.by_task > 0).sum()),
+                "n_pairs": len(finding.pairs),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def overall_contrasts(table: pd.DataFrame) -> Findings:
+    """The contrasts over all n and depths (SUMS, COUNTS, POOLINGS, WIDTHS) that have pairs."""
+    every = {**_binarizations(table), **_other_poolings(table), **_widths(table)}
+    return _judged(
+        table,
+        {
+            name: every[name]
+            for name in (SUMS_BINARIZED, COUNTS_BINARIZED, SUMS_TO_COUNTS, NARROW_TO_WIDER)
+        },
+    )
+
+
+def configuration_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """`summary` of `overall` for several sources."""
+    parts = [effect_table(overall_contrasts(table), source_label(table)) for table in tables]
+    return pd.concat(parts, ignore_index=True)
+
+
+def failed_cell(table: pd.DataFrame) -> dict[str, Any]:
+    """The cell whose test accuracy is farthest below that of its own cross-validation.
+
+    `row` is its index in the table and `beside` the macro-F1 of the same cell at the narrowest
+    width (None where there is none); the others are columns of its row.
+    """
+    row = (table["cv_accuracy"] - table["accuracy"]).astype(float).idxmax()
+    cell = table.loc[row]
+    # Missing values of the key are equal to each other here.
+    keys = ["task", "language", "model", "layer", *POOLED]
+    text = table[keys].astype("string").fillna("")
+    same = (text == text.loc[row]).all(axis=1) & (table["width"] != cell["width"])
+    names = ("task", "model", "layer", "width", "cv_accuracy", "accuracy", "macro_f1")
+    return {
+        "row": row,
+        **{name: cell[name] for name in names},
+        "pooling": pooling_name(cell),
+        "beside": float(table.loc[same, "macro_f1"].iloc[0]) if same.any() else None,
+    }
+
+
+@cache
+def _claims() -> dict[str, Claim]:
+    return {claim.key: claim for claim in load_claims()}
+
+
+def _widths(table: pd.DataFrame) -> dict[str, Claim]:
+    claim = _claims()["narrow-enough"]
+    narrow, wider = {**LATENTS, "size": "narrow"}, {**LATENTS, "size": "wider"}
+    wanted = {
+        f"narrowest minus {width}, {depth}": replace(
+            claim,
+            first={**narrow, "depth": depth},
+            second={**wider, "width": width, "depth": depth},
+        )
+        for width in dict.fromkeys(table["width"].dropna())  # the narrowest has no pair
+        for depth in DEPTH_POSITION
+    }
+    return {**wanted, NARROW_TO_WIDER: claim}
+
+
+def _other_poolings(table: pd.DataFrame) -> dict[str, Claim]:
+    claim = _claims()["sum-above-top-n"]
+    wanted = {
+        f"sum > 1 minus {pooling_name(row)}": replace(claim, second={**LATENTS, **_pooled(row)})
+        for _, row in _poolings(table).iterrows()
+        if pooling_name(row) != "sum > 1"
+    }
+    return {**wanted, SUMS_TO_COUNTS: claim}
+
+
+def _binarizations(table: pd.DataFrame) -> dict[str, Claim]:
+    claim = _claims()["binarized"]
+    wanted = {SUMS_BINARIZED: claim}
+    for _, row in _poolings(table).iterrows():
+        if row["pooling"] == "top_n" and pd.notna(row["threshold"]):
+            first = {**LATENTS, **_pooled(row)}
+            second = {**first, "threshold": None}
+            wanted[f"{pooling_name(row)} minus raw"] = replace(claim, first=first, second=second)
+    counts = {**LATENTS, "pooling": "top_n"}
+    wanted[COUNTS_BINARIZED] = replace(
+        claim,
+        first={**counts, "threshold": 1.0},
+        second={**counts, "threshold": None},
+        same=(*claim.same, "top_n"),
+    )
+    return wanted
+
+
+def _judged(table: pd.DataFrame, wanted: Mapping[str, Claim]) -> Findings:
+    found = judge_claims(list(wanted.values()), table)
+    return {name: f for name, f in zip(wanted, found, strict=True) if len(f.pairs)}
+
+
+def _poolings(table: pd.DataFrame) -> pd.DataFrame:
+    """The poolings of a table's SAE cells, raw or above 1; counts last, by n."""
+    cells = table[(table["feature"] == "sae") & (table["threshold"].fillna(1.0) == 1.0)]
+    kinds = cells[list(POOLED)].drop_duplicates()
+    return kinds.sort_values(["top_n", "threshold"], na_position="first", kind="stable")
+
+
+def _pooled(row: pd.Series) -> dict[str, Any]:
+    """What picks the cells of one pooling in a claim."""
+    return {name: None if pd.isna(row[name]) else row[name] for name in POOLED}
+
+
+def binarization_effects(table: pd.DataFrame, prefix: str) -> dict[str, float | None]:
+    """`<prefix>_binarize_sum` and `_binarize_top_n`: binarized minus raw, mean over text tasks."""
+    found = by_binarization(table)
+    return {
+        f"{prefix}_binarize_sum": found[SUMS_BINARIZED].effect,
+        f"{prefix}_binarize_top_n": found[COUNTS_BINARIZED].effect,
+    }

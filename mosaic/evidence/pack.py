@@ -1,0 +1,99 @@
+"""`mosaic bundle`: what a run left in the build folder, packed as a bundle for `book/runs/`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mosaic.config.profiles import ModelSpec
+from mosaic.config.workspace import Workspace
+from mosaic.errors import ConfigError
+from mosaic.evidence.bundles import write_bundle
+from mosaic.models.hub import local_folder
+from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
+
+
+def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
+    """Pack the scores and figures of a run's chapters; returns the folder.
+
+    Raises ConfigError where the profile was not run, AccessError and IntegrityError where the
+    files of its models are not at hand or not those expected.
+    """
+    paths = sorted((workspace.run / "scores").glob("*.csv"))
+    if not paths:
+        name = workspace.profile.name
+        raise ConfigError(
+            f"There are no scores in {workspace.run / 'scores'}: run the chapters first, for "
+            f"instance `mosaic run 04 --profile {name}`."
+        )
+    table = concat_scores(read_scores(path) for path in paths)
+    table = table.drop_duplicates([name for name in SCORE_COLUMNS if name != "seconds"])
+    # Chapters derive others from them, such as a vision model whose connector is untrained.
+    models = [m for m in workspace.profile.models if (table["model"] == m.name).any()]
+    return write_bundle(
+        folder,
+        table,
+        title,
+        _command(workspace, [path.stem for path in paths]),
+        _device() if models else "cpu",
+        [_identity(model, table, workspace) for model in models],
+        sorted(workspace.figures.glob("*.png")),
+    )
+
+
+def _command(workspace: Workspace, chapters: list[str]) -> str:
+    """The command that makes the run again, with the parameters its notebooks were given."""
+    words = ["mosaic", "run", *chapters, "--profile", Path(workspace.source).name]
+    given: dict[str, Any] = {}
+    for chapter in chapters:
+        path = workspace.run / "notebooks" / f"{chapter}.ipynb"
+        if path.is_file():
+            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+            given |= metadata.get("papermill", {}).get("parameters", {})
+    for name, value in given.items():
+        if name not in ("profile", "build_dir"):
+            words += ["-p", f"{name}={json.dumps(value)}"]
+    return shlex.join(words)
+
+
+def _device() -> str:
+    import torch
+
+    from mosaic.models.resolve import choose_device
+
+    device = choose_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> dict[str, Any]:
+    """Where a model and those of its SAEs that were scored came from: commits and checksums."""
+    from mosaic.models.resolve import fetch_model, model_identity
+    from mosaic.models.saes import sae_identity
+
+    folder = fetch_model(model)
+    local = Path(model.source).is_absolute()
+    source = Path(model.source).name if local else model.source
+    if local_folder(model.source) is None:
+        source += f" at {folder.name}"
+    pins = workspace.cache / "features" / "pins.json"
+    mine = table[table["model"] == model.name]
+    used = set(zip(mine["layer"].astype(object), mine["width"].astype(object), strict=True))
+    saes: dict[str, Any] = {}
+    for sae in model.saes:
+        if (sae.layer, sae.width) not in used:
+            continue
+        saes[sae.name] = dict(sae_identity(sae, pins)["sha256"])
+        if sae.train is not None:
+            from mosaic.models.train_saes import read_metrics
+
+            saes[sae.name] |= {"latents": sae.train, **read_metrics(Path(str(sae.folder)))}
+    return {
+        "name": model.name,
+        "source": source,
+        "sha256": model_identity(folder)["weights"] | model_identity(folder)["tokenizer"],
+        "saes": saes,
+    }

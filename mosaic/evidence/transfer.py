@@ -1,0 +1,108 @@
+"""Tables and numbers of the chapter on transfer between languages (paper §4.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from mosaic.scores.names import FEATURE_SETS, feature_set, series_of, source_label
+
+
+def transfer_numbers(
+    moved: pd.DataFrame, floors: pd.DataFrame, chance: pd.DataFrame, bound: float
+) -> dict[str, Any]:
+    """Numbers of the page's answer: all latents, whole training part, mean over languages.
+
+    `moved` holds native minus transferred and `floors` transferred minus TF-IDF, both as
+    `transfer.paired` gives them; `chance` comes from `above_chance`, and `bound` is the loss below
+    which transfer is called usable.
+    """
+    chance = chance[chance["features"] == FEATURE_SETS[0]]
+    whole = moved[moved["train_fraction"] == 1]
+    sums = whole["first"].str.startswith("sae") & whole["first"].str.contains(" sum")
+    gaps = {
+        "latents": whole[sums & whole["k"].isna()],
+        "topk": whole[sums & whole["k"].notna()],
+        "last_latents": whole[whole["first"].str.startswith("sae") & ~sums],
+        "last": whole[whole["first"] == "hidden last"],
+        "mean": whole[whole["first"] == "hidden mean"],
+    }
+    values: dict[str, Any] = {f"lost_{k}": v["difference"].mean() for k, v in gaps.items()}
+    lost = gaps["latents"]
+    worst = lost.sort_values("difference").iloc[-1]
+    summed = floors["first"].str.startswith("sae") & floors["first"].str.contains(" sum")
+    latents = floors[summed & floors["k"].isna()]
+    over_chance = dict(zip(chance["key"], chance["low"] > 0, strict=True))
+    both = [t for t, low in zip(latents["task"], latents["low"], strict=True) if low > 0]
+    return values | {
+        "targets": len(lost),
+        "targets_lost": int((lost["low"] > 0).sum()),
+        "targets_lost_holm": int(((lost["difference"] > 0) & (lost["p_holm"] < 0.05)).sum()),
+        "targets_usable": int((lost["difference"] < bound).sum()),
+        "usable_bound": bound,
+        "usable_side": "below" if lost["difference"].mean() < bound else "above",
+        "worst_target": str(worst["task"]).split("-")[-1],
+        "worst_lost": worst["difference"],
+        "above_floors": sum(over_chance[key] for key in both),
+        "above_tfidf": latents["difference"].mean(),
+        "above_chance": chance["difference"].mean(),
+    }
+
+
+def above_chance(table: pd.DataFrame, origin: str, chance: float = 0.5) -> pd.DataFrame:
+    """Scores of `origin`-trained probes minus the score of labels drawn at random, by language.
+
+    The table holds means over seeds; the interval is that of the score.
+    """
+    kept = (table["train_language"] == origin) & (table["language"] != origin)
+    part = table[kept & (table["train_fraction"] == 1)]
+    return pd.DataFrame(
+        {
+            "key": part["task"] + "-" + part["language"],
+            "features": part.apply(feature_set, axis=1),
+            "macro_f1": part["macro_f1"],
+            "difference": part["macro_f1"] - chance,
+            "low": part["macro_f1_low"] - chance,
+            "high": part["macro_f1_high"] - chance,
+        }
+    )
+
+
+def per_language(chosen: list[pd.DataFrame], run: pd.DataFrame) -> pd.DataFrame:
+    """Native scores of the run's tasks by language, one column per source and what is read.
+
+    Tables of `chosen` hold the cell that somebody chose per task, language and feature; cells of
+    `run` were fixed in advance and are named by all that makes them.
+    """
+    parts = []
+    for table, name in [*((table, series_of) for table in chosen), (run, feature_set)]:
+        native = (table["language"] == table["train_language"]).fillna(False)
+        part = table[native & (table["train_fraction"].fillna(1) == 1)]
+        part = part[part["task"].isin(run["task"])]
+        if len(part):
+            column = f"{source_label(part)}: " + part.apply(name, axis=1)
+            parts.append(part.assign(column=column))
+    wide = pd.concat(parts).pivot_table(
+        index=["task", "language"], columns="column", values="macro_f1", sort=False
+    )
+    return wide.rename_axis(columns=None).reset_index()
+
+
+def native_and_away(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Mean macro-F1 on the training language and on others, one row per table and task."""
+    rows = []
+    for table in tables:
+        for task, part in table.groupby("task", sort=False):
+            native = part["language"] == part["train_language"]
+            rows.append(
+                {
+                    "source": source_label(part),
+                    "task": task,
+                    "languages": part["language"].nunique(),
+                    "pairs": len(part[["train_language", "language"]].drop_duplicates()),
+                    "native": part.loc[native, "macro_f1"].mean(),
+                    "elsewhere": part.loc[~native, "macro_f1"].mean(),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,110 @@
+"""Images through text SAEs: the image tokens of a vision-language model, read like text tokens.
+
+The paper's cross-modal experiment (§4.6): an image becomes a run of tokens in front of an empty
+prompt, and the residual stream at these tokens goes into the SAEs of the text model, unadapted.
+Pooling, store and probes are those of texts; only the reader differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mosaic.config.tasks import load_catalogue
+from mosaic.errors import ConfigError
+from mosaic.extraction.tower import vision_tower
+from mosaic.models.hub import reachable
+from mosaic.models.language_model import quiet_loading
+from mosaic.models.readers import image_reader
+from mosaic.models.resolve import fetch_model, load_tokenizer, model_identity
+from mosaic.storage.shards import make_key
+from mosaic.sweep.cells import Cell, paper_grid
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from mosaic.config.profiles import ModelSpec, Profile
+    from mosaic.config.workspace import Workspace
+
+
+def with_untrained_connector(
+    workspace: Workspace, spec: ModelSpec, seed: int = 0
+) -> tuple[Workspace, ModelSpec]:
+    """The workspace with a copy of a model whose connector was drawn anew, and the copy (ours).
+
+    Tower and text model stay as trained: what the SAEs still find does not come from having learnt
+    to speak to the text model. The connector is drawn as its configuration says, with `seed`.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    folder = fetch_model(spec)
+    identity = {"untrained": seed, "model": model_identity(folder)}
+    target = workspace.cache / "models" / make_key(identity)
+    if not (target / "config.json").is_file():
+        with quiet_loading(), reachable(spec.source):
+            model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True)
+        std = model.config.get_text_config().initializer_range
+        for name, parameter in sorted(_connector(model).items()):
+            draw = torch.Generator().manual_seed(seed + len(name))
+            weight = torch.zeros(parameter.shape)
+            if parameter.dim() > 1:
+                weight.normal_(std=std, generator=draw)
+            parameter.data = weight.to(parameter.dtype)
+        part = target.with_name(f"{target.name}.part")
+        with quiet_loading():
+            model.save_pretrained(part)
+        load_tokenizer(folder).save_pretrained(part)
+        image_reader(folder).processor.save_pretrained(part)
+        part.replace(target)
+    copy = replace(spec, name=f"{spec.name}-untrained", source=str(target.resolve()), revision=None)
+    profile = replace(workspace.profile, models=(*workspace.profile.models, copy))
+    return replace(workspace, profile=profile), copy
+
+
+def _connector(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Parameters that belong neither to the tower nor to the text model and its LM head."""
+    from mosaic.models.language_model import find_blocks
+
+    text = find_blocks(model)[0]
+    known = {id(p) for part in (text, vision_tower(model)) for p in part.parameters()}
+    known |= {id(p) for p in model.get_output_embeddings().parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) not in known}
+
+
+def vision_model(profile: Profile) -> ModelSpec:
+    """The profile's first vision-language model; ConfigError where it has none."""
+    for model in profile.models:
+        if model.kind == "vision":
+            return model
+    raise ConfigError(f"Profile {profile.name!r} has no model of kind 'vision'; use one that has.")
+
+
+def image_tasks(profile: Profile) -> list[str]:
+    """Keys of the catalogue's image tasks."""
+    tasks = load_catalogue(profile.catalogue)
+    return [key for key, task in tasks.items() if task.modality == "image"]
+
+
+def image_cells(
+    profile: Profile,
+    tasks: Iterable[str],
+    model: ModelSpec,
+    untrained: ModelSpec | None = None,
+    seed: int = 0,
+) -> list[Cell]:
+    """All SAE and hidden-state cells of image tasks, with tower and base rate for each.
+
+    Of the untrained copy only the narrow SAEs are read, to be compared with the same of the model.
+    """
+    found = []
+    for task in tasks:
+        found += paper_grid(profile, [task], [model], [seed])
+        found.append(Cell(task, "vision_tower", model.name, pooling="mean", seed=seed))
+        found.append(Cell(task, "base_rate", seed=seed))
+        if untrained is not None:
+            cells = paper_grid(profile, [task], [untrained], [seed])
+            found += [cell for cell in cells if cell.width == untrained.widths[0]]
+    return found

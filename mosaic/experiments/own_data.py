@@ -1,0 +1,212 @@
+"""Fit the probe that inner cross-validation chooses, keep it, and apply it to new texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.config.tasks import Task
+from mosaic.config.workspace import Workspace, open_workspace
+from mosaic.data.load import TaskData, load_task
+from mosaic.data.splits import inner_folds, make_split
+from mosaic.errors import ConfigError
+from mosaic.experiments.latents import TokenActivations, contributions, read_cell, token_activations
+from mosaic.probes.saved import SavedProbe, check_same
+from mosaic.probes.select import N_FOLDS
+from mosaic.scores.choose import level
+from mosaic.storage.shards import Store
+from mosaic.storage.versions import made_with
+from mosaic.sweep.cells import paper_grid
+from mosaic.sweep.results import ScoredCell
+from mosaic.sweep.run import score_cells
+
+TOKENS_NAMED = 5
+"""Tokens named per latent and text."""
+
+
+def fit_probe(
+    workspace: Workspace,
+    task: str | None = None,
+    models: Sequence[str] | None = None,
+    seed: int = 0,
+) -> SavedProbe:
+    """The linear probe of SAE latents whose inner cross-validation is best, with its card.
+
+    `task` defaults to the profile's first. Chooses between layers, widths and poolings of the named
+    models (default: all text models); the test part only gives the score that the card states.
+    Raises what loading and scoring raise.
+    """
+    profile = workspace.profile
+    if not (task := task or next(iter(profile.tasks), None)):
+        raise ConfigError(f"Profile {profile.name!r} has no task; name one.")
+    data = load_task(task, profile)
+    if data.task.modality != "text":
+        raise ConfigError(f"Task {task!r} holds images; probes are saved for texts only.")
+    # What cannot be split is said before anything is extracted.
+    split = make_split(data, seed, "nested", profile.n_train, profile.n_test)
+    inner_folds(data.labels[split.train], split.train_groups, N_FOLDS, seed)
+    chosen = [profile.model(name) for name in models] if models else profile.text_models
+    specs = [s for s in paper_grid(profile, [task], chosen, (seed,)) if s.feature == "sae"]
+    if not chosen or not specs:
+        raise ConfigError(
+            f"Profile {profile.name!r} has no text model with an SAE; add one under `models`."
+        )
+    results = score_cells(specs, workspace)
+    best = results[int(level([result.row["cv_accuracy"] for result in results]).argmax())]
+    probe = read_cell(best.spec, workspace).outcome.probe
+    assert probe is not None
+    classes = [data.label_names[c] for c in probe.classes]
+    card = {"classes": classes, **_card(workspace, data, best), "chosen_from": len(results)}
+    return SavedProbe(probe, card)
+
+
+def fit_report(saved: SavedProbe) -> str:
+    """What was chosen and how well it does, in two lines."""
+    row = saved.card["score"]
+    above = "" if row["threshold"] is None else f" above {row['threshold']:g}"
+    n = "" if row["top_n"] is None else f" {row['top_n']}"
+    return (
+        f"chosen of {saved.card['chosen_from']} by inner cross-validation: {row['model']}, "
+        f"layer {row['layer']}, width {row['width']}, {row['pooling']}{n}{above} "
+        f"({row['cv_accuracy']:.3f})\n"
+        f"macro-F1 on the {row['n_test']} test texts: {row['macro_f1']:.3f} "
+        f"(95% interval {row['macro_f1_low']:.3f} to {row['macro_f1_high']:.3f})"
+    )
+
+
+def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, Any]:
+    profile, spec = workspace.profile, best.spec
+    model = profile.model(str(spec.model))
+    sae = next(s for s in model.saes if (s.layer, s.width) == (spec.layer, spec.width))
+    store = Store(workspace.cache / "features")
+    return {
+        "task": {
+            "key": spec.task,
+            "fingerprint": data.fingerprint,
+            "n_docs": len(data),
+            "input_field": data.task.input_field,
+        },
+        "decision": "the class of highest probability",
+        "model": {"name": model.name, "revision": model.revision},
+        "sae": {
+            "layer": sae.layer,
+            "width": sae.width,
+            "release": sae.release,
+            "sae_id": sae.sae_id,
+        },
+        "features": {
+            "pooling": spec.pooling,
+            "top_n": spec.top_n,
+            "threshold": spec.threshold,
+        },
+        "probe": {
+            "kind": spec.probe,
+            "C": best.setting,
+            "scaling": f"{spec.scaling}, folded into the weights",
+        },
+        "identity": _identity(model, data, profile, sae.layer, sae.width, store),
+        "score": best.row,
+        "profile": workspace.source,
+        **made_with(),
+    }
+
+
+def _identity(
+    model: ModelSpec, data: TaskData, profile: Profile, layer: int, width: str, store: Store
+) -> dict[str, Any]:
+    """What decides the numbers of one SAE's features (the feature store's own terms)."""
+    from mosaic.extraction.jobs import resolve_job
+
+    job = resolve_job(model, data, profile, [layer], [width], store)
+    key = next(block.key for block in job.blocks if block.width == width)
+    return job.identities[key]
+
+
+def predict(
+    saved: SavedProbe,
+    texts: Sequence[str],
+    profile: str | None = None,
+    explain: int = 3,
+    build_dir: str = "_build",
+) -> list[Prediction]:
+    """Answers of a saved probe for new texts, each with the `explain` latents that move it most.
+
+    `profile` says where model and SAE are; default is what the probe was fitted with. SAEs that a
+    run trained are read from its `build_dir`. Nothing of the texts is kept. Raises IntegrityError
+    where model, tokenizer or SAE are not those of the probe, and what loading raises.
+    """
+    from mosaic.extraction.extract import extract
+
+    card = saved.card
+    reading = {name: card["identity"][name] for name in ("max_length", "bos")}
+    top_n = tuple(card["identity"]["top_n"])
+    stated = open_workspace(profile or card["profile"], build_dir).profile
+    used = replace(stated, **reading, top_n=top_n)
+    model, sae = used.model(card["model"]["name"]), card["sae"]
+    layer, width = int(sae["layer"]), str(sae["width"])
+    data = _documents(texts)
+    with TemporaryDirectory(prefix="mosaic-") as folder:
+        store = Store(Path(folder))
+        check_same(saved, _identity(model, data, used, layer, width, store), used)
+        features = extract(model, data, used, layers=[layer], widths=[width], store=store)
+        X = features.matrix(layer, width, **card["features"])
+    scores = saved.probe.probabilities(X)
+    read = token_activations(model, texts, layer, width, used) if explain else []
+    found = []
+    for row, text in enumerate(texts):
+        strongest = contributions(saved.probe, X[[row]], explain) if explain else []
+        evidence = tuple(
+            Evidence(latent, weight, value, _tokens(read[row], latent))
+            for latent, weight, value in strongest
+        )
+        named = dict(zip(saved.label_names, map(float, scores[row]), strict=True))
+        found.append(Prediction(text, max(named, key=lambda name: named[name]), named, evidence))
+    return found
+
+
+def _documents(texts: Sequence[str]) -> TaskData:
+    task = Task(name="texts", dataset="own/texts", input_field="text", label_field="label")
+    ids = np.asarray([f"{row:07d}" for row in range(len(texts))])
+    return TaskData(task, ids, list(texts), np.zeros(len(texts), dtype=np.int64), ())
+
+
+def _tokens(document: TokenActivations, latent: int) -> tuple[str, ...]:
+    """The tokens a latent fires on, strongest first, each once; white space as ␣."""
+    column = document.values[:, [latent]].tocoo()
+    order = np.argsort(-column.data, kind="stable")
+    names = (document.tokens[column.coords[0][i]].strip() or "␣" for i in order)
+    return tuple(dict.fromkeys(names))[:TOKENS_NAMED]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One latent of one text."""
+
+    latent: int
+    weight: float
+    """Of the probe, toward the answer, in logits per unit of the pooled value."""
+    value: float
+    """The text's pooled value."""
+    tokens: tuple[str, ...]
+    """Where the latent fires, strongest first."""
+
+    @property
+    def contribution(self) -> float:
+        """Weight times value: logits toward the answer."""
+        return self.weight * self.value
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text."""
+
+    text: str
+    answer: str
+    probabilities: dict[str, float]
+    evidence: tuple[Evidence, ...] = ()

@@ -1,0 +1,205 @@
+"""Train on one language, test on another: transfer matrix and sampling rates (paper §4.4).
+
+The settings of the paper's Figure 1 are not public; ours are parameters. All that is learnt - which
+latents are kept, their scale, C, the vocabulary of TF-IDF - is learnt on the training part of the
+training language. One fit is tested on every language that asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.config.tasks import load_catalogue
+from mosaic.config.workspace import Workspace
+from mosaic.data.load import load_task
+from mosaic.errors import ConfigError
+from mosaic.probes.scaling import Scaler
+from mosaic.scores.choose import level
+from mosaic.sweep.cells import Cell, recipe_cells
+from mosaic.sweep.compare import compare_cells
+from mosaic.sweep.languages import Languages, TransferCell, trained_on
+from mosaic.sweep.results import ScoredCell
+from mosaic.sweep.run import score_cells
+
+
+def languages_of(task: str, profile: Profile) -> list[str]:
+    """Keys of the profile's tasks of that name, one per language; ConfigError below two."""
+    catalogue = load_catalogue(profile.catalogue)
+    found = [key for key in profile.tasks if catalogue[key].name == task]
+    if len(found) < 2:
+        raise ConfigError(
+            f"Profile {profile.name!r} has the languages {found} of task {task!r}; transfer needs "
+            f"two or more. Name another task, or add languages to the profile's tasks."
+        )
+    return found
+
+
+def transfer_features(
+    profile: Profile,
+    task: str,
+    model: ModelSpec | None,
+    k: int,
+    seed: int = 0,
+    depth: str = "middle",
+) -> list[Cell]:
+    """Recipe with all and top-k latents, hidden states (last, mean), last-token latents, TF-IDF."""
+    floor = Cell(task, "tfidf", seed=seed)
+    if model is None:
+        return [floor]
+    layer = model.layers[depth]
+    latents, *hidden = (replace(s, layer=layer) for s in recipe_cells(profile, task, model, seed))
+    last = replace(latents, pooling="last", threshold=None)
+    return [latents, replace(latents, k=k), *hidden, last, floor]
+
+
+def choose_depth(
+    workspace: Workspace, task: str, model: ModelSpec, seeds: Iterable[int] = (0,)
+) -> str:
+    """The depth whose recipe is best by inner cross-validation on training parts of `task`."""
+    means = {}
+    for depth in model.layers:
+        specs = [transfer_features(workspace.profile, task, model, 1, s, depth)[0] for s in seeds]
+        means[depth] = np.mean([r.row["cv_accuracy"] for r in score_cells(specs, workspace)])
+    return list(means)[int(level(list(means.values())).argmax())]
+
+
+def transfer_cells(
+    profile: Profile,
+    tasks: Sequence[str],
+    model: ModelSpec | None = None,
+    k: int = 32,
+    seeds: Iterable[int] = (0,),
+    fractions: Iterable[float] = (1.0,),
+    origins: Sequence[str] | None = None,
+    depth: str = "middle",
+) -> list[TransferCell]:
+    """The native cell of every language and the cells trained on each of `origins`.
+
+    `tasks` are the keys of one task in its languages; `origins` defaults to all of them. Last-
+    token latents and TF-IDF, there to compare with, have no cells at fractions below 1, and TF-IDF
+    none of languages not among `origins`.
+    """
+    origins = tasks if origins is None else origins
+    found = []
+    for task, seed, fraction in product(tasks, seeds, fractions):
+        for spec in transfer_features(profile, task, model, k, seed, depth):
+            beside = spec.feature == "tfidf" or (spec.feature == "sae" and spec.pooling == "last")
+            if beside and fraction < 1:
+                continue
+            shared = {f.name: getattr(spec, f.name) for f in fields(Cell)}
+            for origin in dict.fromkeys([task, *origins]):
+                if spec.feature == "tfidf" and origin not in origins:
+                    continue
+                others = tuple(key for key in tasks if key != origin) if origin != task else ()
+                found.append(TransferCell(**shared, **trained_on(origin, fraction, others)))
+    return found
+
+
+def score_transfer(
+    cells: Sequence[TransferCell], workspace: Workspace, n_jobs: int = -1
+) -> list[ScoredCell]:
+    """Score every cell, in order; those scored before come from disk.
+
+    A native cell at the whole training part is the sweep's own cell of the same name, file and all,
+    so the chapters share it. Raises what loading, extraction and probes raise.
+    """
+    wanted = list(dict.fromkeys(cells))
+    keys = dict.fromkeys(key for c in wanted for key in (c.task, c.train_task, *c.kept_out))
+    data = {key: load_task(key, workspace.profile) for key in keys}
+    results: dict[TransferCell, ScoredCell] = {}
+    with tqdm(total=len(wanted), desc="transfer", unit="cell", disable=None) as bar:
+        for model in dict.fromkeys(cell.model for cell in wanted):
+            members = [cell for cell in wanted if cell.model == model]
+            for cell, result in Languages(workspace, data, model).score(members, n_jobs):
+                results[cell] = result
+                bar.update()
+    return [results[cell] for cell in cells]
+
+
+def compare_transfer(
+    pairs: Sequence[tuple[TransferCell, TransferCell]], results: Sequence[ScoredCell]
+) -> pd.DataFrame:
+    """Differences in macro-F1, first minus second cell, on the same documents and seeds.
+
+    Columns: task, trained_on, train_fraction, k (all of the first cell), then those of
+    `comparison.compare`; p-values are adjusted for the number of pairs given.
+    """
+    table = compare_cells(pairs, results)
+    table.insert(1, "trained_on", [first.train_task for first, _ in pairs])
+    table.insert(2, "train_fraction", [first.train_fraction for first, _ in pairs])
+    table.insert(3, "k", pd.array([first.k for first, _ in pairs], dtype="Int64"))
+    return table
+
+
+def native_pairs(
+    cells: Iterable[TransferCell], origin: str
+) -> list[tuple[TransferCell, TransferCell]]:
+    """(native cell, cell trained on `origin`) of every other language, for seed 0."""
+    return [
+        (replace(cell, train_task=cell.task, kept_out=()), cell)
+        for cell in cells
+        if _exported(cell, origin) and cell.feature != "tfidf"
+    ]
+
+
+def floor_pairs(
+    cells: Iterable[TransferCell], origin: str
+) -> list[tuple[TransferCell, TransferCell]]:
+    """(cell trained on all of `origin`, TF-IDF trained alike) of every other language, seed 0."""
+    return [
+        (cell, TransferCell(cell.task, "tfidf", **trained_on(origin, 1.0, cell.kept_out)))
+        for cell in cells
+        if _exported(cell, origin) and cell.feature != "tfidf" and cell.train_fraction == 1
+    ]
+
+
+def selected_latents(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    model: ModelSpec,
+    k: int,
+    seed: int = 0,
+    depth: str = "middle",
+) -> pd.DataFrame:
+    """Which latents top-k selection keeps in each language's training part.
+
+    One row per language and latent that any language keeps: language, latent, selected, gap (mean
+    among documents of the last class minus mean among the rest, in the probe's scaled units),
+    n_active (latents to choose from) and n_languages (how many keep it).
+    """
+    parts = []
+    for key in tasks:
+        spec = transfer_features(workspace.profile, key, model, k, seed, depth)[1]
+        languages = Languages(workspace, {key: load_task(key, workspace.profile)}, model.name)
+        source, split = languages.sources[key], languages.split(key, seed)
+        source.prepare([spec])
+        X, y = source.matrix(spec)[split.train], source.data.labels[split.train]
+        scaler = Scaler.fit(X, y, spec.scaling)
+        scaled, last = scaler.transform(X), y == y.max()
+        gap = np.asarray(scaled[last].mean(axis=0) - scaled[~last].mean(axis=0)).ravel()
+        kept = Scaler.fit(X, y, spec.scaling, k).columns
+        parts.append(
+            pd.DataFrame(
+                {
+                    "language": source.data.task.language,
+                    "latent": scaler.columns,
+                    "gap": gap,
+                    "selected": np.isin(scaler.columns, kept),
+                    "n_active": len(scaler.columns),
+                }
+            )
+        )
+    table = pd.concat(parts, ignore_index=True)
+    table["n_languages"] = table.groupby("latent")["selected"].transform("sum")
+    return table[table["n_languages"] > 0].reset_index(drop=True)
+
+
+def _exported(cell: TransferCell, origin: str) -> bool:
+    return cell.train_task == origin != cell.task and cell.seed == 0

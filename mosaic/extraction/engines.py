@@ -1,0 +1,106 @@
+"""Where work runs: in this process, or on a Ray cluster. Keys, files and bytes are the same.
+
+The shard is the unit of work of an extraction and the cell that of a sweep. A worker that dies
+costs what it had in hand: shards are whole or absent, and another worker computes the lost one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from mosaic.config.choices import ENGINES
+from mosaic.errors import ConfigError
+from mosaic.extraction.jobs import load_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from joblib import Parallel
+
+    from mosaic.extraction.features import Block
+    from mosaic.extraction.jobs import Job
+
+    Missing = Mapping[int, tuple[Block, ...]]  # shard to the blocks that lack it
+    Work = Sequence[tuple[Job, Missing]]
+
+
+def check_engine(name: str) -> None:
+    """Raises ConfigError for an unknown engine, or for Ray where it is not installed."""
+    if name not in ENGINES:
+        raise ConfigError(f"Unknown engine {name!r}; use one of {ENGINES}.")
+    if name == "ray":
+        try:
+            import ray  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                "The engine 'ray' needs Ray; run `pip install 'mosaic-companion[ray]'`, or use "
+                "the engine 'local'."
+            ) from error
+
+
+def parallel(engine: str, n_jobs: int) -> Parallel:
+    """joblib's Parallel over processes of this machine or of the Ray cluster.
+
+    Results come in order: one by one from this machine, all at the end from Ray.
+    """
+    from joblib import Parallel
+
+    check_engine(engine)
+    if engine == "ray":
+        from ray.util.joblib import register_ray
+
+        from mosaic.extraction.ray import connect
+
+        connect()
+        register_ray()
+        return Parallel(n_jobs=n_jobs, backend="ray")  # which knows no generators
+    # joblib's workers outlive a killed parent by five minutes, or by the fit they are in.
+    return Parallel(
+        n_jobs=n_jobs, return_as="generator", initializer=_end_with, initargs=(os.getpid(),)
+    )
+
+
+def _end_with(parent: int) -> None:
+    """Initializer of a worker process: leave soon after the parent is gone, whatever happens."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def compute_shards(work: Work, engine: str) -> dict[str, int]:
+    """Compute and store the missing shards of several jobs of one model.
+
+    Returns the number of latents by SAE block's key.
+    """
+    import torch
+
+    sizes: dict[str, int] = {}
+    if engine == "ray":
+        from mosaic.extraction.ray import compute_on_ray
+
+        for job, missing in work:
+            with _bar(job, missing) as bar:
+                sizes |= compute_on_ray(job, missing, bar)
+        return sizes
+    with torch.inference_mode():
+        for runner, (job, missing) in zip(load_workers(work), work, strict=True):
+            with _bar(job, missing) as bar:
+                for shard, blocks in missing.items():
+                    runner.shard(shard, blocks, bar)
+            sizes |= runner.sizes
+    return sizes
+
+
+def _bar(job: Job, missing: Missing) -> tqdm:
+    n_docs = sum(len(job.rows(shard)) for shard in missing)
+    name = f"{job.model.name} {job.data.task.key}"
+    return tqdm(total=n_docs, unit="doc", desc=name, disable=None)

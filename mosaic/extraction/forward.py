@@ -1,0 +1,164 @@
+"""One shard through the model and its SAEs, batch by batch, within the memory there is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mosaic.config.choices import HIDDEN_POOLINGS
+from mosaic.errors import ResourceError
+from mosaic.extraction.encode import document_statistics, encode, hidden_statistics
+from mosaic.extraction.features import Block
+from mosaic.extraction.pooling import compress
+from mosaic.models.language_model import LanguageModel, residual_stream
+from mosaic.models.readers import Documents, cut_batches
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+
+log = logging.getLogger(__name__)
+
+Statistics = dict[Block, dict[str, np.ndarray]]
+
+
+@contextmanager
+def _tensor_cores(model: LanguageModel) -> Iterator[None]:
+    """TF32 products for SAEs that read a half-precision model on CUDA.
+
+    TF32 keeps every bit of a bfloat16 or float16 vector and accumulates in float32, so all that is
+    lost is what the SAE's weights hold beyond 11 bits.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    if model.device.type == "cuda" and model.text.dtype != torch.float32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@dataclass(eq=False)
+class Pass:
+    """A loaded model with the SAEs that read it; `token_budget` shrinks when memory runs out."""
+
+    model: LanguageModel
+    saes: dict[Block, SAE[Any]]
+    top_n: tuple[int, ...]
+    token_budget: int
+    n_tokens: int = 0
+    """Pooled so far, for the progress bar."""
+    _warned: bool = False
+
+    def shard(self, documents: Documents, blocks: tuple[Block, ...], bar: Any) -> Statistics:
+        """Stored arrays of each block for all documents, in their order. Raises ResourceError."""
+        batches = cut_batches(documents, np.arange(len(documents.lengths)), self.token_budget)
+        done: list[tuple[np.ndarray, Statistics]] = []
+        while batches:
+            rows = batches[0]
+            try:
+                found = self.batch(documents, rows, blocks)
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if "out of memory" not in str(error).lower():
+                    raise
+                if len(rows) == 1:
+                    raise ResourceError(
+                        f"One document of {documents.lengths[rows[0]]} tokens does not fit in the "
+                        f"memory of {self.model.device}; lower `max_length` in the profile, take "
+                        f"fewer widths at a time, or use a device with more memory."
+                    ) from error
+                found = None
+            if found is None:  # outside of `except`, which would keep the failed batch alive
+                self._halve(len(rows) * int(documents.lengths[rows].max()))
+                batches = cut_batches(documents, np.concatenate(batches), self.token_budget)
+                continue
+            done.append((rows, found))
+            batches.pop(0)
+            self.n_tokens += int(documents.n_tokens[rows].sum())
+            bar.update(len(rows))
+            if elapsed := bar.format_dict["elapsed"]:
+                bar.set_postfix_str(f"{self.n_tokens / elapsed:.0f} tokens/s", refresh=False)
+        bar.update(int((documents.n_tokens == 0).sum()))
+        return {block: self._join(block, documents, done) for block in blocks}
+
+    def batch(
+        self, documents: Documents, rows: np.ndarray, blocks: tuple[Block, ...]
+    ) -> Statistics:
+        """Statistics of one batch; `doc` numbers its documents as in `rows`."""
+        import torch
+
+        device = self.model.device
+        batch = documents.collate(rows)
+        arguments = {k: torch.from_numpy(v).to(device) for k, v in batch.arguments.items()}
+        keep = torch.from_numpy(batch.keep).to(device)
+        lengths = keep.sum(dim=1)
+        runner = self.model.whole if batch.whole else self.model.text
+        with residual_stream(self.model, sorted({block.layer for block in blocks})) as outputs:
+            runner(**arguments)
+        found: Statistics = {}
+        for layer in list(outputs):
+            x = outputs.pop(layer)[keep].float()  # [n_tokens, d_model]
+            if not torch.isfinite(x).all():
+                raise ResourceError(
+                    f"The residual stream of layer {layer} overflows in {self.model.text.dtype}; "
+                    f"set `dtype: float32` in the profile."
+                )
+            for block in blocks:
+                if block.layer == layer and block.width is None:
+                    found[block] = hidden_statistics(x, lengths)
+                elif block.layer == layer:
+                    sae = self.saes[block]
+                    with _tensor_cores(self.model):
+                        active = encode(sae, x)
+                    found[block] = document_statistics(active, lengths, sae.cfg.d_sae, self.top_n)
+        return found
+
+    def _halve(self, n_positions: int) -> None:
+        import torch
+
+        if not self._warned:
+            log.warning(
+                "out of memory in a batch of %d tokens: going on with smaller batches. The result "
+                "is the same; a smaller `token_budget` in the profile avoids this.",
+                n_positions,
+            )
+            self._warned = True
+        self.token_budget = max(1, min(self.token_budget, n_positions) // 2)
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _join(
+        self, block: Block, documents: Documents, done: list[tuple[np.ndarray, Statistics]]
+    ) -> dict[str, np.ndarray]:
+        """Batches back in the order of the documents; those without a token get zeros."""
+        n_docs = len(documents.lengths)
+        n_tokens = documents.n_tokens.astype(np.int32)
+        if block.width is None:
+            d_model = self.model.text.config.hidden_size
+            hidden = {how: np.zeros((n_docs, d_model), np.float32) for how in HIDDEN_POOLINGS}
+            for rows, found in done:
+                for how in HIDDEN_POOLINGS:
+                    hidden[how][rows] = found[block][how]
+            return {**hidden, "n_tokens": n_tokens}
+        whole = ("latent", "count", *(f"top_{n}" for n in self.top_n))
+        kinds: dict[str, type] = dict.fromkeys(whole, np.int32)
+        kinds |= dict.fromkeys(("sum", "max", "last"), np.float32)
+
+        def joined(parts: list[np.ndarray], kind: type) -> np.ndarray:
+            return np.concatenate([np.zeros(0, kind), *parts])  # there may be no document at all
+
+        doc = joined([rows[found[block]["doc"]] for rows, found in done], np.int64)
+        order = np.argsort(doc, kind="stable")
+        pairs = {
+            name: joined([found[block][name] for _, found in done], kind)[order]
+            for name, kind in kinds.items()
+        }
+        pairs["doc"] = doc[order]
+        return {**compress(pairs, n_docs, self.saes[block].cfg.d_sae), "n_tokens": n_tokens}

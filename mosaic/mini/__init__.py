@@ -1,7 +1,0 @@
-"""Builder of the mini world: tiny models, SAEs and tasks with known causes (ours).
-
-Read in this order: `lexicon` (words); `meaning`, `statements`, `requests`, `opinions`, `intents`
-and `grammar` (sentences and their labels); `facts` (invented people); `tasks` (labelled texts);
-`corpus` and `chat` (training text); `tokenizer`, `language_model`, `sae`, `vision`; `build` (all
-of it from one seed), `cards`, `check` (does it mean anything).
-"""

@@ -1,0 +1,117 @@
+"""What stands between us and model weights: access, identity, and a change nobody announced.
+
+Every weight file used is named by content. A local folder is hashed; what comes from the Hub is
+known by its commit and by the sha256 of its files, both recorded in `pins.json` the first time and
+compared ever after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mosaic.errors import MALFORMED, AccessError, IntegrityError
+from mosaic.storage.files import replace_file, storage_errors
+
+NO_NEED = "The figures and notebooks of the `mini` profile need none of this."
+
+
+@contextmanager
+def reachable(source: str) -> Iterator[None]:
+    """Turn the many ways in which `source` cannot be fetched into one AccessError sentence."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:
+        causes = list(_causes(error))
+
+        def has(*kinds: type[BaseException]) -> bool:
+            return any(isinstance(cause, kinds) for cause in causes)
+
+        if has(errors.GatedRepoError):
+            raise AccessError(
+                f"{source!r} is gated: accept its licence at https://huggingface.co/{source} while "
+                f"logged in, then set HF_TOKEN to a token of that account. {NO_NEED}"
+            ) from error
+        if has(errors.RevisionNotFoundError):
+            raise AccessError(
+                f"{source!r} has no such revision on the Hub; correct `revision` in the profile."
+            ) from error
+        if has(errors.RepositoryNotFoundError):
+            raise AccessError(
+                f"{source!r} is not on the Hub, or only for accounts with access: check the name, "
+                f"or set HF_TOKEN. {NO_NEED}"
+            ) from error
+        if has(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
+            raise AccessError(
+                f"{source!r} is not in the local cache and the Hub cannot be reached: go online "
+                f"once (and unset HF_HUB_OFFLINE), or name a local folder instead. {NO_NEED}"
+            ) from error
+        if isinstance(error, (OSError, errors.HfHubHTTPError)):
+            raise AccessError(
+                f"{source!r} cannot be loaded ({str(error).splitlines()[0]}). It must be a Hub id, "
+                f"or a folder with config.json, tokenizer and *.safetensors. {NO_NEED}"
+            ) from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder of a model on this machine, or None where the Hub is asked.
+
+    It is `source` itself where that is a path. A Hub id stands for the folder of its name below
+    MOSAIC_MODEL_DIR where that is set, as datasets do below MOSAIC_DATA_DIR.
+    """
+    if os.path.isabs(source) or os.path.isdir(source):
+        return Path(source)
+    root = os.environ.get("MOSAIC_MODEL_DIR")
+    return Path(root).resolve() / source if root else None
+
+
+def check_pin(pins: Path, name: str, commit: str, digests: dict[str, str]) -> None:
+    """Record what was first downloaded as `name`, or refuse files that differ from it.
+
+    A later commit with the same files (a new README, say) is no change. Raises IntegrityError.
+    """
+    from filelock import FileLock
+
+    known = _read(pins)
+    if name not in known:
+        with storage_errors(pins):
+            pins.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{pins}.lock"):
+                known = {name: {"commit": commit, "sha256": digests}, **_read(pins)}
+                replace_file(pins, json.dumps(known, indent=1, sort_keys=True).encode())
+    pinned = known[name]["sha256"]
+    changed = sorted(f for f in {*pinned, *digests} if pinned.get(f) != digests.get(f))
+    if changed:
+        raise IntegrityError(
+            f"{name!r} is not what was first downloaded (commit {known[name]['commit']}): "
+            f"{', '.join(changed)} differ in commit {commit}. Go back to that commit (`revision` "
+            f"in the profile), or, to accept the change, delete the entry from {pins}."
+        )
+
+
+def _read(pins: Path) -> dict[str, dict[str, Any]]:
+    if not pins.is_file():
+        return {}
+    try:
+        known = json.loads(pins.read_text(encoding="utf-8"))
+        if all(isinstance(e["sha256"], dict) and "commit" in e for e in known.values()):
+            return known
+    except MALFORMED:
+        pass
+    raise IntegrityError(
+        f"{pins}, which names what was first downloaded, is damaged. Delete it to pin what is in "
+        f"the local cache now."
+    )

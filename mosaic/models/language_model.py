@@ -1,0 +1,174 @@
+"""A language model loaded up to the deepest block wanted and no further; its residual stream."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mosaic.errors import ConfigError, ResourceError
+from mosaic.models.hub import reachable
+from mosaic.models.resolve import load_config
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A model cut off after the deepest block wanted; for text models `text` is `whole`."""
+
+    whole: PreTrainedModel
+    text: PreTrainedModel
+    blocks: torch.nn.ModuleList
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.text.device
+
+
+def float32_residual(model: PreTrainedModel) -> None:
+    """Make a float16 model add up its residual stream in float32 (ours); others stay as they are.
+
+    Gemma models overflow in float16 because the sum over blocks passes 65504, not because a single
+    product does. Embeddings are made float32, so every sum after them is; autocast then takes the
+    products of the linear layers in float16. A product that overflows all the same leaves values
+    that are not finite, which extraction refuses.
+    """
+    import torch
+
+    if model.dtype != torch.float16:
+        return
+    embedding = model.get_input_embeddings()
+    embedding.register_forward_hook(lambda _module, _arguments, output: output.float())
+    half = torch.autocast(model.device.type, dtype=torch.float16)
+    for part in {model, find_blocks(model)[0]}:
+        part.forward = half(part.forward)
+
+
+def truncated(config: PretrainedConfig, n_blocks: int) -> PretrainedConfig:
+    """A copy of `config` whose text model has only its first `n_blocks` blocks.
+
+    Raises ConfigError when the model has fewer.
+    """
+    config = copy.deepcopy(config)
+    text = config.get_text_config()
+    if not 1 <= n_blocks <= text.num_hidden_layers:
+        raise ConfigError(
+            f"There is no layer {n_blocks - 1}: the model has {text.num_hidden_layers} blocks, "
+            f"layers 0 to {text.num_hidden_layers - 1}. Correct `layers` in the profile."
+        )
+    text.num_hidden_layers = n_blocks
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:n_blocks]
+    text.use_cache = False
+    return config
+
+
+def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of that configuration without weights: its shapes, and the attention it picks."""
+    import torch
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        return AutoModel.from_config(copy.deepcopy(config))
+
+
+def find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, torch.nn.ModuleList]:
+    """The text model and its list of blocks, found by structure and not by name.
+
+    The text model is the outermost module with the text configuration; the blocks are its outermost
+    ModuleList of `num_hidden_layers` entries. Raises ConfigError when there is none.
+    """
+    import torch
+    from transformers import PreTrainedModel
+
+    config = model.config.get_text_config()
+    text = next(
+        (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config is config),
+        model,
+    )
+    lists = [
+        (name.count("."), module)
+        for name, module in text.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers
+    ]
+    if not lists:
+        raise ConfigError(
+            f"{type(model).__name__} has no list of {config.num_hidden_layers} blocks; only models "
+            f"built of one stack of transformer blocks can be read."
+        )
+    return text, min(lists, key=lambda entry: entry[0])[1]
+
+
+def load_model(
+    folder: Path, n_blocks: int, device: torch.device, dtype: torch.dtype
+) -> LanguageModel:
+    """Load the first `n_blocks` blocks; later blocks and the LM head are never read from disk.
+
+    Raises AccessError, ConfigError (fewer blocks), ResourceError (memory of the device).
+    """
+    import torch
+    from transformers import AutoModel
+
+    config = truncated(load_config(folder), n_blocks)
+    try:
+        with quiet_loading(), reachable(str(folder)):
+            model = AutoModel.from_pretrained(
+                folder, config=config, dtype=dtype, use_safetensors=True
+            )
+        whole = model.to(device).eval().requires_grad_(False)
+        float32_residual(whole)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"The model in {folder} up to block {n_blocks - 1} does not fit on {device}; use a "
+            f"smaller model, fewer layers, or a device with more memory."
+        ) from error
+    return LanguageModel(whole, *find_blocks(whole))
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No list of the blocks left out, and no progress bar where nobody watches."""
+    from transformers import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def residual_stream(
+    model: LanguageModel, layers: Iterable[int]
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Outputs of the wanted blocks, filled by each forward pass inside the context.
+
+    Yields layer to `[n_docs, n_positions, d_model]`. A block's output is taken by a hook because
+    the last entry of `output_hidden_states` is after the final norm (protocol §3).
+    """
+    outputs: dict[int, torch.Tensor] = {}
+    handles = []
+    for layer in layers:
+
+        def keep(_module: Any, _args: Any, output: Any, layer: int = layer) -> None:
+            outputs[layer] = output[0] if isinstance(output, tuple) else output
+
+        handles.append(model.blocks[layer].register_forward_hook(keep))
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

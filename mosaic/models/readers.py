@@ -1,0 +1,221 @@
+"""From the inputs of a task to batches: what a model is given, and which positions are pooled.
+
+A reader turns the inputs of a shard into `Documents`; extraction asks nothing else of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mosaic.data.images import to_rgb
+from mosaic.errors import ConfigError
+from mosaic.models.hub import reachable
+from mosaic.models.resolve import load_config, load_tokenizer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedTokenizerBase
+
+    from mosaic.config.profiles import Profile
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One forward pass: keyword arguments of the model, and the positions that are pooled."""
+
+    arguments: dict[str, np.ndarray]
+    keep: np.ndarray
+    """bool `[n_docs, n_positions]`: neither padding nor, unless kept on purpose, special."""
+    whole: bool = False
+    """Whether the arguments are for the whole model (images) rather than its text model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """The documents of one shard, ready to be cut into batches."""
+
+    lengths: np.ndarray
+    """Positions a document takes in a forward pass `[n_docs]`."""
+    n_tokens: np.ndarray
+    """Positions of it that are pooled `[n_docs]`; 0 for an empty document."""
+    collate: Callable[[np.ndarray], Batch]
+    """Rows of the shard to one batch."""
+
+
+class Reader(Protocol):
+    """What extraction asks of the inputs of a task, texts or images."""
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
+    def read(self, inputs: list[Any]) -> Documents: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TextReader:
+    """Texts through a tokenizer, as they are: no prompt and no chat template (protocol §2)."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    bos: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers besides the model and the texts."""
+        return {"inputs": "text", "max_length": self.max_length, "bos": self.bos, "template": None}
+
+    def read(self, inputs: list[Any]) -> Documents:
+        """Tokenize; padding is on the right, where causal models cannot see it."""
+        encoded = self.tokenizer(
+            inputs, truncation=True, max_length=self.max_length, return_special_tokens_mask=True
+        )
+        ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+        special = [np.asarray(row, dtype=bool) for row in encoded["special_tokens_mask"]]
+        keep = [~row | (self.bos == "keep") for row in special]
+        pad = self.tokenizer.pad_token_id or 0
+
+        def collate(rows: np.ndarray) -> Batch:
+            width = max(len(ids[row]) for row in rows)
+            input_ids = np.full((len(rows), width), pad, dtype=np.int64)
+            attention = np.zeros((len(rows), width), dtype=np.int64)
+            kept = np.zeros((len(rows), width), dtype=bool)
+            for i, row in enumerate(rows):
+                size = len(ids[row])
+                input_ids[i, :size], attention[i, :size] = ids[row], 1
+                kept[i, :size] = keep[row]
+            return Batch({"input_ids": input_ids, "attention_mask": attention}, kept)
+
+        return Documents(
+            lengths=np.asarray([len(row) for row in ids], dtype=np.int64),
+            n_tokens=np.asarray([row.sum() for row in keep], dtype=np.int64),
+            collate=collate,
+        )
+
+
+def text_reader(
+    tokenizer: PreTrainedTokenizerBase, profile: Profile, max_positions: int | None
+) -> TextReader:
+    """The reader of a profile; a model that takes fewer positions than it sets the limit."""
+    limit = min(profile.max_length, tokenizer.model_max_length, max_positions or profile.max_length)
+    if limit <= tokenizer.num_special_tokens_to_add():
+        raise ConfigError(
+            f"max_length is {limit}, which leaves no room beside the tokenizer's special tokens; "
+            f"raise `max_length` in the profile."
+        )
+    return TextReader(tokenizer, limit, profile.bos)
+
+
+def cut_batches(documents: Documents, rows: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Rows in batches of at most `budget` padded tokens, the longest documents first.
+
+    Rows without a pooled token are left out: nothing of them would be kept. A document longer than
+    the budget makes a batch of its own. The longest come first so that memory runs out early or
+    not at all.
+    """
+    rows = rows[documents.n_tokens[rows] > 0]
+    rows = rows[np.argsort(-documents.lengths[rows], kind="stable")]
+    batches = []
+    while len(rows):
+        size = max(1, budget // int(documents.lengths[rows[0]]))
+        batches.append(rows[:size])
+        rows = rows[size:]
+    return batches
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """How a model lays an image out as tokens, read off its configuration."""
+
+    n_tokens: int
+    """Image tokens; they stand in front of everything else."""
+    token_id: int
+    size: int
+    """Pixels of a side."""
+
+
+def image_layout(config: PretrainedConfig) -> ImageLayout:
+    """One token per patch: 256 at 224 pixels and 1,024 at 448, with patches of 14 (protocol §11).
+
+    Raises ConfigError for a model that is not laid out so.
+    """
+    vision = getattr(config, "vision_config", None)
+    token_id = getattr(config, "image_token_id", None)
+    size, patch = (getattr(vision, name, None) for name in ("image_size", "patch_size"))
+    if not (isinstance(size, int) and isinstance(patch, int) and isinstance(token_id, int)):
+        raise ConfigError(
+            f"A model of type {config.model_type!r} does not say how it lays out images (it needs "
+            f"image_token_id, and image_size and patch_size of its vision_config, as PaliGemma "
+            f"has); choose another model for image tasks."
+        )
+    return ImageLayout((size // patch) ** 2, token_id, size)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageReader:
+    """Images in front of an empty prompt; only the image tokens are pooled (protocol §11)."""
+
+    layout: ImageLayout
+    processor: BaseImageProcessor
+    after: tuple[int, ...]
+    """Tokens behind the image: BOS and the newline that ends PaliGemma's prompt."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers besides the model and the images."""
+        settings = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
+        return {
+            "inputs": "image",
+            "n_image_tokens": self.layout.n_tokens,
+            "after": list(self.after),
+            "processor": hashlib.sha256(settings.encode()).hexdigest(),
+        }
+
+    def read(self, inputs: list[Any]) -> Documents:
+        """Every image takes the same number of positions, so there is no padding."""
+        n_image = self.layout.n_tokens
+        ids = np.asarray([self.layout.token_id] * n_image + list(self.after), dtype=np.int64)
+
+        def collate(rows: np.ndarray) -> Batch:
+            input_ids = np.tile(ids, (len(rows), 1))
+            arguments = {
+                "input_ids": input_ids,
+                "attention_mask": np.ones_like(input_ids),
+                "token_type_ids": np.zeros_like(input_ids),  # 0: prefix, seen in both directions
+                "pixel_values": self.pixels([inputs[row] for row in rows]),
+            }
+            return Batch(arguments, keep=input_ids == self.layout.token_id, whole=True)
+
+        return Documents(
+            lengths=np.full(len(inputs), len(ids), dtype=np.int64),
+            n_tokens=np.full(len(inputs), n_image, dtype=np.int64),
+            collate=collate,
+        )
+
+    def pixels(self, images: Sequence[Image]) -> np.ndarray:
+        """`[n_images, 3, size, size]` float32. Raises IntegrityError for pixels without a scale."""
+        side = {"height": self.layout.size, "width": self.layout.size}
+        rgb = [np.asarray(to_rgb(image, f"Image {i}")) for i, image in enumerate(images)]
+        # Without a stated format an image 1 or 3 pixels high passes for one with its colours first.
+        found = self.processor(
+            rgb, size=side, input_data_format="channels_last", return_tensors="np"
+        )
+        return np.asarray(found["pixel_values"], dtype=np.float32)
+
+
+def image_reader(folder: Path) -> ImageReader:
+    """The reader of a model folder. Raises AccessError, ConfigError (a model without images)."""
+    from transformers import AutoImageProcessor
+
+    layout = image_layout(load_config(folder))
+    with reachable(str(folder)):
+        # The same code, and so the same pixels, whether or not torchvision is installed.
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    tokenizer = load_tokenizer(folder)
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    return ImageReader(layout, processor, (*bos, *newline))

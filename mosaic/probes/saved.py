@@ -1,0 +1,162 @@
+"""A fitted probe on disk: weights as safetensors, and a card that says what it may be applied to.
+
+The card holds the same identity by which the feature store names a block: hashes of model,
+tokenizer and SAE, and how texts are read. A probe is applied to nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mosaic.errors import AccessError, IntegrityError
+from mosaic.probes.select import FittedProbe
+from mosaic.storage.files import replace_file, sha256, storage_errors
+
+if TYPE_CHECKING:
+    from mosaic.config.profiles import Profile
+
+
+FORMAT = 1
+
+WEIGHTS, CARD = "probe.safetensors", "probe.json"
+
+YAML = (".yaml", ".yml")
+
+FIT_AGAIN = "Restore the files, or fit the probe again with `mosaic fit`."
+
+INCIDENTAL = ("data", "shard_docs", "dtype", "attention", "code", "versions")
+"""Parts of a block's identity that a probe does not depend on beyond rounding."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class SavedProbe:
+    """A linear probe of SAE latents with its card."""
+
+    probe: FittedProbe
+    card: dict[str, Any]
+    """Keys: task, classes, model, sae, features, identity, probe, score, chosen_from, profile,
+    versions, machine; see `predict.fit_probe`."""
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes in the order of the probe's scores."""
+        return list(self.card["classes"])
+
+
+def save_probe(folder: Path, saved: SavedProbe) -> Path:
+    """Write weights, then the card with their checksum; returns the folder. Raises ResourceError.
+
+    A profile's file is recorded relative to the folder, so that both can move together.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    probe = saved.probe
+    arrays = {
+        "coef": np.asarray(probe.coef, dtype=np.float64),
+        "intercept": np.asarray(probe.intercept, dtype=np.float64),
+        "columns": np.asarray(probe.columns, dtype=np.int64),
+        "classes": np.asarray(probe.classes, dtype=np.int64),
+    }
+    content = to_bytes(arrays)
+    card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
+    if card["profile"].endswith(YAML):
+        card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())
+    card["checksum"] = _checksum(card)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / WEIGHTS, content)
+        text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+        replace_file(folder / CARD, text.encode("utf-8"))
+    return folder
+
+
+def load_probe(folder: Path) -> SavedProbe:
+    """Read a saved probe. Raises AccessError (no such probe) and IntegrityError (damaged)."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    for name in (CARD, WEIGHTS):
+        if not (folder / name).is_file():
+            raise AccessError(f"{folder} holds no {name}; name a folder that `mosaic fit` wrote.")
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        intact = card["checksum"] == _checksum(card)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{folder / CARD} is damaged ({error}). {FIT_AGAIN}") from error
+    if not intact or sha256(folder / WEIGHTS) != card["weights_sha256"]:
+        name = WEIGHTS if intact else CARD
+        raise IntegrityError(
+            f"{folder / name} was changed after it was written: its checksum differs. {FIT_AGAIN}"
+        )
+    if card["format"] != FORMAT:
+        raise IntegrityError(
+            f"{folder / CARD} has format {card['format']}, this version reads {FORMAT}. {FIT_AGAIN}"
+        )
+    try:
+        arrays = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise IntegrityError(
+            f"{folder / WEIGHTS} is not readable ({error}). {FIT_AGAIN}"
+        ) from error
+    probe = FittedProbe(
+        kind=card["probe"]["kind"],
+        cell="",
+        setting=card["probe"]["C"],
+        cv_score=card["score"]["cv_accuracy"],
+        **arrays,
+    )
+    if card["profile"].endswith(YAML):
+        card["profile"] = str((folder / card["profile"]).resolve())
+    return SavedProbe(probe, card)
+
+
+def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile) -> None:
+    """Refuse a model, tokenizer, SAE or way of reading other than the probe was fitted on.
+
+    `identity` is the block's (see `extract.resolve_job`). Raises IntegrityError.
+    """
+    stated = saved.card["identity"]
+    name = saved.card["model"]["name"]
+    for what, then, now in (
+        (
+            f"weights of the model {name!r}",
+            stated["model"]["weights"],
+            identity["model"]["weights"],
+        ),
+        (f"tokenizer of {name!r}", stated["model"]["tokenizer"], identity["model"]["tokenizer"]),
+        (f"SAE at layer {stated['layer']}", stated["sae"]["sha256"], identity["sae"]["sha256"]),
+    ):
+        changed = sorted(f for f in {*then, *now} if then.get(f) != now.get(f))
+        if changed:
+            raise IntegrityError(
+                f"The {what} in profile {profile.name!r} is not what the probe was fitted on: "
+                f"{', '.join(changed)} differ. {FIT_AGAIN}"
+            )
+    for key in sorted({*stated, *identity} - {*INCIDENTAL, "model", "sae"}):
+        if stated.get(key) != identity.get(key):
+            raise IntegrityError(
+                f"The probe was fitted with {key} {stated.get(key)!r} and this model gives "
+                f"{identity.get(key)!r}. {FIT_AGAIN}"
+            )
+    if stated["dtype"] != identity["dtype"]:
+        log.warning(
+            "the probe was fitted in %s and is applied in %s: probabilities may differ a little",
+            stated["dtype"],
+            identity["dtype"],
+        )
+
+
+def _checksum(card: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in card.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""What the notebooks need to speak to the book: glued numbers, figures and tables."""
+
+from __future__ import annotations
+
+import base64
+import html
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, display
+
+from mosaic.errors import MosaicError
+from mosaic.scores.table import F1
+
+if TYPE_CHECKING:
+    from mosaic.evidence.claims import Finding
+    from mosaic.experiments.latents import TokenActivations
+    from mosaic.figures.style import SavedFigure
+
+
+# What a page shows of a scored cell; empty columns are left out.
+CELL_COLUMNS: tuple[str, ...] = (
+    *("profile", "task", "language", "feature", "model", "layer", "width", "pooling"),
+    *("n_train", "n_test", "repeat", "cv_accuracy", *F1),
+)
+
+
+def glue(**values: Any) -> None:
+    """Record values under their names, for `{glue:text}` in the prose of the same page.
+
+    Writes the cell metadata that myst-nb reads; done here because myst-nb (and with it Sphinx) is
+    not installed where a notebook runs on its own, as in Colab.
+    """
+    hidden = "application/papermill.record/"  # the prefix keeps the output off the page
+    for name, value in values.items():
+        text = repr(value.item() if hasattr(value, "item") else value)
+        display(
+            {f"{hidden}text/plain": text},
+            raw=True,
+            metadata={"scrapbook": {"name": name, "mime_prefix": hidden}},
+        )
+
+
+def show(figure: SavedFigure) -> HTML:
+    """A saved figure as an image that carries its alt text; SVG, so it stays sharp at any width."""
+    data = base64.b64encode(figure.svg.read_bytes()).decode("ascii")
+    alt = html.escape(figure.alt, quote=True)
+    return HTML(
+        f'<figure class="mosaic-figure" id="{html.escape(figure.name, quote=True)}">'
+        f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"></figure>'
+    )
+
+
+def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
+    """A data frame as an escaped HTML table that scrolls sideways on a narrow screen."""
+    tidy = frame.dropna(axis="columns", how="all")
+    tidy = tidy.astype(object).where(tidy.notna(), "–")  # one sign for every kind of missing
+    body = tidy.to_html(
+        index=False,
+        escape=True,
+        border=0,
+        float_format=lambda value: f"{value:.{digits}f}",
+        classes="mosaic-table",
+    )
+    title = f"<p class='mosaic-caption'>{html.escape(caption)}</p>" if caption else ""
+    return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
+
+
+def show_latents(latents: Sequence[int], documents: Sequence[Sequence[TokenActivations]]) -> HTML:
+    """One folded note per latent with texts it fires on; dataset text is escaped."""
+    from mosaic.publish.notebook import highlight
+
+    notes = []
+    for latent, read in zip(latents, documents, strict=True):
+        lines = "".join(f"<li>{highlight(document, int(latent))}</li>" for document in read)
+        notes.append(
+            f"<details><summary>Latent {int(latent)}: {len(read)} texts it is strongest on "
+            f"(may offend)</summary><ul>{lines}</ul></details>"
+        )
+    return HTML("".join(notes))
+
+
+def show_cells(table: pd.DataFrame, caption: str = "") -> HTML:
+    """Scored cells: what the probe read, on how many documents, and its score.
+
+    `pooling` is `sum` for raw sums and `sum > 1` where they are binarized; `seeds` is how many a
+    mean is over.
+    """
+    from mosaic.scores.names import pooling_name
+
+    pooled = table["pooling"].notna()
+    named = table.assign(pooling=table.apply(pooling_name, axis=1).where(pooled))
+    named = named[list(CELL_COLUMNS)].rename(columns={"cv_accuracy": "cv_score", "repeat": "seeds"})
+    return show_table(named, caption=caption)
+
+
+def document_counts(table: pd.DataFrame) -> str:
+    """`400 training and 400 test documents`, with ranges where tasks differ in size."""
+    said = [_span(table[name].dropna()) for name in ("n_train", "n_test")]
+    return f"{said[0]} training and {said[1]} test documents"
+
+
+def _span(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
+    """Bound, effect, interval, tasks and verdict of a claim, named for the page's prose."""
+    return {
+        f"{prefix}_bound": finding.claim.beyond,
+        f"{prefix}_effect": finding.effect,
+        f"{prefix}_low": finding.low,
+        f"{prefix}_high": finding.high,
+        f"{prefix}_tasks": finding.n_tasks,
+        f"{prefix}_above": finding.n_above,
+        f"{prefix}_verdict": finding.verdict,
+    }
+
+
+def setup_notebook() -> None:
+    """Notebook-wide behaviour: a MosaicError shows its sentence instead of a traceback.
+
+    The error still fails the cell, so papermill and the runner see it.
+    """
+    from IPython import get_ipython
+
+    # Without ipywidgets tqdm falls back to text, which is what the book wants anyway.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((MosaicError,), _show_error)
+
+
+def _show_error(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> list[str]:
+    message = f"{kind.__name__}: {error}"
+    # Jupyter takes the returned list as the traceback of the failed cell.
+    shell._showtraceback(kind, error, [message])
+    return [message]
+
+
+def highlight(document: TokenActivations, latent: int) -> str:
+    """A text as HTML with each token shaded by the latent's activation; everything is escaped."""
+    values = np.asarray(document.values[:, [latent]].todense()).ravel()
+    top = values.max() if len(values) and values.max() > 0 else 1.0
+    spans = []
+    for token, value in zip(document.tokens, values, strict=True):
+        text = html.escape(token, quote=True)
+        if value > 0:
+            text = (
+                f'<mark style="background: rgba(230, 159, 0, {0.15 + 0.75 * value / top:.2f})" '
+                f'title="{value:.2f}">{text}</mark>'
+            )
+        spans.append(text)
+    return f'<span class="mosaic-text" dir="auto">{"".join(spans)}</span>'

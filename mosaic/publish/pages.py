@@ -1,0 +1,165 @@
+"""What staging adds to the book: how to rerun each chapter, and the index of figures."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mosaic.config.choices import TEST_SHARE
+from mosaic.config.profiles import load_profile, profile_names
+from mosaic.config.tasks import load_catalogue
+from mosaic.figures import CHAPTER_OF_FIGURE
+
+HEADING = "## Rerun exactly this"
+
+
+def repository(root: Path) -> str:
+    """`<owner>/<name>` of the repository, from the book's `_config.yml`."""
+    address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"][
+        "url"
+    ]
+    return address.removeprefix("https://github.com/")
+
+
+def colab_link(chapter: str, slug: str) -> str:
+    """Address that opens a chapter's notebook in Colab."""
+    return f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{chapter}.ipynb"
+
+
+def rerun_box(chapter: str, parameters: Mapping[str, Any], slug: str) -> str:
+    """Markdown for the end of a chapter: the lines that make this very page again.
+
+    `parameters` are those papermill ran it with; the build folder does not change a number and is
+    left out.
+    """
+    given = {"profile": "mini", **parameters}
+    given.pop("build_dir", None)
+    profile = given.pop("profile")
+    figures = [figure for figure, where in CHAPTER_OF_FIGURE.items() if where == chapter]
+    number = chapter.split("_")[0]
+    values = [f"{name}={json.dumps(value)}" for name, value in given.items()]
+    words = ["mosaic", "run", number, "--profile", str(profile)]
+    for value in values:
+        words += ["-p", value]
+    mill = ["papermill", f"notebooks/{chapter}.ipynb", "out.ipynb", "-p", "profile", str(profile)]
+    for name, value in given.items():
+        mill += ["-y", f"{name}: {json.dumps(value)}"]
+    lines = [HEADING, "", "In a clone, with the environment of `make reproduce`:", ""]
+    lines += ["```text", shlex.join(words), shlex.join(mill)]
+    lines += [f"mosaic figure {figure} --profile {profile}" for figure in figures]
+    lines += ["```", ""]
+    lines += [
+        "The first line runs the whole page, the second does the same by papermill alone, and the "
+        "others print where a figure's files lie. `-p name=value` changes a parameter; the cell "
+        "with the parameters is near the top of this page.",
+        "",
+        "Without a clone: "
+        f"[![Open in Colab](../book/_static/colab.svg)]({colab_link(chapter, slug)})",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def figure_index(figures: Path) -> str:
+    """Markdown for the page of all figures: a thumbnail, its words and a link to its chapter.
+
+    `figures` is the folder of a run; a figure that the run did not draw is left out.
+    """
+    parts = []
+    for figure, chapter in CHAPTER_OF_FIGURE.items():
+        facts = figures / f"{figure}.json"
+        if not facts.is_file():
+            continue
+        alt = json.loads(facts.read_text(encoding="utf-8"))["alt"]
+        parts.append(
+            f"## {figure}\n\n"
+            f"```{{image}} ../figures/{figure}.png\n:alt: {figure}, described below\n"
+            f":class: mosaic-thumbnail\n```\n\n"
+            f"{_escaped(alt)}\n\n"
+            f"{{ref}}`In its chapter <{figure}>` ({chapter}). "
+            f"[SVG](../figures/{figure}.svg), [PNG](../figures/{figure}.png), "
+            f"[data](../figures/{figure}.csv). `mosaic figure {figure}`\n"
+        )
+    return "\n".join(parts)
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!<>|$~" else c for c in " ".join(text.split()))
+
+
+TASK_COLUMNS = (
+    "task",
+    "dataset",
+    "config",
+    "split",
+    "input",
+    "label",
+    "rows",
+    "licence",
+    "section",
+)
+
+
+def task_table(catalogue: str) -> str:
+    """One row per task of a catalogue, and below it replaced repositories and what is noted.
+
+    A note that several tasks share is written once.
+    """
+    tasks = list(load_catalogue(catalogue).values())
+    rows = []
+    noted: dict[str, list[str]] = {}
+    for task in tasks:
+        cells = (
+            task.key,
+            f"`{task.dataset}`",
+            task.config or "",
+            task.split,
+            f"`{task.input_field}`",
+            f"`{task.label_field}`",
+            "" if task.rows is None else f"{task.rows:,}",
+            task.licence,
+            task.section,
+        )
+        rows.append(cells)
+        if task.replaces:
+            revision = f", revision `{task.revision}`" if task.revision else ""
+            replaced = f"the authors name {task.replaces}; loaded here from `{task.dataset}`"
+            noted.setdefault(replaced + revision, []).append(task.key)
+        if task.note:
+            noted.setdefault(task.note.rstrip("."), []).append(task.key)
+    remarks = [f"- {', '.join(keys)}: {note}." for note, keys in noted.items()]
+    return "\n".join([markdown_table(TASK_COLUMNS, rows), *remarks]) + "\n"
+
+
+def profile_table() -> str:
+    """One row per shipped profile: how many documents of a task it reads, trains on and tests."""
+    rows = []
+    for name in profile_names():
+        profile = load_profile(name)
+        caps = (profile.max_docs, profile.n_train, profile.n_test)
+        if profile.n_train and profile.n_test:
+            share = profile.n_test / (profile.n_train + profile.n_test)
+        else:
+            share = TEST_SHARE
+        rows.append(
+            (
+                f"`{name}`",
+                *("all" if cap is None else f"{cap:,}" for cap in caps),
+                f"{share:.0%}",
+                f"{profile.max_length:,}",
+                str(len(profile.seeds)),
+            )
+        )
+    head = ("profile", "documents read", "training", "test", "test share", "tokens", "seeds")
+    return markdown_table(head, rows)
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; cells are Markdown already."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]]) + "\n"

@@ -1,0 +1,216 @@
+"""The scorecard: what published scores, contributed runs and this run say of each claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mosaic.config.workspace import Workspace
+from mosaic.evidence.bundles import read_bundles
+from mosaic.evidence.claims import (
+    BUILT_IN,
+    INCONCLUSIVE,
+    MIN_TASKS,
+    NOT_SUPPORTED,
+    NOT_TESTED,
+    SUPPORTED,
+    Claim,
+    Finding,
+    judge_claims,
+    load_claims,
+    without_mini,
+    without_one_pair,
+)
+from mosaic.evidence.published import published_scores
+from mosaic.figures import CHAPTER_OF_FIGURE
+from mosaic.scores.table import concat_scores, read_scores
+
+AUDIT = "08_audit"
+
+PUBLISHED, CONTRIBUTED = "Published scores", "Contributed runs"
+
+
+def run_scores(workspace: Workspace) -> pd.DataFrame:
+    """The score tables that the chapters before the audit have left in this profile's run."""
+    found = sorted((workspace.run / "scores").glob("*.csv"))
+    return concat_scores(read_scores(path) for path in found if path.stem != AUDIT)
+
+
+def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:
+    """Column of the scorecard to what it says of every claim: published, bundles, this run.
+
+    Bundles made with the mini models are left out; what a run of them tests is called built in.
+    """
+    claims = load_claims()
+    return {
+        PUBLISHED: judge_claims(claims, published_scores()),
+        CONTRIBUTED: judge_claims(claims, without_mini(read_bundles(bundles_dir))),
+        f"This run: {workspace.profile.name}": judge_claims(claims, run_scores(workspace)),
+    }
+
+
+def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
+    """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
+    lines = [_sources(columns), "", "```{table}", ":class: mosaic-scorecard", ""]
+    lines += ["| " + " | ".join(["The paper's claim", *columns]) + " |"]
+    lines += ["|---" * (1 + len(columns)) + "|"]
+    for row in zip(*columns.values(), strict=True):
+        cells = [_link(row[0].claim, chapters), *map(verdict_cell, row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
+    lines += ["```", "", f"{_legend(columns)} Intervals and method: {audit}."]
+    return "\n".join(lines) + "\n"
+
+
+def _sources(columns: dict[str, list[Finding]]) -> str:
+    """Which models stand behind each column, so that none is taken for another."""
+    models = {name: _values(found, "model") for name, found in columns.items()}
+    said = []
+    for name in filter(models.get, columns):
+        if name == PUBLISHED:
+            what = f"the authors' own, of {_listed(models[name])}"
+        elif name == CONTRIBUTED:
+            theirs = sorted(set(models[name]) & set(models[PUBLISHED]))
+            among = f"with {_listed(theirs)} of the paper" if theirs else "no model of the paper"
+            tasks = _listed(_values(columns[name], "task"))
+            what = f"{_listed(models[name])} on {tasks}, real text; {among}"
+        else:
+            built_in = ", tiny models made for this book" if _built_in(columns[name]) else ""
+            what = f"{_listed(models[name])}{built_in}"
+        said.append(f"*{name.replace(':', ',')}*: {what}.")
+    return " ".join(said)
+
+
+def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
+    """How many claims there are, were tested, got each verdict; were decided by an interval, and
+    stay so when all intervals are corrected together (Holm)."""
+    verdicts = [f.verdict for f in found]
+    decided = [f for f in found if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
+    p_values = [f.p_holm for f in decided if f.p_holm is not None]
+    return {
+        "n_claims": len(found),
+        "n_tested": len(found) - verdicts.count(NOT_TESTED),
+        "n_decided": len(decided),
+        "n_supported": verdicts.count(SUPPORTED),
+        "n_not_supported": verdicts.count(NOT_SUPPORTED),
+        "n_inconclusive": verdicts.count(INCONCLUSIVE),
+        "n_by_interval": len(p_values),
+        "n_lasting": sum(p < 0.05 for p in p_values),
+    }
+
+
+def _legend(columns: dict[str, list[Finding]]) -> str:
+    n = verdict_counts(columns[PUBLISHED])
+    said = (
+        f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
+        f"where there is no sign), in brackets the tasks on the claim's side, and the 95% interval "
+        f"the verdict is read off. Fewer than {MIN_TASKS} tasks have neither interval nor verdict; "
+        f"a claim about several tasks is counted. Of {n['n_tested']} claims the published scores "
+        f"can test, {n['n_decided']} are decided, {n['n_by_interval']} of them by an interval; "
+        f"{n['n_lasting']} of these stay decided when all intervals are corrected "
+        f"together."
+    )
+    for built_in in filter(None, map(_built_in, columns.values())):
+        opposite = sum(not f.points_at_claim for f in built_in)
+        said += (
+            f" *{BUILT_IN.capitalize()}*: the tiny models were made so that such effects can "
+            f"appear. In this run {opposite} of {len(built_in)} point the other way, and none of "
+            f"it is evidence about the paper."
+        )
+    return said
+
+
+def _built_in(found: Sequence[Finding]) -> list[Finding]:
+    return [f for f in found if f.verdict == BUILT_IN]
+
+
+def _values(found: Sequence[Finding], column: str) -> list[str]:
+    """Every value of a column in the pairs behind the findings."""
+    return sorted({v for f in found if column in f.pairs for v in f.pairs[column] if v})
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def verdict_cell(finding: Finding) -> str:
+    """A verdict with its effect, in how many tasks the claim's direction is seen, and interval."""
+    word = f"[{finding.verdict}]{{.verdict-{finding.verdict.replace(' ', '-')}}}"
+    if finding.effect is None or finding.verdict == BUILT_IN:
+        return word
+    sign = "" if finding.claim.second is None else "+"
+    text = f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"
+    if finding.low is None:
+        return text
+    return f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]{{.interval}}"
+
+
+def _link(claim: Claim, chapters: Sequence[str]) -> str:
+    if claim.figure in CHAPTER_OF_FIGURE and claim.chapter in chapters:
+        return f"{{ref}}`{claim.says} <{claim.figure}>`"
+    if claim.chapter in chapters:
+        return f"{{doc}}`{claim.says} <../notebooks/{claim.chapter}>`"
+    return claim.says
+
+
+def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
+    """What one source says of every claim, one row each, for the audit's page."""
+    return pd.DataFrame(
+        {
+            "claim": f.claim.says,
+            "verdict": f.verdict,
+            "effect": f.effect,
+            "low": f.low,
+            "high": f.high,
+            "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
+            "holds above": f.claim.beyond,
+            "p (Holm)": f.p_holm,
+            "pairs": str(len(f.pairs)) if len(f.pairs) else None,
+            "compared": f.claim.measure,
+        }
+        for f in found
+    )
+
+
+def effects_by_task(found: Sequence[Finding], kind: str) -> pd.DataFrame:
+    """Mean pair per claim with an interval on tasks of a kind (row) and task (column)."""
+    asked = [f for f in found if f.n_tasks and f.claim.kind == kind and f.claim.several is None]
+    return pd.DataFrame({"claim": f.claim.says, **f.by_task} for f in asked)
+
+
+def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
+    """Each claim without the one pair of cells that moves its effect most."""
+    rows = []
+    for finding in found:
+        if (without := without_one_pair(finding)) is None:
+            continue
+        pair, rest = without
+        rows.append(
+            {
+                "claim": finding.claim.says,
+                "verdict": finding.verdict,
+                "without it": rest.verdict,
+                "effect": finding.effect,
+                "effect without": rest.effect,
+                "pair left out": _named(pair[list(finding.claim.same)]),
+                "its value": pair["value"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _named(keys: pd.Series) -> str:
+    """What a pair shares, in words: `scenario, gemma-2-2b, layer 19, sum`."""
+    words = {"layer": "layer {}", "top_n": "n = {}", "threshold": "above {}", "width": "{} SAE"}
+    words |= {"label_model": "labels of {}"}
+    return ", ".join(words.get(str(name), "{}").format(key) for name, key in keys.items() if key)
+
+
+def claim_remarks(found: Sequence[Finding]) -> pd.DataFrame:
+    """Where each claim is made, and what to keep in mind of its comparison."""
+    return pd.DataFrame(
+        {"claim": f.claim.says, "said in": f.claim.said_in, "remark": f.claim.remark or None}
+        for f in found
+    )

@@ -1,0 +1,56 @@
+"""What sources, tasks, features and poolings are called in figures, tables and prose."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
+
+
+def series_of(row: pd.Series) -> str:
+    """Name of the series a score row belongs to in a comparison of feature types."""
+    if row["feature"] == "hidden":
+        return "hidden state, mean" if row["pooling"] == "mean" else "hidden state, last token"
+    names = {"sae": "SAE latents", "tfidf": "TF-IDF", "length": "prompt length"}
+    return names.get(row["feature"], str(row["feature"]).replace("_", " "))
+
+
+def pooling_name(row: pd.Series) -> str:
+    """`sum`, `top-20`, with `> 1` where binarized."""
+    kind = f"top-{row['top_n']}" if pd.notna(row["top_n"]) else str(row["pooling"])
+    return kind if pd.isna(row["threshold"]) else f"{kind} > {row['threshold']:g}"
+
+
+def source_label(table: pd.DataFrame) -> str:
+    """Where a table's scores come from, as a panel title; a table has one source."""
+    source = SOURCE_LABEL[str(table["source"].iloc[0])]
+    profile = table["profile"].dropna()
+    return source if profile.empty else f"{source}, profile {profile.iloc[0]}"
+
+
+def task_label(row: pd.Series) -> str:
+    """A task as a reader sees it: `toxicity (de)`, `pubmedqa (gemma-2-9b right?)`."""
+    if pd.notna(row["label_model"]):
+        return f"{row['task']} ({row['label_model']} right?)"
+    return str(row["task"]) if pd.isna(row["language"]) else f"{row['task']} ({row['language']})"
+
+
+FEATURE_SETS = (
+    "all latents, sum > 1",
+    "top-k latents, sum > 1",
+    "all latents, last token",
+    "hidden state, last token",
+    "hidden state, mean",
+    "TF-IDF",
+)
+
+
+def feature_set(row: pd.Series) -> str:
+    """What a probe reads, as one of `ORDER`."""
+    if row["feature"] == "sae":
+        kept = "all" if row["selection"] == "all" else "top-k"
+        limit = "" if pd.isna(row["threshold"]) else f" > {row['threshold']:g}"
+        return (
+            f"{kept} latents, {'last token' if row['pooling'] == 'last' else row['pooling']}{limit}"
+        )
+    return series_of(row)

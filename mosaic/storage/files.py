@@ -1,0 +1,66 @@
+"""Files that are whole or absent: written aside, renamed, known by their sha256 (ours)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from mosaic.errors import ResourceError
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_files(paths: Iterable[Path]) -> dict[str, str]:
+    """File name to sha256; a file is read once per process unless its size or time changes."""
+    found = {}
+    for path in sorted(paths):
+        stat = path.stat()
+        found[path.name] = _sha256(path, stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256(path)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a folder without write access into one ResourceError sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"The disk of {path} is full; free some space and run again, what is stored stays "
+                f"valid."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ResourceError(
+                f"{path} cannot be written; name a folder that can, by --build-dir or, in Python, "
+                f"by `build_dir` or `store`."
+            ) from error
+        raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds all of it or is as it was before."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs no half of a file
+        raise

@@ -1,0 +1,106 @@
+"""Cells of the experiment grid: which features of which documents, read by which probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from mosaic.config.profiles import ModelSpec, Profile
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: which features of which documents, read by which probe."""
+
+    task: str
+    """Key of the task."""
+    feature: str
+    model: str | None = None
+    layer: int | None = None
+    width: str | None = None
+    pooling: str | None = None
+    top_n: int | None = None
+    threshold: float | None = None
+    k: int | None = None
+    """Latents kept by class mean difference on the training part; None keeps all."""
+    scaling: str = "auto"
+    probe: str = "linear"
+    protocol: str = "nested"
+    seed: int = 0
+
+
+def grid_poolings(profile: Profile) -> list[dict[str, Any]]:
+    """The profile's poolings; sums and token-level top-n counts raw and > 1 (paper §4.2).
+
+    By default these are the paper's six. Other poolings (ours) are taken raw only.
+    """
+    found: list[dict[str, Any]] = []
+    for name in profile.poolings:
+        sizes = profile.top_n if name == "top_n" else (None,)
+        at = (None, 1.0) if name in ("sum", "top_n") else (None,)
+        found += [{"pooling": name, "top_n": n, "threshold": t} for n, t in product(sizes, at)]
+    return found
+
+
+def paper_grid(
+    profile: Profile,
+    tasks: Iterable[str],
+    models: Iterable[ModelSpec] | None = None,
+    seeds: Iterable[int] = (0,),
+) -> list[Cell]:
+    """SAE cells of every depth, width and pooling, and hidden-state cells of every depth."""
+    specs = []
+    for task, model, seed in product(tasks, models or profile.text_models, seeds):
+        for layer in model.layers.values():
+            base = Cell(task, "hidden", model.name, layer, seed=seed)
+            specs += [replace(base, pooling=p) for p in ("last", "mean")]
+            widths = [sae.width for sae in model.saes if sae.layer == layer]
+            specs += [
+                replace(base, feature="sae", width=width, **pooling)
+                for width, pooling in product(widths, grid_poolings(profile))
+            ]
+    return specs
+
+
+def recipe_cells(profile: Profile, task: str, model: ModelSpec, seed: int) -> list[Cell]:
+    """The paper's recipe (sums, > 1, middle layer) at the narrowest width, and hidden states."""
+    layer = model.layers["middle"]
+    base = Cell(task, "hidden", model.name, layer, seed=seed)
+    sae = replace(base, feature="sae", width=model.widths[0], pooling="sum", threshold=1.0)
+    return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
+
+
+def all_recipes(profile: Profile, tasks: Iterable[str], seeds: Iterable[int] = (0,)) -> list[Cell]:
+    """`recipe` for every task, text model and seed."""
+    each = product(tasks, profile.text_models, seeds)
+    return [spec for task, model, seed in each for spec in recipe_cells(profile, task, model, seed)]
+
+
+def recipe_pairs(profile: Profile, tasks: Iterable[str]) -> list[tuple[Cell, Cell]]:
+    """The recipe's SAE cell beside each of its hidden states and TF-IDF, per task and model."""
+    pairs = []
+    for task, model in product(tasks, profile.text_models):
+        sae, *hidden = recipe_cells(profile, task, model, 0)
+        pairs += [(sae, other) for other in (*hidden, Cell(task, "tfidf"))]
+    return pairs
+
+
+def threshold_cells(profile: Profile, tasks: Iterable[str]) -> list[Cell]:
+    """Binarized full sums at every threshold of the profile, narrow SAE, middle layer."""
+    sums = [spec for spec in all_recipes(profile, tasks) if spec.feature == "sae"]
+    return [replace(spec, threshold=value) for spec in sums for value in profile.thresholds]
+
+
+def selection_cells(profile: Profile, tasks: Iterable[str], k_values: Iterable[int]) -> list[Cell]:
+    """Full sums of the k most different latents, raw and > 1, and raw sums of all latents.
+
+    Narrow SAE, middle layer.
+    """
+    sums = [spec for spec in all_recipes(profile, tasks) if spec.feature == "sae"]
+    kept = [(k, threshold) for threshold in (None, 1.0) for k in k_values]
+    return [
+        replace(spec, k=k, threshold=threshold)
+        for spec, (k, threshold) in product(sums, [*kept, (None, None), (None, 1.0)])
+    ]

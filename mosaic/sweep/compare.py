@@ -1,0 +1,114 @@
+"""Choose, average and compare scored cells; the test score never takes part in a choice (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mosaic.scores.intervals import bootstrap_interval, holm, paired_difference
+from mosaic.scores.table import make_scores
+from mosaic.sweep.cells import Cell
+from mosaic.sweep.results import ScoredCell
+
+if TYPE_CHECKING:
+    from mosaic.evidence.equal_terms import Condition
+
+
+def mean_over_seeds(results: Sequence[ScoredCell]) -> pd.DataFrame:
+    """One row per cell: macro-F1 averaged over its seeds, with one interval over documents.
+
+    A document that several seeds tested is drawn with all that was said of it, so the interval
+    does not pretend that seeds are independent samples. `repeat` holds the number of seeds.
+    """
+    rows = []
+    for members in by_cell(results).values():
+        span = bootstrap_interval(members)
+        row = dict(members[0].row)
+        for name in ("accuracy", "cv_accuracy", "seconds"):
+            values = [m.row[name] for m in members if m.row[name] is not None]
+            row[name] = float(np.mean(values)) if values else None
+        row |= {"seed": None, "split": None, "repeat": len(members)}
+        row |= {"macro_f1": span.value, "macro_f1_low": span.low, "macro_f1_high": span.high}
+        rows.append(row)
+    return make_scores(rows)
+
+
+def by_cell(results: Iterable[ScoredCell]) -> dict[Cell, list[ScoredCell]]:
+    """Results grouped by cell, seeds in order; the key is the cell with seed 0."""
+    cells: dict[Cell, list[ScoredCell]] = {}
+    for result in sorted(results, key=lambda r: r.spec.seed):
+        cells.setdefault(replace(result.spec, seed=0), []).append(result)
+    return cells
+
+
+def compare_cells(
+    pairs: Sequence[tuple[Cell, Cell]], results: Sequence[ScoredCell]
+) -> pd.DataFrame:
+    """Paired differences in macro-F1 of the first cell from the second, over all seeds.
+
+    p-values are Holm's, adjusted for the number of pairs given. Columns: task, language, model,
+    first, second, difference, low, high, p_holm, n_docs, n_seeds.
+    """
+    cells = by_cell(results)
+    found = [
+        paired_difference(cells[replace(a, seed=0)], cells[replace(b, seed=0)]) for a, b in pairs
+    ]
+    adjusted = holm([c.p_value for c in found])
+    rows = []
+    for (a, b), comparison, p_holm in zip(pairs, found, adjusted, strict=True):
+        rows.append(
+            {
+                "task": a.task,
+                "model": a.model,
+                "first": _cell_name(a),
+                "second": _cell_name(b),
+                "difference": comparison.difference,
+                "low": comparison.low,
+                "high": comparison.high,
+                "p_holm": p_holm,
+                "n_docs": comparison.n_docs,
+                "n_seeds": len(cells[replace(a, seed=0)]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) -> int:
+    """In how many tasks of a `compare` table the first cell beats every cell named `second...`.
+
+    A cell is beaten where the difference is above zero and Holm's p-value below `level`.
+    """
+    against = differences[differences["second"].str.startswith(second)]
+    beaten = (against["difference"] > 0) & (against["p_holm"] < level)
+    return int(beaten.groupby(against["task"]).all().sum())
+
+
+def _cell_name(spec: Cell) -> str:
+    parts = [spec.feature, spec.width, spec.pooling]
+    parts.append(f"n={spec.top_n}" if spec.top_n is not None else None)
+    parts.append(f"> {spec.threshold:g}" if spec.threshold is not None else None)
+    return " ".join(part for part in parts if part)
+
+
+def _compared(
+    contrast: Condition, scored: dict[tuple[str, Cell], ScoredCell], seeds: Sequence[int]
+) -> dict[str, object]:
+    first, second = (
+        [scored[contrast.bos, replace(spec, seed=seed)] for seed in seeds]
+        for spec in (contrast.first, contrast.second)
+    )
+    found = paired_difference(first, second)
+    return {
+        "claim": contrast.claim,
+        "condition": contrast.condition,
+        "task": contrast.first.task,
+        "model": contrast.first.model,
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "n_docs": found.n_docs,
+    }

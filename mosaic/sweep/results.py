@@ -1,0 +1,69 @@
+"""Scored cells: what they hold, and how they are kept on disk whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mosaic.errors import MALFORMED, IntegrityError
+from mosaic.scores.table import make_scores
+from mosaic.storage.files import replace_file, storage_errors
+from mosaic.storage.sealed import seal, unseal
+from mosaic.sweep.cells import Cell
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredCell:
+    """A scored cell: its row of the score table and what the probe said of each test document."""
+
+    spec: Cell
+    row: dict[str, Any]
+    ids: np.ndarray
+    """`[n_test]` document ids; equal for all cells of one task, protocol and seed."""
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    probabilities: np.ndarray
+    """`[n_test, 2]` probabilities for two classes, to six digits; `[n_test, 0]` for more, to keep
+    files small."""
+    setting: float | None
+    """C or depth that the inner cross-validation chose."""
+
+
+def to_scores(results: Iterable[ScoredCell]) -> pd.DataFrame:
+    """The tidy score table of scored cells."""
+    return make_scores(result.row for result in results)
+
+
+def write_scored(path: Path, result: ScoredCell) -> None:
+    """Keep a scored cell on disk; the file is whole or absent."""
+    content = {
+        "row": result.row,
+        "ids": [str(i) for i in result.ids],
+        "y_true": [int(y) for y in result.y_true],
+        "y_pred": [int(y) for y in result.y_pred],
+        "scores": result.probabilities.tolist(),
+        "setting": result.setting,
+    }
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, seal(content))
+
+
+def read_scored(path: Path, spec: Cell) -> ScoredCell | None:
+    """The scored cell kept at `path`, or None. Raises IntegrityError where it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content = unseal(path.read_text(encoding="utf-8"))
+        arrays = {name: np.asarray(content[name]) for name in ("ids", "y_true", "y_pred")}
+        arrays["probabilities"] = np.asarray(content["scores"])
+        return ScoredCell(spec=spec, row=content["row"], setting=content["setting"], **arrays)
+    except MALFORMED as error:
+        raise IntegrityError(
+            f"The scored cell {path} is damaged ({error}). Delete it and run again."
+        ) from error

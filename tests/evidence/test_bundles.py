@@ -1,0 +1,288 @@
+"""What a bundle may hold: everything else is refused with one sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from places import RUNS
+
+from mosaic.errors import ConfigError, IntegrityError
+from mosaic.evidence.bundle_rules import read_manifest
+from mosaic.evidence.bundles import (
+    bundle_folders,
+    bundle_grids,
+    bundles_with_latents,
+    read_bundle,
+    read_bundles,
+    write_bundle,
+)
+from mosaic.publish.bundle_pages import bundle_pages, grid_table
+from mosaic.scores.table import make_scores
+from mosaic.storage.files import sha256
+
+SHIPPED = RUNS
+ROW = {
+    "source": "run",
+    "protocol": "nested",
+    "profile": "mine",
+    "model": "bert",
+    "layer": 3,
+    "depth": "middle",
+    "width": "1k",
+    "feature": "sae",
+    "pooling": "sum",
+    "selection": "all",
+    "task": "banking77",
+    "probe": "linear",
+    "seed": 0,
+    "n_train": 100,
+    "n_test": 50,
+    "macro_f1": 0.5,
+    "macro_f1_low": 0.4,
+    "macro_f1_high": 0.6,
+    "cv_accuracy": 0.5,
+}
+MODEL = {
+    "name": "bert",
+    "source": "someone/bert",
+    "sha256": {"model.safetensors": "0" * 64},
+    "saes": {
+        "layer_3/width_1k": {
+            "latents": 1024,
+            "l0": 23.4,
+            "explained_variance": 0.7,
+            "dead_share": 0.1,
+            "n_states": 1234.0,
+        }
+    },
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A small bundle: an SAE cell, its threshold and top-k neighbours, hidden states, a figure."""
+    rows = [
+        ROW,
+        {**ROW, "threshold": 1.0, "macro_f1": 0.55, "cv_accuracy": 0.6},
+        {**ROW, "threshold": 5.0, "macro_f1": 0.45},
+        {**ROW, "selection": "topk", "k": 8},
+        {**ROW, "seed": 1},
+        {**ROW, "seed": None, "repeat": 2},
+        {**ROW, "feature": "hidden", "pooling": "mean", "width": None, "selection": None},
+        {**ROW, "feature": "tfidf", "language": "de", "train_language": "en", "layer": None},
+        {**ROW, "scaling": "none"},
+        {**ROW, "bos": "keep"},
+        {**ROW, "label_model": "big"},
+        {**ROW, "feature": "base_rate", "cv_accuracy": None},
+    ]
+    figure = tmp_path / "fig-baselines.png"
+    Image.new("RGB", (20, 10)).save(figure)
+    folder = tmp_path / "runs" / "mine"
+    table = make_scores(rows)
+    return write_bundle(folder, table, "mine", "mosaic run 04", "cpu", [MODEL], [figure])
+
+
+def change_manifest(folder: Path, **changes: Any) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_scores(folder: Path, old: str, new: str, honest: bool) -> None:
+    """Change the table; an honest change comes with a new checksum, as a forger's would."""
+    path = folder / "scores.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    if honest:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        change_manifest(folder, files={**manifest["files"], "scores.csv": sha256(path)})
+
+
+def without(folder: Path, field: str) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest[field]
+    path.write_text(json.dumps(manifest))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "number changed": (
+        lambda f: change_scores(f, "0.55", "0.95", honest=False),
+        "was changed after it was written: its checksum differs",
+    ),
+    "score above 1": (
+        lambda f: change_scores(f, "0.55,0.4,0.6", "1.55,0.4,1.6", honest=True),
+        "macro_f1 is 1.55 but must lie between 0 and 1",
+    ),
+    "score outside its interval": (
+        lambda f: change_scores(f, "0.55,0.4,0.6", "0.75,0.4,0.6", honest=True),
+        "must lie inside its interval",
+    ),
+    "negative count": (
+        lambda f: change_scores(f, ",100,50,", ",-100,50,", honest=True),
+        "n_train is -100 but must not be below 0",
+    ),
+    "not a number": (
+        lambda f: change_scores(f, "0.55", "much", honest=True),
+        "a number cannot be read",
+    ),
+    "HTML in a score table": (
+        lambda f: change_scores(f, "banking77", "<script>alert(1)</script>", honest=True),
+        "column 'task': the text '<script>.* holds markup",
+    ),
+    "other profile": (
+        lambda f: change_scores(f, ",mine,", ",paper,", honest=True),
+        r"rows of the profiles \['paper'\] where the manifest names 'mine'",
+    ),
+    "other seeds": (
+        lambda f: change_manifest(f, seeds=[7]),
+        r"the seeds \[0, 1\] where the manifest names \[7\]",
+    ),
+    "missing field": (lambda f: without(f, "device"), "field 'device' is None, expected str"),
+    "wrong kind of field": (
+        lambda f: change_manifest(f, command=3),
+        "field 'command' is 3, expected str",
+    ),
+    "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
+    "other schema": (
+        lambda f: change_manifest(f, schema_version=1),
+        "has schema version 1, this code reads 2",
+    ),
+    "script in a text": (
+        lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),
+        "a text in a bundle is one plain line",
+    ),
+    "directive in a text": (
+        lambda f: change_manifest(f, machine="fast\n```{include} /etc/passwd\n```"),
+        "a text in a bundle is one plain line",
+    ),
+    "script in a model": (
+        lambda f: change_manifest(f, models=[{**MODEL, "name": "<b>"}]),
+        "a text in a bundle is one plain line",
+    ),
+    "script in a key": (
+        lambda f: change_manifest(f, versions={"<b>": "1"}),
+        "a text in a bundle is one plain line",
+    ),
+    "long text": (lambda f: change_manifest(f, title="x" * 700), "longer than 600 characters"),
+    "model without checksums": (
+        lambda f: change_manifest(f, models=[{"name": "bert"}]),
+        "models: field 'source' is None",
+    ),
+    "seed that is no number": (
+        lambda f: change_manifest(f, seeds=["<b>"]),
+        "seed '<b>' is not a whole number",
+    ),
+    "unknown kind of file": (
+        lambda f: (f / "page.html").write_text("<p>hello</p>"),
+        "page.html is no file a bundle may hold",
+    ),
+    "SVG": (lambda f: (f / "fig-a.svg").write_text("<svg/>"), "fig-a.svg is no file a bundle"),
+    "weights": (lambda f: (f / "sae.pkl").write_bytes(b"x"), "sae.pkl is no file a bundle may"),
+    "folder": (lambda f: (f / "data").mkdir(), "is a link or a folder"),
+    "link": (
+        lambda f: os.symlink(SHIPPED / "tfidf-nested" / "scores.csv", f / "fig-b.png"),
+        "is a link or a folder",
+    ),
+    "path out of the folder": (
+        lambda f: change_manifest(f, files={"../../secret": "0" * 64}),
+        r"names '\.\./\.\./secret', which is no file of a bundle",
+    ),
+    "file nobody listed": (
+        lambda f: shutil.copy(f / "fig-baselines.png", f / "fig-new.png"),
+        "fig-new.png is not in the manifest",
+    ),
+    "picture that is none": (
+        lambda f: (
+            (f / "fig-baselines.png").write_text("<script>"),
+            change_manifest(
+                f, files={n: sha256(f / n) for n in ("scores.csv", "fig-baselines.png")}
+            ),
+        ),
+        "is not a PNG picture",
+    ),
+    "too large": (
+        lambda f: (f / "fig-big.png").write_bytes(b"\0" * 4_000_001),
+        "a bundle has 4,000,000 at most",
+    ),
+    "no scores": (lambda f: (f / "scores.csv").unlink(), "has a manifest but no scores.csv"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "is not a readable manifest"),
+    "no JSON": (
+        lambda f: (f / "manifest.json").write_text("[" * 100_000),
+        "is not a readable manifest",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_belong_is_refused_in_one_sentence(bundle: Path, what: str) -> None:
+    spoil, says = REFUSED[what]
+    assert len(read_bundles(bundle.parent)) == 12
+    spoil(bundle)
+    with pytest.raises(IntegrityError, match=says) as refusal:
+        read_bundles(bundle.parent)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_bundle_that_would_be_refused_leaves_the_old_one(bundle: Path) -> None:
+    table = read_bundle(bundle)
+    with pytest.raises(IntegrityError, match="holds markup"):
+        write_bundle(bundle, table, "<b>new</b>", "mosaic run 04")
+    assert read_manifest(bundle)["title"] == "mine"
+    assert bundle_folders(bundle.parent) == [bundle]
+    write_bundle(bundle, table, "new", "mosaic run 04")
+    assert read_manifest(bundle)["title"] == "new"
+
+
+def test_another_folder_with_a_manifest_is_not_taken_for_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "weights.safetensors").write_bytes(b"years of work")
+    with pytest.raises(ConfigError, match="holds no bundle"):
+        write_bundle(tmp_path, make_scores([ROW]), "mine", "mosaic run 04")
+    assert (tmp_path / "weights.safetensors").exists()
+
+
+def test_models_of_one_bundle_keep_their_own_rows() -> None:
+    grid = make_scores([ROW, {**ROW, "model": "other", "macro_f1": 0.55}])
+    lines = grid_table(grid).splitlines()
+    assert lines[2:] == [
+        "| `banking77` |  | `bert` | 3 | 0.500 |",
+        "| `banking77` |  | `other` | 3 | 0.550 |",
+    ]
+
+
+def test_every_shipped_bundle_is_read() -> None:
+    found = bundle_folders(SHIPPED)
+    assert len(found) >= 3
+    assert all(len(read_bundle(folder)) for folder in found)
+
+
+def test_the_grid_of_a_bundle_is_what_chapters_compare(bundle: Path) -> None:
+    [grid] = bundle_grids(bundle.parent)
+    assert sorted(grid["feature"]) == ["hidden", "sae", "sae"]
+    assert set(grid["source"]) == {"bundle"}
+    assert len(bundle_grids(bundle.parent, "sae")[0]) == 2
+    assert bundle_grids(bundle.parent.parent / "nowhere") == []
+    [whole] = bundles_with_latents(bundle.parent)
+    assert len(whole) == len(read_bundle(bundle)) > len(grid)
+
+
+def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
+    cards = bundle_pages(bundle)
+    assert "| `layer_3/width_1k` | 1,024 | 23.4 | 0.700 | 10.0% |" in cards["saes"]
+    assert "| SAE `1k` sum &gt; 1 | 3 | 0.550 (0.400 to 0.600) |" in cards["chosen"]
+    assert cards["grid"].splitlines()[2] == "| `banking77` |  | 3 | 0.500 | 0.550 | 0.500 |"
+    assert "| 2 | 0.500 (0.400 to 0.600) |" in cards["seeds"]
+    assert "`mosaic run 04`" in cards["provenance"]
+    assert "measured on its 1,234 tokens" in cards["training"]
+    assert "in 195 steps of 1,024" in cards["training"]
+    assert (
+        cards["summary"] == "SAE latents by task: against the mean hidden state ahead in 1 of 1.\n"
+    )

@@ -1,0 +1,432 @@
+"""Claims judged on synthetic tables whose verdict is known, and on the shipped scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from places import ROOT
+from scipy.stats import t, ttest_1samp
+
+from mosaic.config.workspace import open_workspace
+from mosaic.evidence.bundles import read_bundles
+from mosaic.evidence.claims import (
+    BUILT_IN,
+    CLAIMS,
+    INCONCLUSIVE,
+    MIN_TASKS,
+    NOT_SUPPORTED,
+    NOT_TESTED,
+    SUPPORTED,
+    TOO_FEW,
+    Claim,
+    Finding,
+    judge_claims,
+    load_claims,
+    one_per_dataset,
+    without_mini,
+    without_one_pair,
+)
+from mosaic.evidence.published import published_scores
+from mosaic.publish.scorecard import (
+    CONTRIBUTED,
+    PUBLISHED,
+    claims_table,
+    effects_by_task,
+    run_scores,
+    scorecard_columns,
+    scorecard_page,
+    without_one_table,
+)
+from mosaic.scores.intervals import holm
+from mosaic.scores.table import concat_scores, make_scores, validate_scores, write_scores
+
+CLAIM = Claim(
+    key="sae-above-hidden",
+    says="SAE is better",
+    said_in="a test",
+    measure="SAE minus hidden state",
+    kind="text",
+    first={"feature": "sae"},
+    second={"feature": "hidden"},
+    same=("task", "model", "layer"),
+    chapter="04_baselines",
+    figure="fig-baselines",
+)
+ROW = {"source": "bundle", "protocol": "nested", "profile": "encoder", "probe": "linear"}
+ROW |= {"model": "m", "language": "en", "train_language": "en", "seed": 0}
+TASKS = ("banking77", "election", "reject", "stance", "toxicity")
+
+
+def cells(gaps: dict[str, float], **changes: object) -> pd.DataFrame:
+    """SAE and hidden-state cells of two layers, `gaps` apart in each task."""
+    rows = []
+    for task, gap in gaps.items():
+        for layer in (1, 3):
+            shared = {**ROW, "task": task, "layer": layer, **changes}
+            rows.append({**shared, "feature": "hidden", "pooling": "last", "macro_f1": 0.6})
+            rows.append(
+                {**shared, "feature": "sae", "width": "1k", "pooling": "sum", "macro_f1": 0.6 + gap}
+            )
+    return make_scores(rows)
+
+
+def judged(gaps: dict[str, float], claim: Claim = CLAIM, **changes: object) -> Finding:
+    return judge_claims([claim], cells(gaps, **changes))[0]
+
+
+def gaps(*values: float) -> dict[str, float]:
+    return dict(zip(TASKS, values, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((0.04, 0.05, 0.06, 0.05, 0.04), SUPPORTED),
+        ((-0.04, -0.05, -0.06, -0.05, -0.04), NOT_SUPPORTED),
+        ((0.10, -0.08, 0.05, -0.06, 0.01), INCONCLUSIVE),
+        ((0.05,), TOO_FEW),
+        ((0.05, 0.05), TOO_FEW),
+        ((0.05, 0.05, 0.05), SUPPORTED),
+        ((), NOT_TESTED),
+    ],
+)
+def test_verdict_is_known(values: tuple[float, ...], verdict: str) -> None:
+    found = judged(gaps(*values))
+    assert found.verdict == verdict
+    assert found.n_tasks == len(values)
+    if values:
+        assert found.effect == pytest.approx(np.mean(values))
+        assert found.n_above == sum(v > 0 for v in values)
+    if len(values) < MIN_TASKS:
+        assert (found.low, found.high, found.p_value) == (None, None, None)
+
+
+def test_two_tasks_could_only_decide_by_agreeing() -> None:
+    """The reason for the smallest number of tasks, from Student's distribution."""
+    reach = {n: t.isf(0.025, n - 1) / n**0.5 for n in (2, 3)}
+    assert reach[2] == pytest.approx(9, abs=0.05)
+    assert reach[3] == pytest.approx(2.5, abs=0.05)
+    # Two tasks' standard deviation is their difference over the root of two.
+    assert 1 / (reach[2] / 2**0.5) == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_splits_of_one_dataset_are_one_task() -> None:
+    def food(*names: str) -> Finding:
+        claim = replace(CLAIM, kind="image")
+        return judge_claims([claim], cells(dict.fromkeys(names, 0.05)))[0]
+
+    assert list(food("cifar100", "flowers", "food", "food-train").by_task.index) == [
+        "cifar100",
+        "flowers",
+        "food",
+    ]
+    assert food("flowers", "food", "food-train").verdict == TOO_FEW
+    apart = pd.Series(["nqswap-original", "nqswap-closed", "intent", "scenario", "my own"])
+    assert list(one_per_dataset(apart)) == list(apart), "other labels or contexts"
+
+
+def test_a_claim_about_several_tasks_is_counted() -> None:
+    several = replace(CLAIM, several=3)
+    assert judged(gaps(0.3, 0.3, 0.3, -0.5, -0.5), several).verdict == SUPPORTED
+    found = judged(gaps(0.3, 0.3, -0.01), several)
+    assert found.verdict == NOT_SUPPORTED
+    assert (found.low, found.p_holm) == (None, None)
+    assert judged(gaps(0.3, 0.3), several).verdict == TOO_FEW
+
+
+def test_the_pair_that_decides_is_found() -> None:
+    usual = cells(gaps(0.01, 0.012, 0.011, 0.009, 0.01))
+    table = concat_scores([usual, usual[usual["layer"] == 3].assign(layer=5).astype(usual.dtypes)])
+    odd = (table["task"] == "stance") & (table["layer"] == 3) & (table["feature"] == "hidden")
+    table.loc[odd, "macro_f1"] = 0.01
+    found = judge_claims([CLAIM], table)[0]
+    pair, rest = without_one_pair(found)
+    assert (pair["task"], pair["layer"]) == ("stance", "3")
+    assert (found.verdict, rest.verdict) == (INCONCLUSIVE, SUPPORTED)
+    assert rest.effect == pytest.approx(np.mean([0.01, 0.012, 0.011, 0.009, 0.01]))
+    # By trying all of them, and where a task leaves with its only pair.
+    for few in (found, judge_claims([CLAIM], table[table["layer"] == 3])[0]):
+        pair, rest = without_one_pair(few)
+        shifts = [
+            abs(few.effect - few.pairs.drop(index=i).groupby("task")["value"].mean().mean())
+            for i in few.pairs.index
+        ]
+        assert abs(rest.effect - few.effect) == pytest.approx(max(shifts))
+    assert without_one_pair(judge_claims([CLAIM], table.iloc[:0])[0]) is None
+
+
+def test_interval_is_students_over_tasks_not_cells() -> None:
+    values = (0.04, 0.05, 0.06, 0.05, 0.02)
+    found = judged(gaps(*values))
+    expected = ttest_1samp(values, 0)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert len(found.pairs) == 10, "two layers make two pairs a task, and no more certainty"
+
+
+def test_bound_of_a_claim_moves_its_verdict() -> None:
+    values = gaps(-0.004, -0.006, -0.005, -0.004, -0.006)
+    assert judged(values).verdict == NOT_SUPPORTED
+    assert judged(values, replace(CLAIM, beyond=-0.01)).verdict == SUPPORTED
+    alone = replace(CLAIM, second=None, beyond=0.5)
+    assert judged(values, alone).effect == pytest.approx(0.595)
+
+
+def test_all_claims_are_corrected_together() -> None:
+    bounds = [replace(CLAIM, key=str(b), beyond=b) for b in (0.0, 0.02, 0.045)]
+    found = judge_claims(bounds, cells(gaps(0.04, 0.05, 0.06, 0.05, 0.04)))
+    assert [f.p_holm for f in found] == pytest.approx(holm([f.p_value for f in found]))
+    assert found[0].p_holm > found[0].p_value
+
+
+def test_repeats_are_averaged_and_no_side_is_taken_at_its_best() -> None:
+    table = cells(gaps(0.05, 0.05))
+    lucky = table[table["feature"] == "hidden"].assign(macro_f1=0.9, repeat=2)
+    both = validate_scores(pd.concat([table, lucky.astype(table.dtypes)]))
+    assert judge_claims([CLAIM], both)[0].effect == pytest.approx(0.65 - 0.75)
+
+
+def test_only_seeds_that_both_sides_have_count() -> None:
+    table = cells(gaps(0.1))
+    more = table[table["feature"] == "sae"].assign(seed=1, macro_f1=0.9)
+    means = table[table["feature"] == "sae"].assign(seed=pd.NA, repeat=2, macro_f1=0.8)
+    [finding] = judge_claims([CLAIM], concat_scores([table, more, means]))
+    assert finding.effect == pytest.approx(0.1)
+
+
+def test_cells_of_the_audit_and_other_protocols_do_not_count() -> None:
+    usual = gaps(0.05, 0.04, 0.06)
+    for change in ({"bos": "keep"}, {"scaling": "none"}, {"protocol": "published"}):
+        assert judged(usual, **change).verdict == NOT_TESTED, change
+    assert judged(usual, scaling="auto", bos="drop").verdict == SUPPORTED
+    assert judged(usual, probe="tree").verdict == NOT_TESTED
+    assert judged(usual, train_language="de").verdict == NOT_TESTED
+    assert judged(usual, label_model="gemma").verdict == NOT_TESTED
+
+
+def test_mini_is_built_in_and_never_evidence() -> None:
+    clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04)
+    assert judged(clear, profile="mini", source="run").verdict == BUILT_IN
+    mixed = pd.concat([cells(clear, profile="mini"), cells(gaps(-0.1, -0.1, -0.1))])
+    assert judge_claims([CLAIM], without_mini(mixed))[0].verdict == NOT_SUPPORTED
+
+
+def test_narrow_is_the_smallest_width_of_a_model() -> None:
+    table = cells(gaps(0.05, 0.05))
+    wide = table[table["feature"] == "sae"].assign(width="16k", macro_f1=0.9)
+    both = validate_scores(pd.concat([table, wide.astype(table.dtypes)]))
+    narrow = replace(CLAIM, first={"feature": "sae", "size": "narrow"})
+    assert judge_claims([narrow], both)[0].effect == pytest.approx(0.05)
+
+
+def test_native_and_english_training_are_told_apart() -> None:
+    shared = {**ROW, "feature": "sae", "task": "toxicity", "layer": 3, "selection": "all"}
+    shared |= {"width": "1k", "pooling": "sum", "threshold": 1.0, "train_fraction": 1.0}
+    rows = [
+        {**shared, "language": language, "train_language": trained, "macro_f1": f1}
+        for language, trained, f1 in (
+            ("de", "de", 0.9),
+            ("de", "en", 0.8),
+            ("de", "es", 0.1),
+            ("en", "en", 0.95),
+        )
+    ]
+    by_key = {f.claim.key: f for f in judge_claims(load_claims(), make_scores(rows))}
+    assert by_key["native"].effect == pytest.approx(0.1)
+    assert by_key["transfer-usable"].effect == pytest.approx(-0.1)
+
+
+@pytest.fixture(scope="module")
+def on_published() -> dict[str, Finding]:
+    return {f.claim.key: f for f in judge_claims(load_claims(), published_scores())}
+
+
+def test_a_claim_on_the_published_scores_by_hand(on_published: dict[str, Finding]) -> None:
+    """SAE recipe minus last hidden state on banking77, from the table alone."""
+    table = published_scores()
+    rows = table[(table["task"] == "banking77") & (table["probe"] == "linear")]
+    sae = rows[(rows["pooling"] == "sum") & (rows["threshold"] == 1.0) & (rows["width"] == "16k")]
+    hidden = rows[rows["feature"] == "hidden"]
+    keys = ["model", "layer"]
+    by_hand = sae.groupby(keys)["macro_f1"].mean() - hidden.groupby(keys)["macro_f1"].mean()
+    assert len(by_hand) == 9
+    found = on_published["above-hidden"].by_task["banking77"]
+    assert found == pytest.approx(float(by_hand.mean()))
+
+
+def test_what_the_public_scores_cannot_test_is_not_tested(on_published: dict[str, Finding]) -> None:
+    silent = {key for key, f in on_published.items() if f.verdict == NOT_TESTED}
+    assert silent == {
+        *("above-mean-hidden", "native", "transfer-usable"),
+        *("binarized-for-selection", "threshold-matters"),
+    }
+
+
+def test_one_failed_cell_decides_on_width(on_published: dict[str, Finding]) -> None:
+    """What the claim's remark and chapter 08 say of it, from the table."""
+    table = published_scores()
+    rows = table[(table["task"] == "scenario") & (table["layer"] == 19) & table["threshold"].isna()]
+    rows = rows[(rows["pooling"] == "sum") & (rows["probe"] == "linear")].set_index("width")
+    assert set(rows["model"]) == {"gemma-2-2b"}
+    assert list(rows.loc[["16k", "65k"], "macro_f1"]) == [0.8462, 0.227]
+    assert rows.loc["65k", "cv_accuracy"] > 0.8, "the same features in cross-validation"
+    pair, rest = without_one_pair(on_published["narrow-enough"])
+    assert pair["value"] == pytest.approx(0.8462 - 0.227)
+    assert on_published["narrow-enough"].verdict == INCONCLUSIVE
+    assert rest.verdict == SUPPORTED
+    wide = set(table.loc[(table["width"] == "65k"), "model"])
+    assert wide == {"gemma-2-2b", "paligemma2-3b-pt-224"}, "as its remark says"
+
+
+def test_best_cells_have_the_narrowest_width_as_often_as_is_said() -> None:
+    table = published_scores()
+    sae = table[(table["feature"] == "sae") & (table["probe"] == "linear")]
+    best = sae.groupby(["task", "label_model", "width"], dropna=False)["macro_f1"].max()
+    best = best.unstack("width").astype(float)
+    narrow = best["16k"] >= best["65k"].fillna(0)
+    images = narrow.index.isin(["cifar100", "flowers", "food", "food-train", "tiny-imagenet"], 0)
+    listed = ~images & ~narrow.index.isin(["boolq", "piqa"], 0)  # not in the authors' table
+    assert (int(narrow[listed].sum()), int(listed.sum())) == (15, 16)
+    assert narrow[images].mean() < 0.5, "65k is mostly best on images"
+    assert "15 of 16" in CLAIMS.read_text(encoding="utf-8")
+
+
+def test_what_was_not_rerun_is_said_first() -> None:
+    """The first paragraphs of README and landing page; a run of Gemma would change both."""
+    authors, contributed = published_scores(), read_bundles(ROOT / "book" / "runs")
+    assert not set(contributed["model"].dropna()) & set(authors["model"].dropna())
+    keys = ["task", "language", "label_model"]
+    ours = contributed[(contributed["protocol"] == "published") & contributed["model"].isna()]
+    both = authors[authors["feature"] == "tfidf"].merge(ours, on=keys, suffixes=("", "_ours"))
+    again = (both["macro_f1"] - both["macro_f1_ours"]).abs() < 1e-6
+    assert (int(again.sum()), len(both)) == (1, 1), "the one that was recomputed"
+    for page in ("README.md", "book/index.md"):
+        start = " ".join((ROOT / page).read_text(encoding="utf-8").split())[:1100]
+        assert "Gemma 2 models have not been rerun here" in start
+        assert "One published score, a TF-IDF baseline, was recomputed" in start
+
+
+def test_every_claim_names_a_chapter_and_its_figure() -> None:
+    from mosaic.figures import CHAPTER_OF_FIGURE
+
+    for claim in load_claims():
+        assert CHAPTER_OF_FIGURE.get(claim.figure, claim.chapter) == claim.chapter, claim.key
+        assert claim.chapter[:2].isdigit()
+
+
+def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> None:
+    workspace = open_workspace("mini", str(tmp_path))
+    run = cells(
+        gaps(0.04, -0.02, 0.01), profile="mini", source="run", threshold=1.0, depth="middle"
+    )
+    write_scores(run, workspace.scores_path("04_baselines"))
+    columns = scorecard_columns(workspace, tmp_path / "no bundles")
+    page = scorecard_page(columns, ["04_baselines", "05_multilingual_transfer"])
+    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    assert len(lines) == len(load_claims())
+    beats = next(line for line in lines if "{ref}`SAE beats the last hidden state <fig-bas" in line)
+    of_run = columns["This run: mini"]
+    for line, finding in zip(lines, of_run, strict=True):
+        assert line.split(" | ")[-1].split("]")[0] == f"[{finding.verdict}"
+    assert beats.endswith("| [built in]{.verdict-built-in} |"), "no number beside it"
+    assert "In this run 2 of 3 point the other way" in page
+    found = columns[PUBLISHED][2]
+    interval = ttest_1samp(found.by_task, 0).confidence_interval(0.95)
+    assert f"[{interval.low:+.3f} to {interval.high:+.3f}]{{.interval}}" in beats
+    assert "Contributed runs*:" not in page
+    assert "fig-width" not in page, "a chapter the book lacks is not linked"
+    native = next(line for line in lines if "Native beats" in line)
+    assert "05_multilingual_transfer>`" in native or "<fig-multilingual>`" in native
+    assert native.count("[not tested]") == 3
+
+
+def test_scorecard_names_the_models_behind_each_column(tmp_path: Path) -> None:
+    columns = scorecard_columns(open_workspace("mini", str(tmp_path)), ROOT / "book" / "runs")
+    sources = scorecard_page(columns, []).splitlines()[0]
+    assert "own, of gemma-2-2b, gemma-2-9b, gemma-2-9b-it and paligemma2" in sources
+    assert (
+        "all-MiniLM-L6-v2 on banking77 and sentiment, real text; no model of the paper" in sources
+    )
+    of_paper = replace(CLAIM, key="k", second=None)
+    theirs = judge_claims(
+        [of_paper] * len(columns[PUBLISHED]), cells(gaps(0.1), model="gemma-2-2b")
+    )
+    ours = scorecard_page({**columns, CONTRIBUTED: theirs}, []).splitlines()[0]
+    assert "with gemma-2-2b of the paper" in ours
+
+
+def test_tables_of_the_audit_name_claims_in_words(on_published: dict[str, Finding]) -> None:
+    found = list(on_published.values())
+    table = claims_table(found)
+    assert list(table.columns[:5]) == ["claim", "verdict", "effect", "low", "high"]
+    for kind in ("text", "behaviour", "image"):
+        words = effects_by_task(found, kind)
+        assert set(words["claim"]) < {f.claim.says for f in found}
+    without = without_one_table(found).set_index("claim")
+    narrow = without.loc["The narrowest SAE is enough"]
+    assert narrow["pair left out"] == "scenario, gemma-2-2b, layer 19, sum"
+    assert not re.search("16k|gemma-2|Gemma", " ".join(f.claim.measure for f in found))
+
+
+class Cells(HTMLParser):
+    """Text of every cell of the scorecard, row by row."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.inside = "mosaic-scorecard" in (dict(attrs).get("class") or "")
+        if self.inside and tag == "tr":
+            self.rows.append([])
+        if self.inside and tag == "td":
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+@pytest.mark.book
+def test_page_and_tables_say_the_same(build_dir: Path) -> None:
+    """Every verdict again from the tables, beside the words on the built landing page."""
+    page = (build_dir / "html" / "book" / "index.html").read_text(encoding="utf-8")
+    rows = [[" ".join(c.split()) for c in row] for row in Cells(page).rows if row]
+    wanted = load_claims()
+    assert [row[0] for row in rows] == [claim.says for claim in wanted]
+    contributed = without_mini(read_bundles(ROOT / "book" / "runs"))
+    for table, column in ((published_scores(), 1), (contributed, 2)):
+        for row, words in zip(rows, _words(judge_claims(wanted, table)), strict=True):
+            assert row[column] == words
+    run = judge_claims(wanted, run_scores(open_workspace("mini", str(build_dir))))
+    assert [row[3] for row in rows] == [f.verdict for f in run]
+    assert {f.verdict for f in run} == {BUILT_IN}
+    opposite = sum(not f.points_at_claim for f in run)
+    assert f"In this run {opposite} of {len(run)} point the other way" in " ".join(page.split())
+
+
+def _words(found: list[Finding]) -> Iterator[str]:
+    for f in found:
+        sign = "+" if f.claim.second else ""
+        said = f"{f.verdict}"
+        if f.n_tasks:
+            said += f" {f.effect:{sign}.3f} ({f.n_above}/{f.n_tasks})"
+        if f.n_tasks >= MIN_TASKS and f.claim.several is None:
+            low, high = ttest_1samp(f.by_task, 0).confidence_interval(0.95)
+            said += f" {low:{sign}.3f} to {high:{sign}.3f}"
+        yield said

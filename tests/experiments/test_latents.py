@@ -1,0 +1,120 @@
+"""Looking inside a probe: strongest latents, known causes, escaped highlights."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import tiny
+from scipy import sparse
+
+from mosaic.errors import ConfigError
+from mosaic.experiments.latents import (
+    FAINT,
+    TokenActivations,
+    closest_annotations,
+    strongest_documents,
+    token_activations,
+    top_latents,
+    top_share,
+)
+from mosaic.extraction.extract import extract
+from mosaic.probes.select import Candidate, fit_select
+from mosaic.publish.notebook import highlight
+
+
+def planted(n: int = 200, d: int = 40) -> tuple[sparse.csr_array, np.ndarray]:
+    """Sparse features where latent 7 speaks for class 1 and latent 3 against it."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, n)
+    X = (rng.random((n, d)) < 0.1).astype(np.float32)
+    X[:, 7] = y * (rng.random(n) < 0.9)
+    X[:, 3] = (1 - y) * (rng.random(n) < 0.9)
+    return sparse.csr_array(X), y
+
+
+def test_the_planted_latents_come_first_with_their_class() -> None:
+    X, y = planted()
+    probe = fit_select(Candidate(X), y, seed=0, n_jobs=1)
+    top = top_latents(probe, X, y, k=5)
+    assert set(top["latent"][:2]) == {3, 7}
+    by_latent = top.set_index("latent")
+    assert by_latent.loc[7, "class"] == 1
+    assert by_latent.loc[3, "class"] == 0
+    assert by_latent.loc[7, "weight"] > 0 > by_latent.loc[3, "weight"]
+    assert (top["effect"].abs().diff().dropna() <= 0).all()
+    for latent in (3, 7):
+        assert by_latent.loc[latent, "active_in_class"] > 0.8
+        assert by_latent.loc[latent, "active_elsewhere"] == 0
+
+
+def test_three_classes_have_latents_of_their_own() -> None:
+    rng = np.random.default_rng(1)
+    y = np.arange(150) % 3
+    X = np.eye(3, dtype=np.float32)[y] * (rng.random((150, 1)) < 0.95)
+    probe = fit_select(Candidate(sparse.csr_array(X)), y, seed=0, n_jobs=1)
+    top = top_latents(probe, sparse.csr_array(X), y, k=9)
+    positive = top[top["weight"] > 0].drop_duplicates("latent")
+    assert dict(zip(positive["latent"], positive["class"], strict=True)) == {0: 0, 1: 1, 2: 2}
+
+
+def test_a_tree_has_no_weights_to_show() -> None:
+    X, y = planted()
+    probe = fit_select(Candidate(X), y, seed=0, probe="tree", n_jobs=1)
+    with pytest.raises(ConfigError, match="no weights per latent"):
+        top_latents(probe, X, y)
+
+
+def test_closest_annotation_is_the_one_that_fires_together() -> None:
+    X, y = planted()
+    data = tiny.task_data(["text"] * len(y))
+    data.annotations.update(
+        negation=y.astype(bool), noise=np.arange(len(y)) % 2, name=np.arange(len(y))
+    )
+    found = closest_annotations(data, X, [7]).iloc[0]
+    assert found["closest_annotation"] in ("negation = True", "negation = False")
+    assert abs(found["agreement"]) > 0.8
+    data.annotations.pop("negation")
+    faint = closest_annotations(data, X, [7]).iloc[0]
+    assert abs(faint["agreement"]) < FAINT
+    assert faint["closest_annotation"] is None, "chance agreement names nothing"
+    data.annotations.clear()
+    assert closest_annotations(data, X, [7]).empty
+
+
+def test_share_of_the_strongest_latents() -> None:
+    X, y = planted()
+    probe = fit_select(Candidate(X), y, seed=0, n_jobs=1)
+    shares = [top_share(probe, X, y, k) for k in (1, 2, X.shape[1])]
+    effects = top_latents(probe, X, y, k=X.shape[1])["effect"].abs()
+    assert shares[1] == pytest.approx(effects[:2].sum() / effects.sum())
+    assert shares[0] < shares[1] < shares[2] == pytest.approx(1)
+
+
+def test_highlight_escapes_and_shades() -> None:
+    values = sparse.csr_array(np.array([[0.0, 2.0], [0.0, 0.0]]))
+    document = TokenActivations(["<script>", "&ok"], values)
+    html = highlight(document, 1)
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "&amp;ok" in html
+    assert len(re.findall("<mark", html)) == 1
+
+
+def test_token_activations_sum_to_the_stored_features(tmp_path) -> None:
+    spec = tiny.model_spec(tmp_path)
+    layer, width = spec.saes[0].layer, spec.saes[0].width
+    data = tiny.task_data(["one small text", "another"])
+    profile = tiny.profile(spec)
+    stored = extract(spec, data, profile, store=tmp_path / "store").matrix(layer, width, "sum")
+    read = token_activations(spec, data.inputs, layer, width, profile)
+    for row, document in enumerate(read):
+        assert len(document.tokens) == document.values.shape[0]
+        summed = np.asarray(document.values.sum(axis=0)).ravel()
+        np.testing.assert_allclose(summed, stored[[row]].toarray().ravel(), rtol=1e-4, atol=1e-5)
+
+
+def test_strongest_documents_leave_out_silent_ones() -> None:
+    X = sparse.csr_array(np.array([[0.0], [3.0], [1.0]]))
+    assert strongest_documents(X, 0).tolist() == [1, 2]

@@ -1,0 +1,232 @@
+"""A probe that is fitted, saved, moved and applied; and what it refuses to be applied to."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from scipy import sparse
+
+from mosaic.cli import build_parser, main
+from mosaic.cli.examples import EXAMPLES
+from mosaic.cli.predictions import FORMATS, prediction_lines, printable
+from mosaic.config.profiles import load_profile
+from mosaic.config.workspace import open_workspace
+from mosaic.data.load import load_task
+from mosaic.errors import ConfigError, IntegrityError
+from mosaic.experiments.latents import contributions
+from mosaic.experiments.own_data import Prediction, fit_probe, predict
+from mosaic.extraction.extract import extract
+from mosaic.probes.saved import load_probe
+from mosaic.probes.select import Candidate, fit_select
+from mosaic.sweep.run import score_cells
+
+NEW = ["31: you are so fool", "30: you are so kind", "thank you"]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, model, SAE, their YAML file and a probe fitted on them."""
+    folder = tmp_path_factory.mktemp("own")
+    tiny.write_model(folder / "model", "gemma2")
+    for layer in (0, 2):
+        tiny.write_sae(folder / f"sae_{layer}", seed=layer)
+    rng = np.random.default_rng(0)
+    words = [rng.choice(["pest", "fool"] if i % 2 else ["lovely", "kind"]) for i in range(60)]
+    rows = [f"{i}: you are so {word}" for i, word in enumerate(words)]
+    frame = pd.DataFrame({"body": rows, "kind": ["rude" if i % 2 else "nice" for i in range(60)]})
+    frame.to_csv(folder / "mine.csv", index=False)
+    saes = [{"layer": layer, "width": "96", "folder": f"sae_{layer}"} for layer in (0, 2)]
+    model = {"name": "own", "source": "./model", "layers": {"early": 0, "middle": 2}, "saes": saes}
+    task = {"name": "mine", "dataset": "./mine.csv", "input_field": "body", "label_field": "kind"}
+    profile = {"catalogue": [task], "models": [model], "top_n": [3], "max_length": 64}
+    (folder / "mine.yaml").write_text(json.dumps(profile))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mosaic.experiments.own_data.score_cells", partial(score_cells, n_jobs=1))
+        command = ["fit", "--profile", str(folder / "mine.yaml"), "--out", str(folder / "probe")]
+        assert main([*command, "--build-dir", str(folder / "build")]) == 0
+    return folder
+
+
+@pytest.fixture
+def moved(fitted: Path, tmp_path: Path) -> Path:
+    """The same folder at another place."""
+    return Path(shutil.copytree(fitted, tmp_path / "a place", ignore=lambda *_: ["build"]))
+
+
+def test_the_card_says_what_the_probe_is(fitted: Path) -> None:
+    card = json.loads((fitted / "probe" / "probe.json").read_text())
+    assert card["classes"] == ["nice", "rude"]
+    assert card["chosen_from"] == 8
+    assert card["score"]["macro_f1"] > 0.9
+    assert card["score"]["n_train"] + card["score"]["n_test"] == 60
+    assert card["score"]["macro_f1_low"] <= card["score"]["macro_f1"]
+    assert card["profile"] == "../mine.yaml"
+    assert set(card["identity"]["model"]["weights"]) == {"config.json", "model.safetensors"}
+    assert card["versions"]["sae-lens"][0].isdigit()
+    assert {p.name for p in (fitted / "probe").iterdir()} == {"probe.json", "probe.safetensors"}
+
+
+def test_the_choice_is_that_of_inner_cross_validation(fitted: Path) -> None:
+    workspace = open_workspace(str(fitted / "mine.yaml"), str(fitted / "build"))
+    saved = load_probe(fitted / "probe")
+    again = fit_probe(workspace)  # from the scored cells on disk
+    assert again.card["score"] == saved.card["score"]
+    np.testing.assert_array_equal(again.probe.coef, saved.probe.coef)
+    best = max(
+        json.loads(path.read_text())["row"]["cv_accuracy"]
+        for path in (fitted / "build" / "cache" / "cells").rglob("*.json")
+    )
+    assert saved.card["score"]["cv_accuracy"] == best
+
+
+def test_a_moved_probe_says_what_the_fitted_one_said(fitted: Path, moved: Path) -> None:
+    profile = load_profile(str(fitted / "mine.yaml"))
+    data = load_task("mine", profile)
+    saved = load_probe(moved / "probe")
+    sae = saved.card["sae"]
+    features = extract(profile.models[0], data, profile, store=fitted / "build/cache/features")
+    X = features.matrix(sae["layer"], sae["width"], **saved.card["features"])
+    found = predict(saved, data.inputs, explain=0)
+    shares = np.asarray([list(p.probabilities.values()) for p in found])
+    np.testing.assert_allclose(shares, saved.probe.probabilities(X), atol=1e-4)
+    assert [p.answer for p in found] == [
+        saved.label_names[k] for k in saved.probe.probabilities(X).argmax(axis=1)
+    ]
+
+
+def test_evidence_adds_up_and_its_tokens_are_in_the_text(moved: Path) -> None:
+    saved = load_probe(moved / "probe")
+    for found in predict(saved, NEW, explain=1000):
+        sign = 1 if found.answer == "rude" else -1
+        total = sum(e.contribution for e in found.evidence) + sign * saved.probe.intercept[0]
+        assert 1 / (1 + np.exp(-total)) == pytest.approx(
+            found.probabilities[found.answer], abs=1e-4
+        )
+        sizes = [abs(e.contribution) for e in found.evidence]
+        assert sizes == sorted(sizes, reverse=True)
+        assert all(
+            e.tokens and set("".join(e.tokens)) <= {*found.text, "␣"} for e in found.evidence
+        )
+
+
+def test_evidence_of_three_classes_speaks_for_the_answer() -> None:
+    y = np.arange(90) % 3
+    X = sparse.csr_array(np.eye(3, dtype=np.float32)[y])
+    probe = fit_select(Candidate(X), y, seed=0, n_jobs=1)
+    for row in range(3):
+        [(latent, weight, value)] = contributions(probe, X[[row]], 5)
+        assert latent == y[row]
+        assert weight > 0
+        assert value == 1
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_answers_can_be_piped(
+    moved: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO("\n".join(NEW).encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main(["predict", str(moved / "probe"), "--format", kind, "--explain", "2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    if kind == "csv":
+        table = pd.read_csv(io.StringIO(captured.out))
+        assert list(table.columns) == ["text", "answer", "p_nice", "p_rude", "latents"]
+        assert table["text"].tolist() == NEW
+        assert table["answer"][0] == "rude"
+    elif kind == "jsonl":
+        rows = [json.loads(line) for line in captured.out.splitlines()]
+        assert [row["text"] for row in rows] == NEW
+        assert len(rows[0]["latents"]) == 2
+    else:
+        assert captured.out.splitlines()[0].startswith("rude  ")
+        assert captured.out.count(" latent ") == 6
+
+
+def test_a_text_cannot_steer_the_terminal() -> None:
+    hostile = "a\x1b[2J\x1b]0;title\x07b\x9b31m\u202ec\r\nd\x1b]8;;http://x\x1b\\e"
+    found = Prediction(hostile, "yes\x1b[31m", {"yes\x1b[31m": 1.0})
+    [line] = prediction_lines([found], "table")
+    assert line == "yes  1.00  ab c de"
+    assert printable("क्‍ष 你好 🙂") == "क्‍ष 你好 🙂"
+
+
+def test_a_long_text_is_shortened_in_the_table_only() -> None:
+    found = Prediction("word " * 100, "yes", {"yes": 1.0})
+    assert len(next(prediction_lines([found], "table"))) < 100
+    assert "word " * 100 in list(prediction_lines([found], "csv"))[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("model/config.json", "weights of the model 'own' .* config.json differ"),
+        ("model/tokenizer_config.json", "tokenizer of 'own' .* tokenizer_config.json differ"),
+        ("sae_{layer}/cfg.json", "SAE at layer .* cfg.json differ"),
+        ("probe/probe.json", "probe.json was changed after it was written"),
+        ("probe/probe.safetensors", "probe.safetensors was changed after it was written"),
+    ],
+)
+def test_what_changed_is_refused(moved: Path, path: str, says: str) -> None:
+    card = json.loads((moved / "probe" / "probe.json").read_text())
+    file = moved / path.format(layer=card["sae"]["layer"])
+    if file.name == "probe.json":
+        file.write_text(file.read_text().replace('"C": ', '"C": 1'))
+    elif file.suffix == ".json":
+        file.write_text(json.dumps({**json.loads(file.read_text()), "extra": 1}))
+    else:
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match=says):
+        predict(load_probe(moved / "probe"), NEW)
+
+
+def test_other_ways_to_break_a_probe_are_said(
+    moved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (moved / "probe" / "probe.json").write_text("{")
+    assert main(["predict", str(moved / "probe"), str(moved / "mine.csv")]) == 4
+    assert "probe.json is damaged" in capsys.readouterr().err
+    assert main(["predict", str(moved), str(moved / "mine.csv")]) == 3
+    assert "holds no probe.json; name a folder that `mosaic fit` wrote" in capsys.readouterr().err
+
+
+def test_a_probe_without_its_profile_asks_for_one(moved: Path) -> None:
+    (moved / "mine.yaml").rename(moved / "renamed.yaml")
+    saved = load_probe(moved / "probe")
+    with pytest.raises(ConfigError, match="No profile"):
+        predict(saved, NEW)
+    assert len(predict(saved, NEW, str(moved / "renamed.yaml"), explain=0)) == 3
+
+
+def test_a_reader_that_has_enough_gets_no_traceback() -> None:
+    code = (
+        "import sys, mosaic.cli as c; c._doctor = lambda _: [print('x' * 99) for _ in range(9999)];"
+        "sys.exit(c.main(['doctor']))"
+    )
+    command = f'"{sys.executable}" -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (141, "")
+    assert result.stdout == "x" * 99 + "\n"
+
+
+def test_every_example_of_the_help_is_a_command_that_parses() -> None:
+    import shlex
+
+    parser = build_parser()
+    for verb, examples in EXAMPLES.items():
+        for command, _ in examples:
+            words = shlex.split(command.partition(" <")[0].partition(" |")[0])
+            assert words[0] == "mosaic"
+            assert verb in ("mosaic", words[1])
+            parser.parse_args(words[1:])

@@ -1,0 +1,448 @@
+"""Transfer between languages: what is learnt where, what chapter 04 shares, what is drawn."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import yaml
+from joblib import parallel_config
+from places import RUNS
+from scipy import sparse
+
+from mosaic.config.profiles import ModelSpec, Profile, SAESpec
+from mosaic.config.workspace import Workspace, open_workspace
+from mosaic.data.load import load_task
+from mosaic.data.splits import make_split, thin, without_items
+from mosaic.errors import ConfigError
+from mosaic.evidence.bundle_rules import read_manifest
+from mosaic.evidence.bundles import bundle_grids, bundle_transfers, read_bundle
+from mosaic.evidence.comparisons import shared_numbers
+from mosaic.evidence.published import best_on_test, published_scores
+from mosaic.evidence.transfer import above_chance, native_and_away, per_language, transfer_numbers
+from mosaic.experiments import transfer
+from mosaic.experiments.transfer import (
+    choose_depth,
+    compare_transfer,
+    floor_pairs,
+    languages_of,
+    native_pairs,
+    score_transfer,
+    selected_latents,
+    transfer_cells,
+    transfer_features,
+)
+from mosaic.figures.shared_latents import fig_shared_latents
+from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
+from mosaic.probes.select import fit_select
+from mosaic.scores.choose import select_by_cv
+from mosaic.scores.table import read_scores, write_scores
+from mosaic.sweep import languages, source
+from mosaic.sweep.cells import Cell, recipe_cells
+from mosaic.sweep.compare import mean_over_seeds
+from mosaic.sweep.languages import TransferCell
+from mosaic.sweep.results import to_scores
+from mosaic.sweep.run import score_cells
+from mosaic.sweep.source import Source
+
+LANGUAGES = ("en", "de", "zh")
+KEYS = [f"mood-{language}" for language in LANGUAGES]
+N_DOCS, WIDTH, LEAK = 120, 48, 47
+SAES = tuple(SAESpec(layer, "48", folder="toy") for layer in (3, 5))
+MODEL = ModelSpec("toy", "toy", layers={"middle": 3, "late": 5}, saes=SAES)
+BLOCKS = {(layer, width): f"{layer} {width}" for layer in (3, 5) for width in (None, "48")}
+WORDS = {"en": "bad good", "de": "schlimm gut", "zh": "坏 好"}
+
+
+class World:
+    """Three languages: latents 0-3 tell the label in all of them, four more in one only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.latents: dict[str, np.ndarray] = {}
+        self.labels: dict[str, np.ndarray] = {}
+        entry = {
+            "name": "mood",
+            "role": "sentiment",
+            "dataset": "toy/mood",
+            "split": "train",
+            "input_field": "text",
+            "label_field": "label",
+            "label_names": ["bad", "good"],
+            "group_field": "item",
+            "licence": "MIT",
+            "section": "4.4",
+            "languages": {language: {"config": language} for language in LANGUAGES},
+        }
+        (folder / "tasks.yaml").write_text(yaml.safe_dump([entry]))
+        data = folder / "data" / "toy" / "mood"
+        data.mkdir(parents=True)
+        header = "---\nconfigs:\n"
+        for i, language in enumerate(LANGUAGES):
+            rng = np.random.default_rng(i)
+            y = rng.integers(0, 2, N_DOCS)
+            values = rng.gamma(1.0, size=(N_DOCS, WIDTH)) * (rng.random((N_DOCS, WIDTH)) < 0.3)
+            values[:, :4] += rng.poisson(0.3 + 1.5 * y[:, None], (N_DOCS, 4))
+            values[:, 8 + 8 * i : 12 + 8 * i] += rng.poisson(0.5 + y[:, None], (N_DOCS, 4))
+            values[:, LEAK] = 0
+            self.latents[f"mood-{language}"], self.labels[f"mood-{language}"] = values, y
+            words = WORDS[language].split()
+            table = {
+                "id": [f"{language}-{n:03d}" for n in range(N_DOCS)],
+                "text": [f"{words[label]} {language} {n}" for n, label in enumerate(y)],
+                "label": y,
+                "item": [n if n < 40 else 1000 * (i + 1) + n for n in range(N_DOCS)],
+            }
+            pd.DataFrame(table).to_parquet(data / f"{language}.parquet")
+            header += f"- config_name: {language}\n  data_files:\n"
+            header += f"  - split: train\n    path: {language}.parquet\n"
+        (data / "README.md").write_text(header + "---\n")
+        profile = Profile(
+            name="toy",
+            catalogue=str(folder / "tasks.yaml"),
+            models=(MODEL,),
+            tasks=tuple(KEYS),
+            data_dir=str(folder / "data"),
+        )
+        self.workspace = Workspace(profile, folder / "build", "toy")
+
+    def matrix(self, source: Source, spec: Cell) -> object:
+        values = self.latents[source.data.task.key]
+        if spec.layer == 5:  # knows the test part by heart, and nothing else
+            y, values = source.data.labels, np.zeros_like(values) + 2
+            test = make_split(source.data, spec.seed).test
+            values[test] = 9 * y[test][:, None]
+        if spec.feature == "hidden":
+            return values[:, :12].astype(np.float32)
+        return sparse.csr_array(values > 1 if spec.threshold else values, dtype=np.float32)
+
+    def data(self, key: str) -> object:
+        return load_task(key, self.workspace.profile)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made = World(tmp_path)
+    monkeypatch.setattr(source, "extract_for", lambda sources, specs: None)
+    monkeypatch.setattr(Source, "matrix", lambda self, spec: made.matrix(self, spec))
+    monkeypatch.setattr(Source, "_block_keys", BLOCKS)
+    with parallel_config(backend="threading"):  # other processes would not see the replacements
+        yield made
+
+
+def all_pairs(world: World, tfidf: bool = False, **options: object) -> list[TransferCell]:
+    cells = transfer_cells(world.workspace.profile, KEYS, MODEL, k=4, **options)
+    return [cell for cell in cells if tfidf or cell.feature != "tfidf"]
+
+
+def test_all_pairs_of_languages_and_feature_sets(world: World) -> None:
+    table = to_scores(score_transfer(all_pairs(world, tfidf=True), world.workspace))
+    pairs = table.groupby(["train_language", "language"]).size()
+    assert len(pairs) == 9
+    assert set(pairs) == {6}  # all, top-k and last-token latents, hidden last and mean, TF-IDF
+    assert set(table["selection"].dropna()) == {"all", "topk"}
+    assert set(table[table["selection"] == "topk"]["n_features"]) == {4}
+
+
+def test_diagonal_is_the_native_cell_of_the_baselines_chapter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = [s for key in KEYS for s in recipe_cells(world.workspace.profile, key, MODEL, 0)]
+    expected = {r.spec: r for r in score_cells(native, world.workspace)}
+    diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
+    diagonal = [c for c in diagonal if c.feature == "hidden" or c.threshold]  # the recipe's cells
+    # From here on nothing may be fitted: the cells on disk are the same ones.
+    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
+    found = score_transfer(diagonal, world.workspace)
+    assert len(found) == len(native)
+    for result in found:
+        spec = Cell(**{f.name: getattr(result.spec, f.name) for f in fields(Cell)})
+        assert result.row == expected[spec].row
+        assert list(result.y_pred) == list(expected[spec].y_pred)
+
+
+def test_diagonal_is_the_same_cell_when_this_chapter_runs_first(world: World) -> None:
+    diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
+    found = score_transfer(diagonal, world.workspace)
+    elsewhere = replace(world.workspace, root=world.workspace.root / "other")
+    plain = [Cell(**{f.name: getattr(c, f.name) for f in fields(Cell)}) for c in diagonal]
+    for here, own in zip(found, score_cells(plain, elsewhere), strict=True):
+        assert {**here.row, "seconds": 0} == {**own.row, "seconds": 0}
+        assert list(here.y_pred) == list(own.y_pred)
+
+
+def test_cells_come_back_from_disk_in_the_order_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = all_pairs(world, fractions=(0.5, 1.0))
+    first = score_transfer(cells, world.workspace)
+    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
+    again = score_transfer(cells[::-1], world.workspace)[::-1]
+    assert [r.spec for r in first] == cells
+    assert [r.row for r in again] == [r.row for r in first]
+
+
+def test_one_fit_serves_every_language_it_is_tested_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+    real = fit_select
+    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: fits.append(1) or real(*a, **k))
+    cells = [c for c in all_pairs(world) if c.task != c.train_task and c.feature == "hidden"]
+    score_transfer(cells, world.workspace)
+    assert len(cells) == 12
+    assert len(fits) == 6  # three languages, last and mean
+
+
+def planted(world: World, everywhere: bool) -> dict[str, np.ndarray]:
+    """Latents with the label itself in latent LEAK: in all rows, or in all but those trained on."""
+    leaking = {}
+    for key, values in world.latents.items():
+        values = values.copy()
+        values[:, LEAK] = 9 * world.labels[key]
+        if key == KEYS[0] and not everywhere:
+            values[make_split(world.data(key), 0).train, LEAK] = 0
+        leaking[key] = values
+    return leaking
+
+
+def test_selection_scale_and_c_never_see_the_test_language_or_a_test_part(world: World) -> None:
+    cells = [
+        c for c in all_pairs(world) if c.train_task == KEYS[0] != c.task and c.feature == "sae"
+    ]
+    clean = score_transfer(cells, world.workspace)
+    for everywhere in (False, True):
+        world.latents = planted(world, everywhere)
+        folder = world.workspace.root / f"leak-{everywhere}"
+        found = score_transfer(cells, replace(world.workspace, root=folder))
+        said = [list(r.y_pred) for r in found]
+        if everywhere:  # the leak is worth much to whoever may learn it
+            gains = [
+                r.row["macro_f1"] - c.row["macro_f1"] for r, c in zip(found, clean, strict=True)
+            ]
+            assert min(gains) > 0.02
+        else:
+            assert said == [list(r.y_pred) for r in clean]
+            assert [r.setting for r in found] == [r.setting for r in clean]
+            assert [r.row["n_features"] for r in found] == [r.row["n_features"] for r in clean]
+
+
+def test_the_depth_is_chosen_on_training_parts_only(world: World) -> None:
+    assert choose_depth(world.workspace, KEYS[0], MODEL) == "middle"
+    late = transfer_features(world.workspace.profile, KEYS[0], MODEL, 4, depth="late")
+    assert {spec.layer for spec in late if spec.model} == {5}
+
+
+def test_the_picture_of_selected_latents_is_of_training_parts_only(world: World) -> None:
+    clean = selected_latents(world.workspace, KEYS, MODEL, k=4)
+    for key, values in world.latents.items():
+        values[make_split(world.data(key), 0).test, LEAK] = (
+            9 * world.labels[key][make_split(world.data(key), 0).test]
+        )
+    leaking = selected_latents(world.workspace, KEYS, MODEL, k=4)
+    pd.testing.assert_frame_equal(clean, leaking)
+    kept = clean[clean["selected"]]
+    assert set(kept.groupby("language").size()) == {4}
+    assert LEAK not in set(kept["latent"])
+    everywhere = set(kept[kept["n_languages"] == 3]["latent"])
+    assert everywhere
+    assert everywhere <= {0, 1, 2, 3}
+
+
+def test_no_item_is_trained_on_in_one_language_and_tested_in_another(world: World) -> None:
+    english = world.data(KEYS[0])
+    others = [(world.data(key), make_split(world.data(key), 0)) for key in KEYS[1:]]
+    home = make_split(english, 0)
+    apart = without_items(home, english, others)
+    tested = {g for data, split in others for g in data.groups[split.test].tolist()}
+    trained = set(english.groups[apart.train].tolist())
+    assert set(english.groups[home.train].tolist()) & tested
+    assert not trained & tested
+    assert set(home.train_ids) - set(apart.train_ids) == {
+        i for i, g in zip(home.train_ids, english.groups[home.train], strict=True) if g in tested
+    }
+    cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] != c.task)
+    row = score_transfer([cell], world.workspace)[0].row
+    assert row["n_train"] == len(apart.train)
+
+
+def test_equal_texts_count_as_one_item_without_groups(world: World) -> None:
+    data, other = (replace(world.data(key), groups=None) for key in KEYS[:2])
+    split, test = make_split(data, 0), make_split(other, 0)
+    assert len(without_items(split, data, [(other, test)]).train) == len(split.train)
+    other.inputs[test.test[0]] = data.inputs[split.train[3]]
+    left = without_items(split, data, [(other, test)])
+    assert set(split.train) - set(left.train) == {split.train[3]}
+
+
+def test_smaller_fractions_lie_inside_larger_and_keep_the_classes(world: World) -> None:
+    data = world.data(KEYS[0])
+    split = make_split(data, 1)
+    parts = [thin(split, data.labels, f) for f in (0.25, 0.5, 1.0)]
+    assert list(parts[-1].train) == list(split.train)
+    assert set(parts[0].train) < set(parts[1].train) < set(parts[2].train)
+    share = np.mean(data.labels[split.train])
+    for fraction, part in zip((0.25, 0.5), parts, strict=False):
+        assert len(part.train) == pytest.approx(fraction * len(split.train), abs=1)
+        assert np.mean(data.labels[part.train]) == pytest.approx(share, abs=0.02)
+        assert list(part.test) == list(split.test)
+    assert list(thin(split, data.labels, 0.25).train) == list(parts[0].train)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.5])
+def test_a_fraction_outside_of_its_range_is_refused(world: World, fraction: float) -> None:
+    data = world.data(KEYS[0])
+    with pytest.raises(ConfigError, match="above 0 and at most 1"):
+        thin(make_split(data, 0), data.labels, fraction)
+
+
+def test_languages_with_other_labels_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = load_task
+
+    def renamed(key: str, profile: Profile) -> object:
+        data = real(key, profile)
+        return replace(data, label_names=("no", "yes")) if key == KEYS[1] else data
+
+    monkeypatch.setattr(transfer, "load_task", renamed)
+    cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] and c.task == KEYS[1])
+    with pytest.raises(ConfigError, match="equal labels"):
+        score_transfer([cell], world.workspace)
+
+
+def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> None:
+    cells = all_pairs(world, True, seeds=(0, 1), origins=KEYS[:1])
+    results = score_transfer(cells, world.workspace)
+    moved = compare_transfer(native_pairs(cells, KEYS[0]), results)
+    assert len(moved) == 2 * 5
+    assert set(moved["task"]) == set(KEYS[1:])
+    assert set(moved["n_seeds"]) == {2}
+    floors = compare_transfer(floor_pairs(cells, KEYS[0]), results)
+    assert set(floors["second"]) == {"tfidf"}
+    assert (floors["low"] > 0).all()  # the languages share no word for the label
+    chance = above_chance(mean_over_seeds(results), "en")
+    above = (chance["low"] > 0).groupby(chance["features"]).all()
+    assert above["all latents, sum > 1"]
+    assert not above["TF-IDF"]
+    said = transfer_numbers(moved, floors, chance, bound=0.1)
+    assert said["targets"] == said["above_floors"] == 2
+    latents = moved[moved["first"].str.startswith("sae 48 sum") & moved["k"].isna()]
+    assert said["lost_latents"] == pytest.approx(latents["difference"].mean())
+    assert said["worst_lost"] == latents["difference"].max()
+    sure = latents[latents["p_holm"] < 0.05]
+    assert said["targets_lost_holm"] == (sure["difference"] > 0).sum() <= said["targets_lost"]
+    generous = transfer_numbers(moved, floors, chance, bound=1.0)
+    assert (generous["targets_usable"], generous["usable_side"]) == (2, "below")
+    strict = transfer_numbers(moved, floors, chance, bound=-1.0)
+    assert (strict["targets_usable"], strict["usable_side"]) == (0, "above")
+
+
+def drawn(world: World) -> pd.DataFrame:
+    rates = all_pairs(world, origins=KEYS[:1], fractions=(0.5, 1.0))
+    cells = list(dict.fromkeys([*rates, *all_pairs(world, True)]))
+    return mean_over_seeds(score_transfer(cells, world.workspace))
+
+
+def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
+    table = drawn(world)
+    lines = fig_multilingual(table, tmp_path, origin="en")
+    values = pd.read_csv(lines.csv)
+    assert set(values["language"]) == {"de", "zh"}
+    assert {"native", "trained on en"} == set(values["trained"])
+    matrix = fig_transfer_matrix([table], tmp_path)
+    assert len(pd.read_csv(matrix.csv)) == 9 * 6
+    selected = selected_latents(world.workspace, KEYS, MODEL, k=4)
+    picture = fig_shared_latents(selected, tmp_path)
+    assert (
+        f"{shared_numbers(selected)['shared_latents']} are shared by all 3 languages" in picture.alt
+    )
+    for saved in (lines, matrix, picture):
+        assert saved.png.stat().st_size > 10_000
+        assert any(character.isdigit() for character in saved.alt)
+
+
+def test_rows_of_a_bundle_stand_beside_the_published_and_this_run(
+    world: World, tmp_path: Path
+) -> None:
+    tiny.mixed_bundle(tmp_path / "runs")
+    run = drawn(world).assign(task="sentiment").astype({"task": "string"})
+    [moved] = bundle_transfers(tmp_path / "runs", "sae", "hidden")
+    values = pd.read_csv(fig_transfer_matrix([moved, run], tmp_path).csv)
+    theirs = values[values["source"] == "bundle"]
+    assert set(theirs["task"]) == {"sentiment"}
+    assert set(theirs["set"]) == {
+        "all latents, sum > 1", "top-k latents, sum > 1", "all latents, last token",
+        "hidden state, last token",
+    }  # fmt: skip
+    assert len(theirs) == 4 * 4
+    assert set(theirs["macro_f1"]) == {0.6, 0.62, 0.65}, "no part of the training part, no audit"
+    assert set(values["source"]) == {"bundle", "run"}
+
+    elsewhere = [select_by_cv(t) for t in bundle_grids(tmp_path / "runs")]
+    wide = per_language([best_on_test(published_scores()), *elsewhere], run)
+    english = wide[(wide["task"] == "sentiment") & (wide["language"] == "en")].squeeze()
+    assert english["contributed run, profile mine: SAE latents"] == 0.6
+    assert english["published scores: SAE latents"] > 0
+    assert english["this run, profile toy: all latents, sum > 1"] > 0
+    assert len(per_language([best_on_test(published_scores())], run).columns) < len(wide.columns)
+
+
+def test_every_floor_between_languages_is_drawn_whatever_its_folder_is_called(
+    tmp_path: Path,
+) -> None:
+    runs, shipped = tmp_path / "runs", RUNS
+    assert bundle_transfers(runs, "tfidf") == []
+    tiny.mixed_bundle(runs)
+    shutil.copytree(shipped / "tfidf-transfer-real-text", runs / "another-name")
+    shutil.copytree(shipped / "tfidf-nested", runs / "native-only")
+    found = bundle_transfers(runs, "tfidf")
+    floor = fig_transfer_matrix(found, tmp_path, "fig-transfer-floor")
+    values = pd.read_csv(floor.csv)
+    assert set(values["profile"]) == {"encoder", "mine"}
+    assert set(values["set"]) == {"TF-IDF"}
+    table = native_and_away(found)
+    assert list(table["pairs"]) == [64, 4]
+    assert table["native"].iloc[0] > table["elsewhere"].iloc[0]
+    assert floor.alt.count("contributed run") == 2
+
+
+def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
+    cells = all_pairs(world, fractions=(0.5,), origins=KEYS[:1])
+    table = to_scores(score_transfer(cells, world.workspace))
+    again = read_scores(write_scores(table, tmp_path / "scores.csv"))
+    assert set(again["train_fraction"]) == {0.5}
+    assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
+
+
+def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
+    folder = RUNS / "tfidf-transfer-real-text"
+    table = read_bundle(folder)
+    assert set(table["feature"]) == {"tfidf"}
+    pairs = table.groupby(["train_language", "language"]).size()
+    assert len(pairs) == 64
+    assert set(pairs) == {len(read_manifest(folder)["seeds"])}
+    assert read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
+    native = table["train_language"] == table["language"]
+    assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
+
+
+@pytest.mark.book
+def test_english_latents_beat_words_and_chance_in_three_other_languages(build_dir: Path) -> None:
+    table = read_scores(build_dir / "runs" / "mini" / "scores" / "05_multilingual_transfer.csv")
+    workspace = open_workspace("mini", str(build_dir))
+    keys = languages_of("toxicity", workspace.profile)
+    sae = table[(table["feature"] == "sae") & (table["task"] == "toxicity")]
+    spec = workspace.profile.model(sae["model"].iloc[0])
+    seeds = sorted(map(int, sae["seed"].unique()))
+    cells = transfer_cells(workspace.profile, keys, spec, seeds=seeds, origins=["toxicity-en"])
+    results = score_transfer(cells, workspace)  # all of them are on disk
+    moved = compare_transfer(native_pairs(cells, "toxicity-en"), results)
+    floors = compare_transfer(floor_pairs(cells, "toxicity-en"), results)
+    chance = above_chance(mean_over_seeds(results), "en")
+    assert transfer_numbers(moved, floors, chance, bound=0.1)["above_floors"] >= 3

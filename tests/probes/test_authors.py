@@ -1,0 +1,82 @@
+"""The authors' classifiers: same result on sparse and dense rows, seeded, and stopped as theirs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from documents import latents, task_data
+
+from mosaic.data.splits import make_split
+from mosaic.errors import ConfigError
+from mosaic.probes import authors
+from mosaic.probes.authors import TREE_SETTINGS, fit_authors_linear
+from mosaic.probes.evaluate import evaluate
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authors, "MAX_EPOCHS", 5)
+
+
+@pytest.mark.usefixtures("short")
+def test_sparse_rows_train_as_dense_ones() -> None:
+    X, y = latents(200, 300)
+    sparse_fit = fit_authors_linear(X, y, seed=3)
+    dense_fit = fit_authors_linear(X.toarray(), y, seed=3)
+    assert np.allclose(sparse_fit.coef, dense_fit.coef, atol=1e-5)
+    assert np.allclose(sparse_fit.intercept, dense_fit.intercept, atol=1e-5)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_seed_decides_and_torch_is_left_alone() -> None:
+    X, y = latents(200, 100)
+    state = torch.get_rng_state()
+    first, again, other = (fit_authors_linear(X, y, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.coef, again.coef)
+    assert not np.array_equal(first.coef, other.coef)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_stops_after_twenty_epochs_without_a_lower_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels without a pattern: a longer patience gives other weights, the last ones are kept."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 50)).astype(np.float32), np.arange(100) % 2
+    stopped = fit_authors_linear(X, y, seed=0)
+    monkeypatch.setattr(authors, "MAX_EPOCHS", 21)
+    shortest = fit_authors_linear(X, y, seed=0)
+    monkeypatch.setattr(authors, "MAX_EPOCHS", 400)
+    monkeypatch.setattr(authors, "PATIENCE", 10_000)
+    longest = fit_authors_linear(X, y, seed=0)
+    norms = [np.linalg.norm(fit.coef) for fit in (shortest, stopped, longest)]
+    assert norms[0] <= norms[1] < norms[2]
+
+
+@pytest.mark.parametrize("probe", ["linear", "tree"])
+def test_learns_and_reports_their_cross_validation(probe: str) -> None:
+    X, y = latents(300, 60)
+    split = make_split(task_data(y), 0, "published")
+    outcome = evaluate(X, y, split, probe=probe, cv_accuracy=True)
+    assert outcome.probe is not None
+    assert outcome.macro_f1 > 0.65
+    assert outcome.probe.cv_score == pytest.approx(outcome.accuracy, abs=0.2)
+    assert evaluate(X, y, split, probe=probe).probe.cv_score is None
+    if probe == "tree":
+        assert outcome.probe.setting in TREE_SETTINGS["max_depth"]
+
+
+def test_three_classes_and_a_rare_one() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [200, 200, 40])
+    X = rng.normal(size=(440, 8)).astype(np.float32)
+    X[np.arange(440), y] += 4
+    outcome = evaluate(X, y, make_split(task_data(y), 0, "published"))
+    assert outcome.probabilities.shape == (88, 3)
+    assert np.mean(outcome.y_pred[outcome.y_true == 2] == 2) > 0.8
+
+
+def test_too_few_rows_for_a_tenth() -> None:
+    X, y = latents(15, 30)
+    y[:] = np.arange(15) % 3
+    with pytest.raises(ConfigError, match="stops on a tenth of the rows.*class sizes"):
+        evaluate(X, y, make_split(task_data(y), 0, "published"))

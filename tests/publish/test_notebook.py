@@ -1,0 +1,78 @@
+"""What notebooks put on a page: escaped text, figures with alt text, glued numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mosaic.figures.style import CYCLE, SERIES_STYLE, SavedFigure, new_figure, save_figure
+from mosaic.publish.notebook import document_counts, show, show_cells, show_table
+from mosaic.scores.table import make_scores
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def test_table_cells_and_captions_are_escaped() -> None:
+    html = show_table(pd.DataFrame({HOSTILE: [HOSTILE]}), caption=HOSTILE).data
+    assert "<script" not in html
+    assert "<img" not in html
+    assert html.count("&lt;script&gt;") == 3
+
+
+def test_empty_columns_are_left_out_and_missing_values_shown() -> None:
+    html = show_table(pd.DataFrame({"a": [1.23456, None], "b": [None, None]}), digits=2).data
+    assert "1.23" in html
+    assert "–" in html
+    assert "<th>b" not in html
+
+
+def cell(**values: object) -> dict[str, object]:
+    shared = {"source": "run", "protocol": "nested", "task": "a", "feature": "sae"}
+    return {**shared, "probe": "linear", "pooling": "sum", "macro_f1": 0.5, **values}
+
+
+def test_cells_say_whether_a_pooling_is_binarized() -> None:
+    table = make_scores([cell(), cell(threshold=1.0), cell(feature="tfidf", pooling=None)])
+    html = show_cells(table).data
+    assert html.count("<td>sum</td>") == 1
+    assert html.count("<td>sum &gt; 1</td>") == 1
+    assert "<th>threshold" not in html
+
+
+def test_documents_are_counted_with_their_range() -> None:
+    few, many = cell(n_train=580, n_test=290), cell(n_train=1000, n_test=290)
+    assert document_counts(make_scores([few])) == "580 training and 290 test documents"
+    assert (
+        document_counts(make_scores([few, many])) == "580 to 1,000 training and 290 test documents"
+    )
+
+
+def saved(folder: Path, alt: str) -> SavedFigure:
+    figure = new_figure()
+    figure.axes[0].plot([0, 1], [0, 1])
+    return save_figure(figure, "fig-test", pd.DataFrame({"x": [0, 1]}), alt, folder)
+
+
+def test_figure_carries_its_escaped_alt_text(tmp_path: Path) -> None:
+    html = show(saved(tmp_path, f"A line {HOSTILE} from 0 to 1.")).data
+    assert "<script" not in html
+    assert 'alt="A line &lt;script&gt;' in html
+
+
+def test_same_data_same_bytes(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "a", "A line."), saved(tmp_path / "b", "A line.")
+    for ending in ("svg", "png", "csv"):
+        assert getattr(first, ending).read_bytes() == getattr(second, ending).read_bytes()
+
+
+def test_a_figure_without_alt_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs an alt text"):
+        saved(tmp_path, " ")
+
+
+def test_series_differ_without_colour() -> None:
+    markers = [marker for _, marker in SERIES_STYLE.values()]
+    assert len(set(markers)) == len(markers)
+    assert len({(marker, str(dash)) for _, marker, dash in CYCLE}) == len(CYCLE)

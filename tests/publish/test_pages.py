@@ -1,0 +1,77 @@
+"""What staging writes: lines that rerun a page, and an index of figures with escaped words."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shlex
+from pathlib import Path
+
+from places import ROOT
+
+from mosaic.cli import build_parser
+from mosaic.config.profiles import load_profile, profile_names
+from mosaic.publish.pages import figure_index, profile_table, rerun_box
+from mosaic.scores.intervals import bootstrap_interval, paired_difference
+
+HOSTILE = "A <script>alert(1)</script> [link](http://example.org) `code` 0.5"
+
+
+def lines_of(box: str) -> list[list[str]]:
+    return [shlex.split(line) for line in box.split("```")[1].splitlines()[1:]]
+
+
+def test_box_holds_the_parameters_of_the_run() -> None:
+    given = {"profile": "small", "build_dir": "/tmp/x", "tasks": ["a", "b"]}
+    run, papermill, *figures = lines_of(rerun_box("04_baselines", given, "me/it"))
+    args = build_parser().parse_args(run[1:])
+    assert (args.notebooks, args.profile) == (["04"], "small")
+    assert args.parameters == [("tasks", ["a", "b"])]
+    assert papermill[:2] == ["papermill", "notebooks/04_baselines.ipynb"]
+    assert papermill[-2:] == ["-y", 'tasks: ["a", "b"]']
+    assert "build_dir" not in str(papermill)
+    assert [build_parser().parse_args(f[1:]).figure for f in figures] == [
+        "fig-baselines",
+        "fig-layerwise",
+    ]
+
+
+def test_box_links_the_chapter_in_colab() -> None:
+    box = rerun_box("01_features", {}, "me/it")
+    assert "colab.research.google.com/github/me/it/blob/main/notebooks/01_features.ipynb" in box
+
+
+def test_index_escapes_words_and_leaves_out_what_was_not_drawn(tmp_path: Path) -> None:
+    (tmp_path / "fig-scale.json").write_text(json.dumps({"name": "fig-scale", "alt": HOSTILE}))
+    index = figure_index(tmp_path)
+    assert index.count("## ") == 1
+    assert "<script>" not in index
+    assert "[link](" not in index
+    assert "{ref}`In its chapter <fig-scale>`" in index
+
+
+def test_table_of_profiles_has_every_cap() -> None:
+    lines = profile_table().splitlines()
+    assert [line.split("|")[1].strip(" `") for line in lines[2:]] == profile_names()
+    mini = next(line for line in lines if "`mini`" in line)
+    profile = load_profile("mini")
+    for cap in (profile.max_docs, profile.n_train, profile.n_test):
+        assert f"| {cap:,} |" in mini
+    assert "| all | all | all | 20% |" in next(line for line in lines if "`paper`" in line)
+
+
+def test_what_an_interval_means_is_what_the_code_does() -> None:
+    said = (ROOT / "book/reproduce.md").read_text(encoding="utf-8")
+    for function in (bootstrap_interval, paired_difference):
+        default = inspect.signature(function).parameters
+        assert f"{default['n_resamples'].default:,} resamples" in said
+        assert f"{default['level'].default:.0%}" in said
+
+
+def test_every_reference_is_cited() -> None:
+    keys = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M)
+    sources = [*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    cited = set(re.findall(r"\{cite:p\}`([^`]+)`", "".join(p.read_text() for p in sources)))
+    assert len(keys) > 5
+    assert set(keys) == cited

@@ -1,0 +1,126 @@
+"""The runner in a project of its own: what it writes, and what it says when a notebook fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mosaic.config.workspace import open_workspace
+from mosaic.errors import ConfigError
+from mosaic.publish.build import build_book
+from mosaic.publish.run import given_to_each, project_root, run_chapters
+
+
+def project(folder: Path, *sources: str) -> Path:
+    """A folder that looks like a clone, with one notebook of the given code cells."""
+    notebook = nbformat.v4.new_notebook()
+    parameters = nbformat.v4.new_code_cell(
+        'profile = "mini"\nbuild_dir = "_build"\nextra = 1\ntasks = []  # keys'
+    )
+    parameters.metadata["tags"] = ["parameters"]
+    notebook.cells = [parameters, *map(nbformat.v4.new_code_cell, sources)]
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    (folder / "notebooks").mkdir(parents=True)
+    nbformat.write(notebook, folder / "notebooks" / "09_trial.ipynb")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    return folder
+
+
+def mosaic(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mosaic", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_run_writes_below_the_build_folder_only(tmp_path: Path) -> None:
+    folder = project(tmp_path / "a clone", "print(profile, build_dir, 6 * 7)")
+    source = (folder / "notebooks/09_trial.ipynb").read_bytes()
+    result = mosaic(folder, "run", "09", "-p", "extra=3")
+    assert result.returncode == 0, result.stderr
+    executed = folder / "_build/runs/mini/notebooks/09_trial.ipynb"
+    assert result.stdout.splitlines()[-1] == str(executed.relative_to(folder))
+    assert "mini _build 42" in executed.read_text()
+    assert (folder / "notebooks/09_trial.ipynb").read_bytes() == source
+
+
+def test_a_failing_notebook_is_named_with_its_cell(tmp_path: Path) -> None:
+    folder = project(tmp_path, "kept = 1", "raise ValueError('no such bird')")
+    result = mosaic(folder, "run")
+    assert result.returncode == 1
+    assert "Notebook 09_trial failed in cell" in result.stderr
+    assert "ValueError: no such bird" in result.stderr
+    assert "Traceback" not in result.stderr
+    executed = json.loads((folder / "_build/runs/mini/notebooks/09_trial.ipynb").read_text())
+    assert any(cell.get("execution_count") == 3 for cell in executed["cells"])
+
+
+def test_a_mosaic_error_in_a_notebook_keeps_its_sentence(tmp_path: Path) -> None:
+    code = (
+        "from mosaic.notebook import setup\nfrom mosaic.errors import AccessError\nsetup()",
+        "raise AccessError('The model is gated; accept its licence.')",
+    )
+    result = mosaic(project(tmp_path, *code), "run")
+    assert result.returncode == 1
+    assert "AccessError: The model is gated; accept its licence." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"taks": ["safety-en"]}, "No parameter 'taks' in .*09_trial.*; there are .*'tasks'"),
+        ({"tasks": "safety-en"}, r"'tasks' is a list; write -p 'tasks=\[safety-en\]'"),
+    ],
+)
+def test_a_parameter_that_would_change_nothing_is_refused(
+    tmp_path: Path, given: dict, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project(tmp_path))
+    with pytest.raises(ConfigError, match=says):
+        run_chapters([], open_workspace("mini"), given)
+    assert not (tmp_path / "_build").exists()
+
+
+def test_each_notebook_gets_the_parameters_it_has(tmp_path: Path) -> None:
+    folder = project(tmp_path) / "notebooks"
+    other = nbformat.read(folder / "09_trial.ipynb", as_version=4)
+    other.cells[0].source = 'profile = "mini"\ntask = ""'
+    nbformat.write(other, folder / "08_other.ipynb")
+    notebooks = [folder / "08_other.ipynb", folder / "09_trial.ipynb"]
+    given = given_to_each(notebooks, {"task": "a", "extra": 2})
+    assert given == [{"task": "a"}, {"extra": 2}]
+
+
+def test_outside_of_a_clone_the_runner_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="not inside a clone"):
+        project_root()
+
+
+@pytest.mark.parametrize("build_dir", [".", "book", "notebooks"])
+def test_the_book_is_never_built_over_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_dir: str
+) -> None:
+    folder = project(tmp_path, "1")
+    (folder / "book").mkdir()
+    (folder / "book" / "page.md").write_text("mine")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="over its own sources"):
+        build_book(open_workspace("mini", build_dir))
+    assert (folder / "book" / "page.md").read_text() == "mine"
+
+
+def test_the_book_is_not_built_from_notebooks_that_never_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project(tmp_path, "1")
+    (folder / "book").mkdir()
+    (folder / "_config.yml").write_text("title: trial\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="09_trial has not been executed on profile 'mini'"):
+        build_book(open_workspace("mini", "_build"))

@@ -1,0 +1,154 @@
+"""Intervals that cover, comparisons that keep their level, Holm's steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, roc_auc_score
+
+from mosaic.errors import ConfigError
+from mosaic.scores.intervals import bootstrap_interval, holm, macro_f1, paired_difference
+
+
+@dataclass
+class Said:
+    ids: np.ndarray
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    scores: np.ndarray
+
+
+def said(rng: np.random.Generator, y: np.ndarray, right: float, n_classes: int = 2) -> Said:
+    """Answers that are known with probability `right` and guessed otherwise."""
+    y_pred = np.where(rng.random(len(y)) < right, y, rng.integers(0, n_classes, len(y)))
+    score = y * right * 3 + rng.normal(size=len(y))
+    ids = np.array([f"d{i}" for i in range(len(y))])
+    return Said(ids, y, y_pred, np.column_stack([-score, score]))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(5, 80))
+@settings(max_examples=60, deadline=None)
+def test_macro_f1_is_scikit_learns(seed: int, n_classes: int, n_docs: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, p = rng.integers(0, n_classes, (2, n_docs))
+    expected = f1_score(y, p, average="macro", zero_division=0)
+    assert macro_f1(y, p) == pytest.approx(expected, abs=1e-12)
+
+
+def test_auc_is_scikit_learns_with_ties() -> None:
+    rng = np.random.default_rng(0)
+    outcome = said(rng, rng.integers(0, 2, 300), 0.6)
+    outcome.probabilities = np.round(outcome.probabilities)
+    found = bootstrap_interval(outcome, "auc")
+    assert found.value == pytest.approx(roc_auc_score(outcome.y_true, outcome.probabilities[:, 1]))
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n_docs", "right"), [(2, 200, 0.7), (20, 200, 0.7), (77, 400, 0.8)]
+)
+def test_intervals_cover_the_true_score(n_classes: int, n_docs: int, right: float) -> None:
+    rng = np.random.default_rng(1)
+    population = said(rng, rng.integers(0, n_classes, 200_000), right, n_classes)
+    truth = macro_f1(population.y_true, population.y_pred)
+    hits = 0
+    for repeat in range(120):
+        sample = said(rng, np.arange(n_docs) % n_classes, right, n_classes)
+        found = bootstrap_interval(sample, n_resamples=400, seed=repeat)
+        hits += found.low <= truth <= found.high
+    assert 0.88 <= hits / 120 <= 1.0
+
+
+def test_a_resample_never_lacks_a_class() -> None:
+    """A class of one document, missed: drawn without it, the rest would score near 1."""
+    y = np.r_[np.zeros(60, dtype=int), 1]
+    found = bootstrap_interval(Said(np.arange(61), y, np.zeros(61, dtype=int), np.zeros((61, 2))))
+    assert found.value < found.high + 1e-9 < 0.51
+
+
+def test_a_perfect_score_has_an_interval_too() -> None:
+    y = np.arange(53) % 2
+    found = bootstrap_interval(said(np.random.default_rng(0), y, 1.0))
+    assert found.value == found.high == 1
+    assert found.low == pytest.approx(0.025 ** (1 / 53))
+
+
+def test_seeds_are_drawn_together() -> None:
+    """Five copies of one outcome hold no more information than one."""
+    rng = np.random.default_rng(0)
+    outcome = said(rng, rng.integers(0, 2, 150), 0.6)
+    one, five = bootstrap_interval(outcome), bootstrap_interval([outcome] * 5)
+    assert five.value == pytest.approx(one.value)
+    assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.1)
+    independent = [said(rng, outcome.y_true, 0.6) for _ in range(5)]
+    mean = bootstrap_interval(independent)
+    assert mean.high - mean.low < one.high - one.low
+    assert mean.value == pytest.approx(np.mean([macro_f1(o.y_true, o.y_pred) for o in independent]))
+
+
+def test_seeds_may_test_different_documents() -> None:
+    rng = np.random.default_rng(0)
+    whole = said(rng, rng.integers(0, 2, 200), 0.6)
+    parts = [
+        Said(whole.ids[s], whole.y_true[s], whole.y_pred[s], whole.probabilities[s])
+        for s in (slice(0, 120), slice(80, 200))
+    ]
+    found = bootstrap_interval(parts)
+    assert found.n_docs == 200
+    assert found.value == pytest.approx(np.mean([macro_f1(p.y_true, p.y_pred) for p in parts]))
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "auc"])
+def test_equal_cells_are_rarely_called_different(metric: str) -> None:
+    rng = np.random.default_rng(2)
+    p_values = []
+    for repeat in range(150):
+        y = rng.integers(0, 2, 120)
+        a, b = said(rng, y, 0.5), said(rng, y, 0.5)
+        p_values.append(paired_difference(a, b, metric, n_resamples=300, seed=repeat).p_value)
+    assert np.mean(np.array(p_values) < 0.05) <= 0.11
+    assert 0.4 <= np.mean(p_values) <= 0.6
+
+
+def test_a_difference_is_found_and_pairing_sharpens_it() -> None:
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 3, 400)
+    a = said(rng, y, 0.7, 3)
+    b = Said(a.ids, y, np.where(rng.random(400) < 0.08, (y + 1) % 3, a.y_pred), a.probabilities)
+    found = paired_difference(a, b)
+    assert found.difference == pytest.approx(macro_f1(y, a.y_pred) - macro_f1(y, b.y_pred))
+    assert found.p_value < 0.01
+    assert 0 < found.low < found.difference < found.high
+    alone = bootstrap_interval(a)
+    assert found.high - found.low < alone.high - alone.low
+    shuffled = rng.permutation(400)
+    other_order = Said(b.ids[shuffled], y[shuffled], b.y_pred[shuffled], b.probabilities[shuffled])
+    assert paired_difference(a, other_order) == found
+    assert paired_difference(a, a).p_value == 1
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert len(holm([])) == 0
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 3
+    a = said(rng, y, 0.5, 3)
+    b = Said(a.ids[:20], y[:20], a.y_pred[:20], a.probabilities[:20])
+    with pytest.raises(ConfigError, match="different documents \\(30 and 20, 20 in common\\)"):
+        paired_difference(a, b)
+    with pytest.raises(ConfigError, match="1 and 2 seeds"):
+        paired_difference(a, [a, a])
+    with pytest.raises(ConfigError, match="'accuracy'.*'macro_f1', 'auc'"):
+        bootstrap_interval(a, "accuracy")
+    with pytest.raises(ConfigError, match="AUC needs two classes, found 3"):
+        bootstrap_interval(Said(a.ids, y, a.y_pred, np.zeros((30, 3))), "auc")
+    with pytest.raises(ConfigError, match="no outcome"):
+        bootstrap_interval([])

@@ -1,0 +1,181 @@
+"""Scoring cells: once each, from disk afterwards, chosen without the test score."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mosaic.config.profiles import Profile
+from mosaic.config.workspace import Workspace
+from mosaic.data.load import TaskData, load_task
+from mosaic.errors import ConfigError, IntegrityError
+from mosaic.evidence.bundles import bundle_origins, read_bundles, write_bundle
+from mosaic.evidence.comparisons import wins
+from mosaic.scores.choose import over_seeds, select_by_cv
+from mosaic.scores.table import make_scores
+from mosaic.sweep.cells import Cell
+from mosaic.sweep.compare import compare_cells, mean_over_seeds
+from mosaic.sweep.results import to_scores
+from mosaic.sweep.run import score_cells
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A task whose words decide its label, and no model."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    filler = rng.choice(["stone", "river", "cloud", "table"], size=(80, 4))
+    texts = [
+        " ".join([*words, "left" if y else "good"]) for words, y in zip(filler, labels, strict=True)
+    ]
+    folder = tmp_path / "data" / "org" / "words"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"text": texts, "label": labels}).to_parquet(folder / "train.parquet")
+    entry = {"name": "words", "role": "intent", "dataset": "org/words", "split": "train"}
+    entry |= {"input_field": "text", "label_field": "label", "licence": "MIT", "section": "none"}
+    catalogue = tmp_path / "catalogue.yaml"
+    catalogue.write_text(yaml.safe_dump([entry]))
+    data_dir = str(tmp_path / "data")
+    profile = Profile("trial", str(catalogue), (), ("words",), data_dir=data_dir)
+    return Workspace(profile, tmp_path / "build", "trial")
+
+
+def cell_files(workspace: Workspace) -> list[Path]:
+    return sorted((workspace.cache / "cells").rglob("*.json"))
+
+
+SPECS = [Cell("words", "length"), Cell("words", "base_rate"), Cell("words", "length", seed=1)]
+
+
+def test_cells_come_back_in_order_and_are_scored_once(workspace: Workspace) -> None:
+    first = score_cells([*SPECS, SPECS[0]], workspace, n_jobs=1)
+    assert [r.spec for r in first] == [*SPECS, SPECS[0]]
+    files = cell_files(workspace)
+    assert len(files) == len(SPECS)
+    stamps = [f.stat().st_mtime_ns for f in files]
+    again = score_cells(SPECS, workspace, n_jobs=1)
+    assert [f.stat().st_mtime_ns for f in cell_files(workspace)] == stamps
+    pd.testing.assert_frame_equal(to_scores(first[:3]), to_scores(again))
+
+
+def test_other_caps_and_other_data_are_other_cells(workspace: Workspace) -> None:
+    score_cells(SPECS[:1], workspace, n_jobs=1)
+    smaller = replace(workspace, profile=replace(workspace.profile, n_train=32, n_test=16))
+    [result] = score_cells(SPECS[:1], smaller, n_jobs=1)
+    assert (result.row["n_train"], result.row["n_test"]) == (32, 16)
+    assert len(cell_files(workspace)) == 2
+
+
+def test_other_groups_are_another_cell(workspace: Workspace) -> None:
+    [before] = score_cells(SPECS[:1], workspace, n_jobs=1)
+
+    def grouped(key: str, profile: Profile) -> TaskData:
+        return replace(load_task(key, profile), groups=np.arange(80) // 8 * 2 + np.arange(80) % 2)
+
+    [after] = score_cells(SPECS[:1], workspace, n_jobs=1, load=grouped)
+    assert after.row["split"] != before.row["split"]
+    assert len(cell_files(workspace)) == 2
+
+
+def test_a_stored_cell_takes_the_names_of_the_profile_that_reads_it(workspace: Workspace) -> None:
+    [first] = score_cells(SPECS[:1], workspace, n_jobs=1)
+    other = replace(workspace, profile=replace(workspace.profile, name="other"))
+    [again] = score_cells(SPECS[:1], other, n_jobs=1)
+    assert again.row == {**first.row, "profile": "other"}
+    np.testing.assert_array_equal(first.probabilities, again.probabilities)
+    assert len(cell_files(workspace)) == 1
+
+
+def test_a_damaged_cell_is_named_and_never_used(workspace: Workspace) -> None:
+    score_cells(SPECS[:1], workspace, n_jobs=1)
+    [path] = cell_files(workspace)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(IntegrityError, match=f"{path.name} is damaged.*Delete it"):
+        score_cells(SPECS[:1], workspace, n_jobs=1)
+
+
+def test_a_cell_without_its_model_says_what_is_missing(workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="must name a model, a layer and a pooling"):
+        score_cells([Cell("words", "hidden")], workspace, n_jobs=1)
+    with pytest.raises(ConfigError, match="has no model 'gemma'"):
+        score_cells([Cell("words", "hidden", "gemma", 1, pooling="mean")], workspace, n_jobs=1)
+
+
+ROW = {"source": "run", "protocol": "nested", "task": "t", "language": "en", "probe": "linear"}
+
+
+def test_selection_looks_at_cross_validation_only() -> None:
+    rows = [
+        {**ROW, "feature": "sae", "layer": 1, "macro_f1": 0.99, "cv_accuracy": 0.6},
+        {**ROW, "feature": "sae", "layer": 2, "macro_f1": 0.50, "cv_accuracy": 0.8},
+        {**ROW, "feature": "hidden", "pooling": "last", "macro_f1": 0.7, "cv_accuracy": 0.7},
+        {**ROW, "feature": "hidden", "pooling": "mean", "macro_f1": 0.6, "cv_accuracy": 0.9},
+    ]
+    chosen = select_by_cv(make_scores(rows))
+    assert chosen[chosen["feature"] == "sae"]["layer"].tolist() == [2]
+    assert chosen["pooling"].dropna().tolist() == ["last", "mean"], "two baselines, not a choice"
+    changed = [{**row, "macro_f1": 1 - row["macro_f1"]} for row in rows]
+    again = select_by_cv(make_scores(changed))
+    assert again["layer"].dropna().tolist() == chosen["layer"].dropna().tolist()
+
+
+def test_a_seed_counts_once_over_several_tables() -> None:
+    row = {"source": "run", "protocol": "nested", "feature": "tfidf", "task": "a"}
+    row |= {"probe": "linear", "n_train": 8, "n_test": 2}
+    one, two = {**row, "seed": 0, "macro_f1": 0.4}, {**row, "seed": 1, "macro_f1": 0.6}
+    mean = {**row, "repeat": 2, "macro_f1": 0.5}
+    [found] = over_seeds(make_scores([one, two, mean, one]), ["task", "protocol"]).to_dict(
+        "records"
+    )
+    assert (found["seeds"], found["macro_f1"], found["n_test"]) == (2, 0.5, 2)
+    assert (found["lowest"], found["highest"]) == (0.4, 0.6)
+
+
+def test_wins_tell_level_from_behind() -> None:
+    row = {"source": "run", "protocol": "nested", "probe": "linear"}
+    rows = []
+    for task, sae, tfidf in (("a", 0.9, 0.8), ("b", 1.0, 1.0), ("c", 0.5, 0.6), ("d", 0.5, None)):
+        rows.append({**row, "task": task, "feature": "sae", "macro_f1": sae})
+        if tfidf is not None:
+            rows.append({**row, "task": task, "feature": "tfidf", "macro_f1": tfidf})
+    found = wins(make_scores(rows), "SAE latents", "TF-IDF")
+    assert (found.ahead, found.level, found.behind, found.of) == (1, 1, 1, 3)
+    assert str(found) == "ahead in 1 of 3 (level in 1, behind in 1)"
+    assert str(wins(make_scores(rows[:2]), "SAE latents", "TF-IDF")) == "ahead in 1 of 1"
+    assert wins(make_scores(rows), "SAE latents", "prompt length").of == 0
+
+
+def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
+    seeds = (0, 1, 2)
+    words = [Cell("words", "tfidf", seed=s) for s in seeds]
+    lengths = [Cell("words", "length", seed=s) for s in seeds]
+    results = score_cells([*words, *lengths], workspace, n_jobs=1)
+    means = mean_over_seeds(results)
+    assert means["repeat"].tolist() == [3, 3]
+    by_hand = np.mean([r.row["macro_f1"] for r in results if r.spec.feature == "length"])
+    row = means[means["feature"] == "length"].iloc[0]
+    assert row["macro_f1"] == pytest.approx(by_hand)
+    assert row["macro_f1_low"] <= by_hand <= row["macro_f1_high"]
+    [line] = compare_cells([(words[0], lengths[0])], results).to_dict("records")
+    assert line["difference"] > 0.1
+    assert line["low"] > 0
+    assert line["p_holm"] < 0.05
+    assert line["n_seeds"] == 3
+
+
+def test_a_sweep_survives_as_a_bundle(workspace: Workspace, tmp_path: Path) -> None:
+    table = to_scores(score_cells(SPECS, workspace, n_jobs=1))
+    write_bundle(tmp_path / "runs" / "words", table, "words", "mosaic sweep ...")
+    read = read_bundles(tmp_path / "runs")
+    assert set(read["source"]) == {"bundle"}
+    assert read["macro_f1"].tolist() == table["macro_f1"].tolist()
+    assert "mosaic sweep" in bundle_origins(tmp_path / "runs")[0]
+
+
+def test_no_bundle_is_an_empty_table(tmp_path: Path) -> None:
+    assert read_bundles(tmp_path / "nothing").empty
