@@ -165,7 +165,7 @@ def one_pass(root: Path, size: world.Size) -> pd.DataFrame:
     """Speed of the pass alone on the device at hand, model and SAEs loaded and warm.
 
     One shard warms up; all others are read, run, pooled and stored. `share_of_peak` is the FLOPs of
-    `mosaic.plan` a second over those of a large matrix product in the model's dtype.
+    `mosaic.extraction.cost` a second over those of a large matrix product in the model's dtype.
     """
     spec = world.build(root / "world", size)
     data = world.task(world.texts(size.n_docs, seed=2))

@@ -1,4 +1,4 @@
-"""What the paper's full grid costs, by the formulas of `mosaic.plan`.
+"""What the paper's full grid costs, by the formulas of `mosaic.extraction.cost`.
 
 `python benchmarks/paper_cost.py --out book/paper_cost.csv` reads shapes and row counts only; no
 text, no weight, no network. A document counts 64 tokens. Tasks whose number of rows the catalogue

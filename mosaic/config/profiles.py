@@ -60,7 +60,7 @@ class ModelSpec:
 
     name: str
     source: str
-    """Hub id, or a folder written by `save_pretrained`. See `mosaic.hub.local_folder`."""
+    """Hub id, or a folder written by `save_pretrained`. See `mosaic.models.hub.local_folder`."""
     layers: dict[str, int]
     """Depth (early, middle, late) to 0-based block index."""
     saes: tuple[SAESpec, ...] = ()

@@ -22,7 +22,7 @@ class Workspace:
     source: str
     """What the profile was loaded from: a shipped name or a YAML file."""
     engine: str = "local"
-    """Where extractions and sweeps run; one of `mosaic.engines.ENGINES`."""
+    """Where extractions and sweeps run; one of `mosaic.config.choices.ENGINES`."""
 
     @property
     def cache(self) -> Path:

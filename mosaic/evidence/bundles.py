@@ -2,7 +2,7 @@
 
 A bundle is a folder with `scores.csv` (the tidy schema), `manifest.json` (command, versions,
 device, seeds, models, checksums) and a few figures. It holds no data and no weights;
-`mosaic.bundle_rules` says what is refused.
+`bundle_rules` says what is refused.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def bundle_grids(
     only: str | None = None,
     kind: str = "text",
 ) -> list[pd.DataFrame]:
-    """The grid of each bundle that has SAE cells, one table a bundle, as `mosaic.grids` spells it.
+    """The grid of each bundle that has SAE cells, one table a bundle, as `sweep.cells` spells it.
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
     selection, without what chapter 05 adds (shares of the training part, other training languages,

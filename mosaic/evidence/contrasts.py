@@ -1,7 +1,7 @@
 """What one choice of the SAE's configuration changes: the estimator of the claims on more pairs.
 
-Each contrast is a claim of `mosaic.claims` with other cells on its two sides. So a figure, a page's
-prose and the scorecard weigh cells alike: the mean over text tasks of a task's mean pair.
+Each contrast is a claim of `evidence.claims` with other cells on its two sides. So a figure, a
+page's prose and the scorecard weigh cells alike: the mean over text tasks of a task's mean pair.
 """
 
 from __future__ import annotations

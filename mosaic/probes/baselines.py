@@ -29,7 +29,7 @@ def tfidf(data: TaskData, split: Split, **options: Any) -> Outcome:
     - `nested`: words, characters or both, with C, chosen by inner cross-validation; the vocabulary
       is learnt on the training part of each fold, and no stop words are removed. Characters keep
       it fair to Chinese, where a word pattern takes a whole clause for one word (ours). Options
-      are those of `mosaic.probe.fit_select`.
+      are those of `fit_select`.
 
     Raises ConfigError for a task of images.
     """

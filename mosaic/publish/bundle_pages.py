@@ -1,6 +1,6 @@
 """Markdown of a bundle for the book: every number on its page is read from the bundle.
 
-Texts of a bundle stand in code spans, which `mosaic.bundle_rules` keeps them from leaving.
+Texts of a bundle stand in code spans, which `evidence.bundle_rules` keeps them from leaving.
 """
 
 from __future__ import annotations

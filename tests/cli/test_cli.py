@@ -77,7 +77,7 @@ def test_an_interrupted_run_says_what_is_kept(
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mosaic.cli.verbs._doctor", interrupt)
+    monkeypatch.setattr("mosaic.cli._doctor", interrupt)
     assert main(["doctor"]) == 130
     assert "interrupted; what was computed is kept" in capsys.readouterr().err
 

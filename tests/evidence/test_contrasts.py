@@ -144,7 +144,7 @@ def test_few_tasks_are_drawn_without_a_bar(
         kept.append(figure)
         return SavedFigure("x", "x", tmp_path, tmp_path, tmp_path)
 
-    monkeypatch.setattr(configuration, "save", save)
+    monkeypatch.setattr(configuration, "save_figure", save)
     table = run(TASKS[:n_tasks])
     selection = table[table["pooling"] == "sum"].assign(k=8, n_features=8)
     sweep = selection.dropna(subset=["threshold"])

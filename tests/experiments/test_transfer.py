@@ -43,7 +43,7 @@ from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
 from mosaic.probes.select import fit_select
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.table import read_scores, write_scores
-from mosaic.sweep import languages, source
+from mosaic.sweep import languages
 from mosaic.sweep.cells import Cell, recipe_cells
 from mosaic.sweep.compare import mean_over_seeds
 from mosaic.sweep.languages import TransferCell
@@ -128,7 +128,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(tmp_path)
-    monkeypatch.setattr(source, "extract_for", lambda sources, specs: None)
+    monkeypatch.setattr("mosaic.sweep.languages.extract_for", lambda sources, specs: None)
     monkeypatch.setattr(Source, "matrix", lambda self, spec: made.matrix(self, spec))
     monkeypatch.setattr(Source, "_block_keys", BLOCKS)
     with parallel_config(backend="threading"):  # other processes would not see the replacements

@@ -13,14 +13,14 @@ from mosaic import ASSETS
 from mosaic.config.profiles import SAESpec, load_profile
 from mosaic.data.load import load_task
 from mosaic.errors import AccessError, ConfigError
-from mosaic.extraction import cost
+from mosaic.extraction import cost as pricing
 from mosaic.extraction.cost import SHARE_OF_PEAK, all_tasks, cost_table, estimate, latents_of
 from mosaic.models.language_model import skeleton
 
 
 @pytest.fixture(autouse=True)
 def _known_peak(monkeypatch: Any) -> None:
-    monkeypatch.setattr(cost, "matmul_peak", lambda device, dtype: 1e12)
+    monkeypatch.setattr(pricing, "matmul_peak", lambda device, dtype: 1e12)
 
 
 def test_flops_of_gemma_2_2b_are_those_of_its_shapes(tmp_path: Path, monkeypatch: Any) -> None:
@@ -62,12 +62,12 @@ def test_tokens_are_counted_where_text_and_tokenizer_are_at_hand(
     data = ASSETS / "mini" / "data"
     profile = tiny.profile(spec, data_dir=str(data), tasks=("toxicity-en",), max_length=40)
     expected = sum(min(len(t.encode()), 39) for t in load_task("toxicity-en", profile).inputs)
-    monkeypatch.setattr(cost, "skeleton", _no_weights(skeleton))
+    monkeypatch.setattr(pricing, "skeleton", _no_weights(skeleton))
     (cost,) = estimate(profile)
     assert (cost.tokens, cost.tokens_from) == (expected, "counted")
     assert cost.download_bytes == 0
     elsewhere = replace(spec, source="openai-community/gpt2")
-    monkeypatch.setattr(cost, "shape_of", lambda _: tiny.model_config("gpt2"))
+    monkeypatch.setattr(pricing, "shape_of", lambda _: tiny.model_config("gpt2"))
     (cost,) = estimate(replace(profile, models=(elsewhere,)))
     assert cost.tokens_from == "characters / 4"
     assert cost.download_bytes > 0

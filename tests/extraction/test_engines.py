@@ -154,7 +154,7 @@ def test_worker_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     """SIGKILL leaves the parent no time to say goodbye; a fit in hand takes ten minutes."""
     script = (
         "import os, sys, time, pathlib; from joblib import delayed; "
-        "from mosaic.engines import parallel\n"
+        "from mosaic.extraction.engines import parallel\n"
         "def work(i): pathlib.Path(sys.argv[1], str(os.getpid())).touch(); time.sleep(600)\n"
         "list(parallel('local', 2)(delayed(work)(i) for i in range(2)))"
     )

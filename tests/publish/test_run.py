@@ -60,7 +60,8 @@ def test_a_failing_notebook_is_named_with_its_cell(tmp_path: Path) -> None:
 
 def test_a_mosaic_error_in_a_notebook_keeps_its_sentence(tmp_path: Path) -> None:
     code = (
-        "from mosaic.notebook import setup\nfrom mosaic.errors import AccessError\nsetup()",
+        "from mosaic.publish.notebook import setup_notebook\n"
+        "from mosaic.errors import AccessError\nsetup_notebook()",
         "raise AccessError('The model is gated; accept its licence.')",
     )
     result = mosaic(project(tmp_path, *code), "run")

@@ -19,7 +19,7 @@ class Said:
     ids: np.ndarray
     y_true: np.ndarray
     y_pred: np.ndarray
-    scores: np.ndarray
+    probabilities: np.ndarray
 
 
 def said(rng: np.random.Generator, y: np.ndarray, right: float, n_classes: int = 2) -> Said:

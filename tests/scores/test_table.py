@@ -191,7 +191,7 @@ def test_shipped_scores_come_with_citation_command_and_what_is_missing() -> None
     assert preferred["url"] in text
     assert f"pages {preferred['start']}-{preferred['end']}" in text
     assert all(author["family-names"] in text for author in preferred["authors"])
-    assert "python -m mosaic.published RAW_SCORES RAW_TFIDF OUT" in text
+    assert "python tools/published_scores.py RAW_SCORES RAW_TFIDF OUT" in text
     assert all(column in text for column in (*RAW.columns, *TFIDF.columns))
     missing = text.split("What is missing")[1]
     assert all(word in missing for word in ("131k", "1m", "transfer heatmaps", "TF-IDF"))
