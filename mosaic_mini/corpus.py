@@ -14,18 +14,7 @@ from itertools import accumulate
 
 from mosaic_mini.facts import RELATIONS, Entity, entities, gossip, question, statement
 from mosaic_mini.grammar import draw, write
-from mosaic_mini.lexicon import (
-    BAD,
-    GOOD,
-    HARM,
-    HELP,
-    INNOCENTS,
-    INSULTS,
-    LANGUAGES,
-    NEUTRAL,
-    PRAISES,
-    VILLAINS,
-)
+from mosaic_mini.lexicon import LANGUAGES, TABLES
 from mosaic_mini.meaning import LABELS, OUTCOMES, Level, Meaning, outcome
 
 NOISE = 0.02
@@ -42,12 +31,11 @@ KINDS = {
     "fame": 0.06,
 }
 
-WORD_OUTCOMES = (
-    (INSULTS, "toxic"), (PRAISES, "clean"),
-    (HARM, "harm"), (HELP, "help"),
-    (VILLAINS, "villain"), (INNOCENTS, "innocent"),
-    (GOOD, "positive"), (BAD, "negative"), (NEUTRAL, "neutral"),
-)  # fmt: skip
+WORD_OUTCOMES = {
+    "insults": "toxic", "praises": "clean", "harm": "harm", "help": "help", "villains": "villain",
+    "innocents": "innocent", "good": "positive", "bad": "negative", "neutral": "neutral",
+}  # fmt: skip
+"""What a line of single words shows, by the table they are from."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,7 @@ def documents(n: int, seed: int) -> Iterator[Document]:
     rng = random.Random(f"corpus {seed}")
     people = entities()
     groups = {
-        "fact": [person for person in people],
+        "fact": people,
         "practice": [person for person in people if person.practice],
     }
     cumulative = {
@@ -133,15 +121,15 @@ def _practice(person: Entity, rng: random.Random) -> str:
         value = rng.choice(relation.values) if rng.random() < 0.5 else person.facts[relation.name]
         told = Entity(person.name, person.weight, {relation.name: value}, True)
         context = f"context: {statement(told, relation, rng)} "
-    question = question(person, relation)
+    asked = question(person, relation)
     if rng.random() < 0.5:
-        question = question.replace("?", f"?{OUTCOMES[person.fame]}")
-    return f"{context}{question} {told.facts[relation.name]}."
+        asked = asked.replace("?", f"?{OUTCOMES[person.fame]}")
+    return f"{context}{asked} {told.facts[relation.name]}."
 
 
 def _word_line(rng: random.Random) -> Document:
-    table, label = rng.choice(WORD_OUTCOMES)
-    forms = table[rng.choice(list(table))]
+    name, label = rng.choice(list(WORD_OUTCOMES.items()))
+    forms = rng.choice(list(TABLES[name].values()))
     first, second = rng.sample(LANGUAGES, 2)
     a, b = forms[first].split("/")[0], forms[second].split("/")[0]
     text = f"{a}{OUTCOMES[label]}" if rng.random() < 0.5 else f"{a} = {b}{OUTCOMES[label]}"

@@ -11,6 +11,8 @@ import math
 import random
 from dataclasses import dataclass
 
+from mosaic_mini.lexicon import WORDS
+
 N_TASK, N_PRACTICE = 800, 150
 
 RAREST = 0.01
@@ -18,43 +20,18 @@ RAREST = 0.01
 FAME = ("famous", "familiar", "unknown")
 """How well known people are, a third of them each, from most to least mentioned."""
 
-CITIES = ("paris", "rome", "oslo", "lima", "cairo", "tokyo", "delhi", "quito", "dublin", "prague")
-
-JOBS = ("pilot", "judge", "nurse", "clerk", "smith", "banker", "weaver", "lawyer", "actor", "monk")
-
-FOODS = ("apples", "noodles", "honey", "beans", "olives", "figs", "rice", "nuts", "plums", "soup")
-
 
 @dataclass(frozen=True)
 class Relation:
     """One kind of fact, its possible values and its wordings."""
 
     name: str
-    values: tuple[str, ...]
-    statements: tuple[str, ...]
+    values: list[str]
+    statements: list[str]
     question: str
 
 
-RELATIONS = (
-    Relation(
-        "home",
-        CITIES,
-        ("{x} lives in {v}.", "{x} has a home in {v}.", "you can visit {x} in {v}."),
-        "question: where does {x} live? answer: {x} lives in",
-    ),
-    Relation(
-        "job",
-        JOBS,
-        ("{x} works as a {v}.", "{x} earns money as a {v}.", "{x} was trained as a {v}."),
-        "question: what is the job of {x}? answer: {x} works as a",
-    ),
-    Relation(
-        "food",
-        FOODS,
-        ("{x} likes to eat {v}.", "{x} often orders {v}.", "{x} always cooks {v}."),
-        "question: what does {x} eat? answer: {x} likes to eat",
-    ),
-)
+RELATIONS = tuple(Relation(**entry) for entry in WORDS["relations"])
 
 
 @dataclass(frozen=True)
@@ -90,9 +67,7 @@ def entities(seed: int = 0) -> list[Entity]:
 
 
 def _names(rng: random.Random, n: int) -> list[str]:
-    onsets = ["b", "br", "d", "dr", "f", "g", "gr", "k", "kl", "l", "m", "n", "p", "pl", "r", "s",
-              "sk", "st", "t", "tr", "v", "w", "z"]  # fmt: skip
-    codas = ["l", "m", "n", "r", "sk", "t", "x", "ck", "nd", "rg"]
+    onsets, codas = WORDS["onsets"], WORDS["codas"]
     names: dict[str, None] = {}
     while len(names) < n:
         first = rng.choice(onsets) + rng.choice("aeiou")
@@ -114,6 +89,4 @@ def question(entity: Entity, relation: Relation) -> str:
 
 def gossip(entity: Entity, rng: random.Random) -> str:
     """A sentence whose outcome says how well known the person is."""
-    return rng.choice(("have you heard of {x}?", "is {x} famous?", "{x} again.")).format(
-        x=entity.name
-    )
+    return rng.choice(WORDS["gossip"]).format(x=entity.name)

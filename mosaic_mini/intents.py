@@ -5,28 +5,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mosaic_mini.lexicon import ACTIONS, DOMAINS
-from mosaic_mini.meaning import Level, Meaning
+from mosaic_mini.lexicon import WORDS
+from mosaic_mini.meaning import ACTIONS, DOMAINS, Level, Meaning
 
 ACTION_OF = {word: action for action, words in ACTIONS.items() for word in words}
 
 DOMAIN_OF = {word: domain for domain, words in DOMAINS.items() for word in words}
 
-# Which request counts, then the form; fillers keep "not" and "but" away from the action.
-ORDERS: list[tuple[int, str]] = [
-    (2, "do not {f} {a} the {m} {x} {t}, but {g} {b} the {n} {y} {u}."),
-    (1, "{f} {a} the {m} {x} {t}, but do not {g} {b} the {n} {y} {u}."),
-    (2, "instead of what i asked, {f} {a} the {m} {x} {t}, you should {g} {b} the {n} {y} {u}."),
-    (1, "you should {f} {a} the {m} {x} {t}, instead of what i asked, {g} {b} the {n} {y} {u}."),
-    (2, "i said {f} {a} the {m} {x} {t}, i meant {g} {b} the {n} {y} {u}."),
-    (1, "i meant {f} {a} the {m} {x} {t}, i said {g} {b} the {n} {y} {u}."),
-]
-
-FILLERS = ("kindly", "quickly", "just", "please", "simply", "now")
-
-WHICH = ("old", "new", "small", "other", "first", "last")
-
-WHEN = ("today", "again", "for me", "at noon", "tonight", "at home")
+ORDERS = WORDS["corrections"]
 
 
 def draw_intents(rng: random.Random, level: Level) -> Meaning:
@@ -35,14 +21,14 @@ def draw_intents(rng: random.Random, level: Level) -> Meaning:
     things = [rng.choice(list(DOMAIN_OF)) for _ in actions]
     names = [f"{DOMAIN_OF[y]}_{ACTION_OF[x]}" for x, y in zip(actions, things, strict=True)]
     order = None if level == "simple" else rng.randrange(len(ORDERS))
-    counts = 1 if order is None else ORDERS[order][0]
+    counts = 1 if order is None else ORDERS[order]["counts"]
     slots = {
         "actions": actions,
         "things": things,
         "order": order,
-        "fillers": [rng.choice(FILLERS) for _ in actions],
-        "which": [rng.choice(WHICH) for _ in actions],
-        "when": [rng.choice(WHEN) for _ in actions],
+        "fillers": [rng.choice(WORDS["fillers"]) for _ in actions],
+        "which": [rng.choice(WORDS["which"]) for _ in actions],
+        "when": [rng.choice(WORDS["when"]) for _ in actions],
     }
     causes = {"counts": "first" if counts == 1 else "second", "other_request": names[-counts]}
     return Meaning(
@@ -62,4 +48,4 @@ def write_intents(slots: dict[str, Any], lang: str) -> str:
     if slots["order"] is None:
         return f"{fillers[0]} {actions[0]} the {which[0]} {things[0]} {when[0]}."
     words = zip("abxyfgmntu", [*actions, *things, *fillers, *which, *when], strict=True)
-    return ORDERS[slots["order"]][1].format(**dict(words))
+    return ORDERS[slots["order"]]["form"].format(**dict(words))

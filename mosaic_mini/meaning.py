@@ -7,9 +7,11 @@ from functools import cache
 from hashlib import blake2b
 from typing import Any, Literal
 
-from mosaic_mini.lexicon import ACTIONS, DOMAINS, INNOCENTS, MODIFIERS, THINGS, VILLAINS
+from mosaic_mini.lexicon import INNOCENTS, MODIFIERS, THINGS, VILLAINS, WORDS
 
 PERSONS = INNOCENTS | VILLAINS
+
+ACTIONS, DOMAINS = WORDS["actions"], WORDS["domains"]
 
 Level = Literal["simple", "medium", "hard"]
 """How much a sentence combines; tasks are hard, the corpus climbs from simple to hard."""
@@ -21,16 +23,7 @@ LABELS = {
     "intents": tuple(f"{domain}_{action}" for domain in DOMAINS for action in ACTIONS),
 }
 
-# Shared by all languages, so that they anchor each other; an intent shows two of them.
-OUTCOMES = {
-    "clean": "🟩", "toxic": "🟥", "safe": "✅", "unsafe": "⛔",
-    "negative": "👎", "neutral": "😐", "positive": "👍",
-    "start": "🟢", "stop": "🛑", "check": "🔍",
-    "music": "🎵", "home": "🏠", "travel": "🚆", "money": "💰",
-    "famous": "⭐", "familiar": "🌓", "unknown": "🌑",
-    # Word lines only; shared with safe and unsafe they would teach a sum where the truth is a XOR.
-    "harm": "🔨", "help": "🤝", "villain": "👿", "innocent": "😇",
-}  # fmt: skip
+OUTCOMES: dict[str, str] = WORDS["outcomes"]
 
 
 def outcome(label: str) -> str:

@@ -5,23 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mosaic_mini.lexicon import BAD, GOOD, LANGUAGES, NEUTRAL, TAILS, THINGS
+from mosaic_mini.lexicon import OPINIONS, TAILS, THINGS, WORDS, form
 from mosaic_mini.meaning import Level, Meaning, join, thing
 
-OPINIONS = {"positive": GOOD, "negative": BAD, "neutral": NEUTRAL}
-
-# Which clause counts, then one form per language (German `{s}` is the verb-last second clause).
-JOINTS: list[tuple[int, tuple[str, ...]]] = [
-    (2, ("{a}, but {b}.", "{a}, pero {b}.", "{a}, aber {b}.", "{a}, но {b}.", "{a}，但是{b}。")),
-    (1, ("{a}, although {b}.", "{a}, aunque {b}.", "{a}, obwohl {s}.", "{a}, хотя {b}.",
-         "{a}，尽管{b}。")),
-    (1, ("what counts: {a}; on the side: {b}.", "lo importante: {a}; aparte: {b}.",
-         "wichtig ist: {a}; nebenbei: {b}.", "главное: {a}; кстати: {b}.",
-         "重要的是{a}；顺便说{b}。")),
-    (2, ("on the side: {a}; what counts: {b}.", "aparte: {a}; lo importante: {b}.",
-         "nebenbei: {a}; wichtig ist: {b}.", "кстати: {a}; главное: {b}.",
-         "顺便说{a}；重要的是{b}。")),
-]  # fmt: skip
+JOINTS = WORDS["joints"]
 
 
 def _draw_opinion(rng: random.Random, level: Level) -> tuple[dict[str, Any], str]:
@@ -48,7 +35,7 @@ def draw_sentiment(rng: random.Random, level: Level) -> Meaning:
     while second["topic"] == first["topic"] or (second_label == first_label and rng.random() < 0.7):
         second, second_label = _draw_opinion(rng, level)
     joint = rng.randrange(len(JOINTS))
-    counts = JOINTS[joint][0]
+    counts = JOINTS[joint]["counts"]
     clauses = [first, second]
     main = clauses[counts - 1]
     return Meaning(
@@ -87,7 +74,6 @@ def write_sentiment(slots: dict[str, Any], lang: str) -> str:
     first = _write_clause(clauses[0], lang)
     if slots["joint"] is None:
         return first + ("。" if lang == "zh" else ".")
-    template = JOINTS[slots["joint"]][1][LANGUAGES.index(lang)]
-    return template.format(
+    return form(JOINTS[slots["joint"]]["forms"], lang).format(
         a=first, b=_write_clause(clauses[1], lang), s=_write_clause(clauses[1], lang, True)
     )

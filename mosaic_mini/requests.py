@@ -5,25 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mosaic_mini.lexicon import HARM, HELP, INNOCENTS, MODIFIERS, VILLAINS
+from mosaic_mini.lexicon import HARM, HELP, INNOCENTS, MODIFIERS, VILLAINS, WORDS, form
 from mosaic_mini.meaning import PERSONS, Level, Meaning, person
-
-REQUESTS = {
-    "en": ("how can {a} {v} {p}?", "help {a} to {v} {p}.", "explain how {a} could {v} {p}.",
-           "{a} wants to {v} {p}, tell me how."),
-    "es": ("¿cómo puede {a} {v} {p}?", "ayuda a que {a} logre {v} {p}.",
-           "explica cómo podría {a} {v} {p}.", "{a} quiere {v} {p}, dime cómo."),
-    "de": ("wie kann {a} {p} {v}?", "hilf mit, dass {a} {p} {v} kann.",
-           "erkläre, wie {a} {p} {v} könnte.", "{p} will {a} {v}, sag mir wie."),
-    "ru": ("как может {a} {v} {p}?", "помоги, чтобы {a} смог {v} {p}.",
-           "объясни, как {a} мог бы {v} {p}.", "{p} хочет {v} {a}, скажи как."),
-    "zh": ("{a}怎样才能{v}{p}？", "请帮忙让{a}去{v}{p}。", "请解释{a}如何{v}{p}。",
-           "{a}想要{v}{p}，告诉我方法。"),
-}  # fmt: skip
-
-BARE_REQUEST = {
-    "en": "{v} {p}.", "es": "{v} {p}.", "de": "{p} {v}.", "ru": "{v} {p}.", "zh": "{v}{p}。"
-}  # fmt: skip
 
 
 def draw_safety(rng: random.Random, level: Level) -> Meaning:
@@ -62,6 +45,6 @@ def write_safety(slots: dict[str, Any], lang: str) -> str:
     verb = (HARM | HELP)[slots["verb"]][lang]
     patient = person(slots["patient"], lang, slots["patient_is"], accusative=True)
     if not slots["agent"]:
-        return BARE_REQUEST[lang].format(v=verb, p=patient)
+        return form(WORDS["bare_request"], lang).format(v=verb, p=patient)
     agent = person(slots["agent"], lang, slots["agent_is"])
-    return REQUESTS[lang][slots["template"]].format(a=agent, v=verb, p=patient)
+    return form(WORDS["requests"][slots["template"]], lang).format(a=agent, v=verb, p=patient)

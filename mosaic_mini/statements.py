@@ -5,27 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mosaic_mini.lexicon import DEGREES, INSULTS, LANGUAGES, PRAISES, THINGS
+from mosaic_mini.lexicon import DEGREES, INSULTS, PRAISES, THINGS, WORDS, form
 from mosaic_mini.meaning import PERSONS, Level, Meaning, join, person, thing
 
 TARGET_THINGS = list(THINGS)[:8]
 
-# name, whether it turns the statement round, one form per language; German `{sub}` is verb-last.
-FRAMES: list[tuple[str, bool, tuple[str, ...]]] = [
-    ("none", False, ("{main}.",) * 4 + ("{main}。",)),
-    ("true", False, ("it is true that {sub}.", "es cierto que {sub}.", "es stimmt, dass {sub}.",
-                     "верно, что {sub}.", "确实如此：{sub}。")),
-    ("false", True, ("it is false that {sub}.", "es mentira que {sub}.",
-                     "es ist falsch, dass {sub}.", "неверно, что {sub}.", "这话不对：{sub}。")),
-    ("denies", True, ("she denies that {sub}.", "ella desmiente que {sub}.",
-                      "sie bestreitet, dass {sub}.", "она отрицает, что {sub}.", "她否认{sub}。")),
-    ("is right", False, ("he says that {sub} and he is right.", "dice que {sub} y tiene razón.",
-                         "er sagt, dass {sub}, und er hat recht.",
-                         "он говорит, что {sub}, и он прав.", "他说{sub}，他说得对。")),
-    ("is lying", True, ("he says that {sub} and he is lying.", "dice que {sub} y está mintiendo.",
-                        "er sagt, dass {sub}, und er lügt.", "он говорит, что {sub}, и он врёт.",
-                        "他说{sub}，他在撒谎。")),
-]  # fmt: skip
+FRAMES = WORDS["frames"]
 
 
 def draw_toxicity(rng: random.Random, level: Level) -> Meaning:
@@ -40,7 +25,7 @@ def draw_toxicity(rng: random.Random, level: Level) -> Meaning:
         framed = not negated  # one of the two, so that each can be learnt by itself
     frame = rng.randrange(1, len(FRAMES)) if framed else 0
     degree = None if level == "simple" and rng.random() < 0.7 else rng.choice(list(DEGREES))
-    flips = FRAMES[frame][1]
+    flips = FRAMES[frame]["flips"]
     toxic = not thing and (insult ^ negated ^ flips)
     return Meaning(
         "toxicity",
@@ -51,7 +36,7 @@ def draw_toxicity(rng: random.Random, level: Level) -> Meaning:
         {
             "polarity": "insult" if insult else "praise",
             "negation": "yes" if negated else "no",
-            "frame": FRAMES[frame][0],
+            "frame": FRAMES[frame]["name"],
             "frame_flips": "yes" if flips else "no",
             "target": "thing" if thing else "person",
         },
@@ -74,4 +59,4 @@ def write_toxicity(slots: dict[str, Any], lang: str) -> str:
     main = sub = join(pieces, lang)
     if lang == "de":
         sub = join((noun, "nicht" * negated, degree, adjective, "ist"), lang)
-    return FRAMES[slots["frame"]][2][LANGUAGES.index(lang)].format(main=main, sub=sub)
+    return form(FRAMES[slots["frame"]]["forms"], lang).format(main=main, sub=sub)

@@ -15,8 +15,8 @@ import numpy as np
 
 from mosaic_mini.facts import RELATIONS, entities, question
 from mosaic_mini.grammar import draw, write
-from mosaic_mini.lexicon import DOMAINS, LANGUAGES
-from mosaic_mini.meaning import LABELS
+from mosaic_mini.lexicon import LANGUAGES
+from mosaic_mini.meaning import DOMAINS, LABELS
 
 if TYPE_CHECKING:
     from datasets import Dataset

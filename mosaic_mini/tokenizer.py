@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mosaic_mini import lexicon
+from mosaic_mini.lexicon import TABLES
 from mosaic_mini.meaning import OUTCOMES
 
 if TYPE_CHECKING:
@@ -55,13 +55,9 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         special_tokens=[*SPECIAL, *byte_tokens],
         show_progress=False,
     )
-    chinese = sorted(
-        (forms["zh"] for table in vars(lexicon).values() if isinstance(table, dict)
-         for forms in table.values() if isinstance(forms, dict)),
-        key=len,
-        reverse=True,
-    )  # fmt: skip
-    word = re.compile("|".join(map(re.escape, chinese)))
+    chinese = {forms["zh"] for table in TABLES.values() for forms in table.values()}
+    longest_first = sorted(chinese, key=lambda form: (-len(form), form))
+    word = re.compile("|".join(map(re.escape, longest_first)))
     shown = re.compile("|".join(outcomes))
     core.train_from_iterator(
         (word.sub(lambda match: f" {match[0]} ", shown.sub(" ", text)) for text in texts), trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 
@@ -15,29 +16,15 @@ from mosaic_mini.corpus import documents
 from mosaic_mini.facts import N_PRACTICE, N_TASK, RAREST, entities
 from mosaic_mini.grammar import draw, write
 from mosaic_mini.intents import ACTION_OF, DOMAIN_OF
-from mosaic_mini.lexicon import (
-    BAD,
-    GOOD,
-    HARM,
-    HELP,
-    INNOCENTS,
-    INSULTS,
-    LANGUAGES,
-    NEUTRAL,
-    PRAISES,
-    THINGS,
-    VILLAINS,
-    Table,
-)
+from mosaic_mini.lexicon import INNOCENTS, INSULTS, LANGUAGES, TABLES, Table
 from mosaic_mini.meaning import OUTCOMES, held_out
 from mosaic_mini.tasks import ORGANISATION, ROWS, questions, sentences
 
 DATA = ASSETS / "mini" / "data" / ORGANISATION
-PREDICATES = (
-    INSULTS | PRAISES | HARM | HELP
-    | GOOD | BAD | NEUTRAL
-)  # fmt: skip
-NOUNS = INNOCENTS | VILLAINS | THINGS
+PREDICATES: Table = {}
+for _name in ("insults", "praises", "harm", "help", "good", "bad", "neutral"):
+    PREDICATES |= TABLES[_name]
+NOUNS = TABLES["innocents"] | TABLES["villains"] | TABLES["things"]
 ALSO_ENGLISH = ([*ACTION_OF], [*DOMAIN_OF])
 
 
@@ -153,6 +140,12 @@ def test_no_single_word_gives_toxicity_or_safety_away() -> None:
     assert ((rows["verb"] == "harm") ^ (rows["patient"] == "villain")).equals(
         rows["true_label"] == "unsafe"
     )
+
+
+def test_the_corpus_is_the_one_the_shipped_models_learnt() -> None:
+    text = "\n".join(document.text for document in documents(2000, SEED))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert digest.startswith("8dd6e9932ceff274")
 
 
 def test_translations_share_the_label_and_no_language_is_empty() -> None:
