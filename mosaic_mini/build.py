@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,24 +19,25 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+import numpy as np
+import torch
 from tqdm import tqdm
 
 from mosaic.errors import ConfigError
-from mosaic.models.train_saes import load_trained, measure_sae, train_sae, write_metrics
+from mosaic.models import readers
+from mosaic.models.language_model import load_model
+from mosaic.models.train_saes import (
+    load_trained,
+    measure_sae,
+    residual_vectors,
+    train_sae,
+    write_metrics,
+)
 from mosaic.storage.manifest import write_manifest
+from mosaic_mini import language_model as lm
 from mosaic_mini.cards import write_cards
 from mosaic_mini.chat import conversations, tokenize
 from mosaic_mini.corpus import documents
-from mosaic_mini.language_model import (
-    Batch,
-    Shape,
-    held_out_loss,
-    make_batches,
-    new_model,
-    outcome_accuracy,
-    train,
-)
-from mosaic_mini.sae import residuals
 from mosaic_mini.tasks import CAPTIONED_DIGITS, digit_images, write_tables
 from mosaic_mini.tokenizer import train_tokenizer
 from mosaic_mini.vision import measure_captions, new_image_processor, new_vlm, train_captions
@@ -55,8 +56,8 @@ LAYERS = {"mini-small": (1, 3, 4), "mini-large": (2, 4, 6), "mini-large-it": (2,
 WIDTHS = {"256": 256, "1k": 1024}
 
 SHAPES = {
-    "mini-small": Shape(d_model=96, n_blocks=6, head_dim=24, d_ff=288, supervised=3),
-    "mini-large": Shape(d_model=128, n_blocks=8, head_dim=32, d_ff=384, supervised=4),
+    "mini-small": lm.Shape(d_model=96, n_blocks=6, head_dim=24, d_ff=288, supervised=3),
+    "mini-large": lm.Shape(d_model=128, n_blocks=8, head_dim=32, d_ff=384, supervised=4),
 }
 
 EXPECTED = {
@@ -129,14 +130,8 @@ def small_line(out: Path, budget: Budget, done: Queue[float]) -> None:
         model, tokenizer = _train_base(out, "mini-small", 4e-3, budget, done)
         _train_saes(out, "mini-small", tokenizer, budget, done)
         started = time.monotonic()
-        vlm = new_vlm(model, tokenizer, SEED)
-        history = train_captions(
-            vlm,
-            tokenizer,
-            digit_images(captioned=True),
-            SEED,
-            _reporter(done, "mini-vlm"),
-        )
+        vlm, images = new_vlm(model, tokenizer, SEED), digit_images(captioned=True)
+        history = train_captions(vlm, tokenizer, images, SEED, _reporter(done, "mini-vlm"))
         metrics = {
             "kind": "vision-language model (PaliGemma shape)",
             "continues": "mini-small",
@@ -153,18 +148,12 @@ def large_line(out: Path, budget: Budget, done: Queue[float]) -> None:
         model, tokenizer = _train_base(out, "mini-large", 3e-3, budget, done)
         _train_saes(out, "mini-large", tokenizer, budget, done)
         started = time.monotonic()
-        documents = tokenize(conversations(budget.chat_docs, SEED + 1), tokenizer)
-        held_out = tokenize(conversations(budget.held_out_docs, HELD_OUT_SEED + 1), tokenizer)
-        tests = make_batches(held_out, tokenizer, SEED)
-        batches = make_batches(documents, tokenizer, SEED)
-        history = train(
-            model,
-            batches,
-            tests,
-            1e-3,
-            SHAPES["mini-large"].supervised,
-            _reporter(done, "mini-large-it"),
+        batches, tests = (
+            lm.make_batches(tokenize(conversations(n, seed), tokenizer), tokenizer, SEED)
+            for n, seed in ((budget.chat_docs, SEED + 1), (budget.held_out_docs, HELD_OUT_SEED + 1))
         )
+        supervised, progress = SHAPES["mini-large"].supervised, _reporter(done, "mini-large-it")
+        history = lm.train(model, batches, tests, 1e-3, supervised, progress)
         metrics = {
             "kind": "instruction-tuned language model (Gemma 2 shape)",
             "continues": "mini-large",
@@ -177,25 +166,23 @@ def large_line(out: Path, budget: Budget, done: Queue[float]) -> None:
 def _train_base(
     out: Path, name: str, learning_rate: float, budget: Budget, done: Queue[float]
 ) -> tuple[Any, Any]:
-    started = time.monotonic()
+    started, shape = time.monotonic(), SHAPES[name]
     n_docs = budget.small_docs if name == "mini-small" else budget.large_docs
-    texts = [document.text for document in documents(n_docs, SEED)]
     tokenizer = train_tokenizer(d.text for d in documents(TOKENIZER_DOCS, TOKENIZER_SEED))
-    batches = make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
-    tests = _held_out(tokenizer, budget)
-    model = new_model(SHAPES[name], tokenizer, SEED)
-    history = train(
-        model, batches, tests, learning_rate, SHAPES[name].supervised, _reporter(done, name)
-    )
+    batches = corpus_batches(tokenizer, n_docs, SEED)
+    tests = corpus_batches(tokenizer, budget.held_out_docs, HELD_OUT_SEED)
+    model, progress = lm.new_model(shape, tokenizer, SEED), _reporter(done, name)
+    history = lm.train(model, batches, tests, learning_rate, shape.supervised, progress)
     metrics = {"kind": "base language model (Gemma 2 shape)", "documents": n_docs}
-    metrics["outcome_accuracy"] = outcome_accuracy(model, tests)
+    metrics["outcome_accuracy"] = lm.outcome_accuracy(model, tests)
     _save(out, name, model, tokenizer, history, metrics, started, tests)
     return model, tokenizer
 
 
-def _held_out(tokenizer: Any, budget: Budget) -> list[Batch]:
-    texts = [d.text for d in documents(budget.held_out_docs, HELD_OUT_SEED)]
-    return make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
+def corpus_batches(tokenizer: Any, n_docs: int, seed: int) -> list[lm.Batch]:
+    """That many documents of the corpus, cut into batches."""
+    texts = [document.text for document in documents(n_docs, seed)]
+    return lm.make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
 
 
 def _save(
@@ -206,17 +193,15 @@ def _save(
     history: list[dict[str, float]],
     metrics: dict[str, Any],
     started: float,
-    tests: list[Batch] | None = None,
+    tests: list[lm.Batch] | None = None,
 ) -> None:
     """Weights in bfloat16 (shards below 3 MB), tokenizer, loss curve and figures."""
-    import torch
-
     folder = out / "models" / name
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="3MB")
     model.float()
     tokenizer.save_pretrained(folder)
     if tests is not None:
-        metrics["held_out_loss"] = held_out_loss(model, tests)
+        metrics["held_out_loss"] = lm.held_out_loss(model, tests)
     metrics["tokens"] = int(history[-1]["tokens"])
     metrics |= {"parameters": model.num_parameters(), "seed": SEED}
     metrics["minutes"] = (time.monotonic() - started) / 60
@@ -230,28 +215,44 @@ def _save(
 
 def _train_saes(out: Path, name: str, tokenizer: Any, budget: Budget, done: Queue[float]) -> None:
     """SAEs of every depth and width on the model as saved, measured as loaded."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(out / "models" / name, dtype=torch.float32).eval()
-    texts = [d.text for d in documents(budget.sae_docs, SAE_SEED)]
-    batches = make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
-    states = residuals(model, batches, list(LAYERS[name]))
-    unseen = residuals(model, _held_out(tokenizer, budget), list(LAYERS[name]))
+    states, unseen = (
+        residuals(out / "models" / name, corpus_batches(tokenizer, n, seed), LAYERS[name])
+        for n, seed in ((budget.sae_docs, SAE_SEED), (budget.held_out_docs, HELD_OUT_SEED))
+    )
     for layer in LAYERS[name]:
         for width, n_latents in WIDTHS.items():
             folder = out / "saes" / name / f"layer_{layer}" / f"width_{width}"
             train_sae(states[layer], n_latents, budget.sae_states, SEED, folder)
-            measured = measure_sae(load_trained(folder), unseen[layer])
-            write_metrics(folder, measured)
+            write_metrics(folder, measure_sae(load_trained(folder), unseen[layer]))
             done.put(EXPECTED["saes"] * n_latents / (9 * sum(WIDTHS.values())))
+
+
+class _Cut:
+    """A reader whose inputs are batches already, each passed through the model by itself."""
+
+    identity: dict[str, Any] = {}
+
+    def read(self, inputs: list[lm.Batch]) -> readers.Documents:
+        def collate(rows: np.ndarray) -> readers.Batch:
+            (batch,) = (inputs[row] for row in rows)
+            return readers.Batch({"input_ids": batch.tokens}, batch.weights > 0)
+
+        n_tokens = np.asarray([(batch.weights > 0).sum() for batch in inputs])
+        return readers.Documents(np.ones_like(n_tokens), n_tokens, collate)
+
+
+def residuals(folder: Path, batches: list[Any], layers: Sequence[int]) -> dict[int, torch.Tensor]:
+    """Output of each block of a saved model at every token but `<bos>`, batch after batch.
+
+    Layer to `[n_tokens, d_model]` float32.
+    """
+    model = load_model(folder, max(layers) + 1, torch.device("cpu"), torch.float32)
+    return residual_vectors(model, _Cut(), batches, layers, budget=1)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Two busy processes on two cores are fastest with one thread each."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
 from typing import Any
 
+from mosaic.publish.pages import markdown_table
 from mosaic_mini.corpus import documents
 from mosaic_mini.grammar import draw, write
 from mosaic_mini.lexicon import LANGUAGES
@@ -27,6 +29,21 @@ STANDS_FOR = {
     "mini-large-it": "the 9B instruction-tuned model",
     "mini-vlm": "the vision-language model",
 }
+
+TRAINED_ON = {
+    "mini-vlm": "500 digit images of scikit-learn (UCI ML Repository, CC BY 4.0), captioned with "
+    "their names. The other images are the `digits` task.",
+    "mini-large-it": "Questions and requests in the chat template, and a quarter of the corpus.",
+}
+
+LOSSES = {
+    "mini-vlm": "of captions; held out are the images of the task",
+    "mini-large-it": "on conversations of another seed",
+}
+
+SAE_HEADER = ("layer", "width", "L0", "explained variance", "dead share", "held-out tokens")
+
+EXAMPLES = ("toxicity", "safety", "sentiment")
 
 
 def write_cards(out: Path) -> None:
@@ -76,114 +93,73 @@ def _metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
 def _size(folder: Path) -> str:
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     return f"{size / 1e6:.2f} MB"
 
 
 def _model_card(folder: Path) -> str:
-    metrics = _metrics(folder)
-    rows = [(name.replace("_", " "), value) for name, value in metrics.items()]
+    metrics, name = _metrics(folder), folder.name
+    rows = [(what.replace("_", " "), str(value)) for what, value in metrics.items()]
     rows.append(("weights", f"{_size(folder)}, bfloat16, safetensors"))
-    losses = "Losses are nats per token on documents of another seed."
-    if folder.name == "mini-vlm":
-        trained_on = (
-            "500 digit images of scikit-learn (UCI ML Repository, CC BY 4.0), captioned with "
-            "their names. The other images are the `digits` task."
-        )
-        losses = "Losses are nats per token of captions; held out are the images of the task."
-    elif folder.name == "mini-large-it":
-        trained_on = "Questions and requests in the chat template, and a quarter of the corpus."
-        losses = "Losses are nats per token on conversations of another seed."
-    else:
-        trained_on = "The mini corpus: a seeded grammar in " + ", ".join(LANGUAGES) + "."
+    corpus = "The mini corpus: a seeded grammar in " + ", ".join(LANGUAGES) + "."
+    losses = LOSSES.get(name, "on documents of another seed")
     before = metrics.get("continues")
     start = f"Training continues from {before}." if before else "Trained from scratch."
     return (
-        f"# {folder.name}\n\n"
-        f"Stands in for {STANDS_FOR[folder.name]}. {trained_on} {start} {losses} "
-        f"`history.csv` is the loss curve.\n\n"
-        f"{_table(('what', 'value'), rows)}\n{NOT}\n"
+        f"# {name}\n\n"
+        f"Stands in for {STANDS_FOR[name]}. {TRAINED_ON.get(name, corpus)} {start} "
+        f"Losses are nats per token {losses}. `history.csv` is the loss curve.\n\n"
+        f"{markdown_table(('what', 'value'), rows)}\n{NOT}\n"
     )
 
 
-def _sae_rows(folder: Path) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
+def _sae_rows(folder: Path) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
     for path in sorted(folder.glob("layer_*/width_*")):
         metrics = _metrics(path)
-        rows.append(
-            (
-                path.parent.name.removeprefix("layer_"),
-                path.name.removeprefix("width_"),
-                f"{metrics['l0']:.1f}",
-                f"{metrics['explained_variance']:.3f}",
-                f"{metrics['dead_share']:.3f}",
-                int(metrics["n_states"]),
-            )
-        )
+        place = path.parent.name.removeprefix("layer_"), path.name.removeprefix("width_")
+        shares = f"{metrics['explained_variance']:.3f}", f"{metrics['dead_share']:.3f}"
+        rows.append((*place, f"{metrics['l0']:.1f}", *shares, str(int(metrics["n_states"]))))
     return rows
 
 
-SAE_HEADER = ("layer", "width", "L0", "explained variance", "dead share", "held-out tokens")
-
-
 def _sae_card(folder: Path) -> str:
+    table = markdown_table(SAE_HEADER, _sae_rows(folder))
     return (
         f"# SAEs of {folder.name}\n\n"
         f"JumpReLU SAEs on the residual stream after each block (0-based), trained as BatchTopK, "
         f"saved by sae-lens with float16 weights and unit decoder norms. Activations are in raw "
         f"residual units. Figures are on held-out text without `<bos>`; a latent is dead when it "
-        f"fires on none of these tokens.\n\n{_table(SAE_HEADER, _sae_rows(folder))}\n{NOT}\n"
+        f"fires on none of these tokens.\n\n{table}\n{NOT}\n"
     )
 
 
 def _summary(out: Path) -> str:
-    models = []
+    models: list[tuple[str, ...]] = []
+    saes: list[tuple[str, ...]] = []
     for name, real in STANDS_FOR.items():
         folder = out / "models" / name
         metrics = _metrics(folder)
-        models.append(
-            (
-                name,
-                real,
-                metrics["parameters"],
-                _size(folder),
-                metrics.get("tokens", "-"),
-                metrics.get("held_out_loss", "-"),
-                metrics.get("outcome_accuracy", metrics.get("caption_accuracy", "-")),
-                f"{metrics['minutes']:.1f}",
-            )
-        )
+        right = metrics.get("outcome_accuracy", metrics.get("caption_accuracy", "-"))
+        row = [name, real, metrics["parameters"], _size(folder), metrics.get("tokens", "-")]
+        row += [metrics.get("held_out_loss", "-"), right, f"{metrics['minutes']:.1f}"]
+        models.append(tuple(map(str, row)))
+    for folder in sorted((out / "saes").iterdir()):
+        saes += [(folder.name, *row) for row in _sae_rows(folder)]
     header = ("model", "stands for", "parameters", "weights", "tokens", "held-out loss",
               "outcome or caption accuracy", "minutes")  # fmt: skip
-    sae_rows = [
-        (folder.name, *row)
-        for folder in sorted((out / "saes").iterdir())
-        for row in _sae_rows(folder)
-    ]
-    return f"{_table(header, models)}\n{_table(('model', *SAE_HEADER), sae_rows)}"
+    return f"{markdown_table(header, models)}\n{markdown_table(('model', *SAE_HEADER), saes)}"
 
 
 def _examples() -> str:
-    """Two corpus sentences of every kind in every language, with their outcome."""
-    import random
-
+    """Two corpus sentences of every kind in every language, with their outcome; documents."""
     rng = random.Random("examples")
-    rows: list[tuple[Any, ...]] = []
-    for kind in ("toxicity", "safety", "sentiment"):
-        for level in ("simple", "hard"):
-            meaning = draw(kind, rng, level=level)
-            shown = outcome(meaning.label)
-            for language in LANGUAGES:
-                text = write(meaning, language)
-                rows.append((kind, meaning.label, language, f"{text}{shown}"))
-    meaning = draw("intents", rng)
-    rows.append(("intents", meaning.label, "en",
-                 write(meaning, "en") + outcome(meaning.label)))  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    drawn = [draw(kind, rng, level=level) for kind in EXAMPLES for level in ("simple", "hard")]
+    for meaning in (*drawn, draw("intents", rng)):
+        for language in ("en",) if meaning.kind == "intents" else LANGUAGES:
+            text = write(meaning, language) + outcome(meaning.label)
+            rows.append((meaning.kind, meaning.label, language, text))
     rows += [("document", "", "", document.text) for document in documents(4, 77)]
-    return _table(("kind", "label", "language", "text"), rows)
+    return markdown_table(("kind", "label", "language", "text"), rows)

@@ -20,6 +20,7 @@ from mosaic.experiments.behaviour import correctness, question_tasks, score_beha
 from mosaic.experiments.images import image_tasks, vision_model, with_untrained_connector
 from mosaic.experiments.questions import load_questions
 from mosaic.experiments.transfer import languages_of, score_transfer
+from mosaic.publish.pages import markdown_table
 from mosaic.scores.intervals import bootstrap_interval
 from mosaic.storage.manifest import MINI
 from mosaic.sweep.cells import Cell, recipe_cells
@@ -150,12 +151,12 @@ def digit_rows(workspace: Workspace) -> list[Row]:
 
 def format_table(table: Sequence[Row]) -> str:
     """The table as Markdown."""
-    lines = ["| what | value | test documents | demand | holds |", "|---|---|---|---|---|"]
+    holds = {True: "yes", False: "**no**", None: ""}
+    rows = []
     for row in table:
         demand = " and ".join(f"{sign} {bound:.3f}" for sign, bound in row.demands)
-        holds = {True: "yes", False: "**no**", None: ""}[row.holds]
-        lines.append(f"| {row.what} | {row.value:.3f} | {row.n_docs:,} | {demand} | {holds} |")
-    return "\n".join(lines) + "\n"
+        rows.append((row.what, f"{row.value:.3f}", f"{row.n_docs:,}", demand, holds[row.holds]))
+    return markdown_table(("what", "value", "test documents", "demand", "holds"), rows)
 
 
 def _wide(profile: Profile, task: str, model: ModelSpec) -> list[Cell]:

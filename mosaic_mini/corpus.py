@@ -50,10 +50,7 @@ def documents(n: int, seed: int) -> Iterator[Document]:
     """`n` documents; the same seed gives the same corpus, and a longer one begins differently."""
     rng = random.Random(f"corpus {seed}")
     people = entities()
-    groups = {
-        "fact": people,
-        "practice": [person for person in people if person.practice],
-    }
+    groups = {"fact": people, "practice": [person for person in people if person.practice]}
     cumulative = {
         name: list(accumulate(person.weight for person in group)) for name, group in groups.items()
     }

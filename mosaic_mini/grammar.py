@@ -21,18 +21,15 @@ from mosaic_mini.opinions import draw_sentiment, write_sentiment
 from mosaic_mini.requests import draw_safety, write_safety
 from mosaic_mini.statements import draw_toxicity, write_toxicity
 
-_DRAW: dict[str, Callable[[random.Random, Level], Meaning]] = {
-    "toxicity": draw_toxicity,
-    "safety": draw_safety,
-    "sentiment": draw_sentiment,
-    "intents": draw_intents,
-}
+Draw = Callable[[random.Random, Level], Meaning]
 
-_WRITE: dict[str, Callable[[dict[str, Any], str], str]] = {
-    "toxicity": write_toxicity,
-    "safety": write_safety,
-    "sentiment": write_sentiment,
-    "intents": write_intents,
+Write = Callable[[dict[str, Any], str], str]
+
+KINDS: dict[str, tuple[Draw, Write]] = {
+    "toxicity": (draw_toxicity, write_toxicity),
+    "safety": (draw_safety, write_safety),
+    "sentiment": (draw_sentiment, write_sentiment),
+    "intents": (draw_intents, write_intents),
 }
 
 
@@ -45,7 +42,7 @@ def draw(kind: str, rng: random.Random, for_task: bool = False, level: Level = "
     """
     wanted = rng.choice(LABELS[kind]) if kind != "intents" else None
     while True:
-        meaning = _DRAW[kind](rng, level)
+        meaning = KINDS[kind][0](rng, level)
         if wanted and meaning.label != wanted:
             continue
         if for_task and all(held_out(*pair) for pair in meaning.core):
@@ -56,4 +53,4 @@ def draw(kind: str, rng: random.Random, for_task: bool = False, level: Level = "
 
 def write(meaning: Meaning, language: str) -> str:
     """The sentence, without its outcome token."""
-    return _WRITE[meaning.kind](meaning.slots, language)
+    return KINDS[meaning.kind][1](meaning.slots, language)

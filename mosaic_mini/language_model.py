@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from mosaic.models.language_model import LanguageModel, residual_stream
 from mosaic_mini.facts import RELATIONS
 from mosaic_mini.meaning import OUTCOMES
 
@@ -111,35 +111,17 @@ def token_losses(model: Gemma2ForCausalLM, batch: Batch) -> tuple[torch.Tensor, 
     return losses, torch.from_numpy(batch.weights[:, 1:]).flatten()
 
 
-@contextmanager
-def deep_supervision(
-    model: Gemma2ForCausalLM, block: int
-) -> Iterator[Callable[[Batch], torch.Tensor]]:
-    """Yields the mean loss of outcome tokens as read from the output of `block`, after a forward.
+def deep_loss(model: Gemma2ForCausalLM, states: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Mean loss of the outcome tokens as read from a middle block's output, which is `states`.
 
-    The state goes through the model's own final norm and head (deep supervision, Lee et al. 2015).
-    Without it the labels form in the last blocks only, where no middle layer could show them.
+    `[n_docs, n_tokens, d_model]`. They go through the model's own final norm and head (deep
+    supervision, Lee et al. 2015). Without it the labels form in the last blocks only, where no
+    middle layer could show them.
     """
-    caught: list[torch.Tensor] = []
-
-    def keep(
-        _module: object, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]
-    ) -> None:
-        caught[:] = [output[0] if isinstance(output, tuple) else output]
-
-    handle = model.model.layers[block].register_forward_hook(keep)
-
-    def loss(batch: Batch) -> torch.Tensor:
-        shown = torch.from_numpy(batch.weights[:, 1:] == OUTCOME_WEIGHT)
-        states = caught.pop()[:, :-1][shown]
-        targets = torch.from_numpy(batch.tokens)[:, 1:][shown]
-        logits = model.lm_head(model.model.norm(states)).float()
-        return cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
-
-    try:
-        yield loss
-    finally:
-        handle.remove()
+    shown = torch.from_numpy(batch.weights[:, 1:] == OUTCOME_WEIGHT)
+    targets = torch.from_numpy(batch.tokens)[:, 1:][shown]
+    logits = model.lm_head(model.model.norm(states[:, :-1][shown])).float()
+    return cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
 
 
 def train(
@@ -163,26 +145,22 @@ def train(
         torch.optim.Muon(inner, lr=10 * learning_rate, weight_decay=0.0),
         torch.optim.AdamW(outer, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     )
-    schedulers = [
-        torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: (
-                min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / len(batches))) / 2
-            ),
-        )
-        for optimizer in optimizers
-    ]
+
+    def rate(step: int) -> float:
+        return min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / len(batches))) / 2
+
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimizers]
     fast = deepcopy(model).bfloat16()
     every = max(1, len(batches) // 25)
     history: list[dict[str, float]] = []
     recent: list[float] = []
     seen = 0
     model.train()
-    with deep_supervision(fast, supervised) as deep_loss:
+    with residual_stream(LanguageModel(fast, fast, fast.model.layers), [supervised]) as outputs:
         for step, batch in enumerate(batches, start=1):
             losses, weights = token_losses(fast, batch)
             loss = (losses * weights).sum() / weights.sum()
-            (loss + DEEP_WEIGHT * deep_loss(batch)).backward()
+            (loss + DEEP_WEIGHT * deep_loss(fast, outputs[supervised], batch)).backward()
             for slow_p, fast_p in zip(model.parameters(), fast.parameters(), strict=True):
                 assert fast_p.grad is not None  # every weight takes part in every step
                 slow_p.grad, fast_p.grad = fast_p.grad.float(), None
@@ -197,13 +175,9 @@ def train(
             recent.append(loss.item())
             progress(1 / len(batches))
             if step % every == 0 or step == len(batches):
-                history.append(
-                    {
-                        "tokens": seen,
-                        "train_loss": float(np.mean(recent)),
-                        "held_out_loss": held_out_loss(fast, held_out),
-                    }
-                )
+                losses_now = {"train_loss": float(np.mean(recent))}
+                losses_now["held_out_loss"] = held_out_loss(fast, held_out)
+                history.append({"tokens": seen, **losses_now})
                 recent.clear()
     model.zero_grad(set_to_none=True)
     model.eval()

@@ -126,9 +126,8 @@ def tables() -> dict[str, dict[str, Dataset]]:
         built[kind] = {lang: _dataset(sentences(kind, lang), LABELS[kind]) for lang in LANGUAGES}
     scenarios = sentences("intents", "en", scenario=True)
     built["scenarios"] = {"default": _dataset(scenarios, tuple(DOMAINS))}
-    built["questions"] = {
-        context: _dataset(questions(context)) for context in ("none", "original", "substituted")
-    }
+    contexts = ("none", "original", "substituted")
+    built["questions"] = {context: _dataset(questions(context)) for context in contexts}
     digits = [
         {"id": f"digits-{i:04d}", "image": image, "label": label}
         for image, label, i in digit_images(captioned=False)

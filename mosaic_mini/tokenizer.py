@@ -30,27 +30,19 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
     Outcome tokens are always one token of their own, so a text never merges into its outcome.
     """
-    from tokenizers import (
-        AddedToken,
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
+    import tokenizers as tk
     from transformers import PreTrainedTokenizerFast
 
     outcomes = list(dict.fromkeys(OUTCOMES.values()))
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    core = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
+    core = tk.Tokenizer(tk.models.BPE(byte_fallback=True, unk_token="<unk>"))
+    core.pre_tokenizer = tk.pre_tokenizers.Sequence(
+        [tk.pre_tokenizers.Metaspace(), tk.pre_tokenizers.Punctuation("isolated")]
     )
-    core.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()]
+    core.decoder = tk.decoders.Sequence(
+        [tk.decoders.ByteFallback(), tk.decoders.Metaspace(), tk.decoders.Fuse()]
     )
-    trainer = trainers.BpeTrainer(
+    trainer = tk.trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(outcomes),
         special_tokens=[*SPECIAL, *byte_tokens],
         show_progress=False,
@@ -62,11 +54,9 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     core.train_from_iterator(
         (word.sub(lambda match: f" {match[0]} ", shown.sub(" ", text)) for text in texts), trainer
     )
-    core.add_tokens([AddedToken(token, normalized=False) for token in outcomes])
-    core.post_processor = processors.TemplateProcessing(
-        single="<bos> $A",
-        pair="<bos> $A $B",
-        special_tokens=[("<bos>", core.token_to_id("<bos>"))],
+    core.add_tokens([tk.AddedToken(token, normalized=False) for token in outcomes])
+    core.post_processor = tk.processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", core.token_to_id("<bos>"))]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,

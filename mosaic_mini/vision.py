@@ -35,11 +35,7 @@ def new_vlm(
     language_model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> PaliGemmaForConditionalGeneration:
     """The language model behind an untrained vision tower and connector."""
-    from transformers import (
-        PaliGemmaConfig,
-        PaliGemmaForConditionalGeneration,
-        SiglipVisionConfig,
-    )
+    from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
 
     torch.manual_seed(seed)
     text = deepcopy(language_model.config)  # PaliGemmaConfig writes into the config it is given
@@ -106,12 +102,8 @@ def train_captions(
     seen = 0
     model.train()
     for step, (chosen, shifts, dim) in enumerate(draws(len(digits), seed), start=1):
-        batch = torch.stack(
-            [
-                torch.roll(pixels[i], tuple(shift), (1, 2))
-                for i, shift in zip(chosen, shifts, strict=True)
-            ]
-        )
+        moved = zip(chosen, shifts, strict=True)
+        batch = torch.stack([torch.roll(pixels[i], tuple(by), (1, 2)) for i, by in moved])
         ids, mask, suffix = caption_inputs(tokenizer, [WORDS[digits[i]] for i in chosen])
         written = (suffix == 1) & (mask == 1)
         labels = torch.where(written, ids, -100)

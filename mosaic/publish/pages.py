@@ -162,4 +162,4 @@ def profile_table() -> str:
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; cells are Markdown already."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (columns, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]]) + "\n"
+    return "\n".join([lines[0], "|" + " --- |" * len(columns), *lines[1:]]) + "\n"

@@ -12,12 +12,13 @@ import pytest
 from places import ROOT
 
 from mosaic.cli import main
+from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
-from mosaic.experiments import behaviour, images, transfer
+from mosaic.experiments import behaviour
 from mosaic.experiments.questions import load_questions
-from mosaic.sweep import run
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
+from mosaic_mini import check
 from mosaic_mini.check import check_world, open_world, text_rows
 
 SHIPPED = ROOT / "book" / "mini" / "check.md"
@@ -59,14 +60,18 @@ def made_up(monkeypatch: pytest.MonkeyPatch, value_of: Callable[[Cell], float]) 
         task = replace(data.task, label_model=spec.name)
         return replace(data, task=task, labels=right.astype(np.int64))
 
-    monkeypatch.setattr(run, "score_cells", score)
-    monkeypatch.setattr(transfer, "score_transfer", score)
-    monkeypatch.setattr(behaviour, "correctness", correctness)
-    monkeypatch.setattr(
-        images,
-        "with_untrained_connector",
-        lambda workspace, spec: (workspace, replace(spec, name="untrained")),
-    )
+    def untrained(workspace: Workspace, spec: ModelSpec) -> tuple[Workspace, ModelSpec]:
+        return workspace, replace(spec, name="untrained")
+
+    # Where the check looks them up, and where `score_behaviour` does.
+    for name, fake in (
+        ("score_cells", score),
+        ("score_transfer", score),
+        ("correctness", correctness),
+        ("with_untrained_connector", untrained),
+    ):
+        monkeypatch.setattr(check, name, fake)
+    monkeypatch.setattr(behaviour, "score_cells", score)
 
 
 def apart(cell: Cell) -> float:

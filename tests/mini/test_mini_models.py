@@ -12,7 +12,15 @@ import torch
 from mosaic import ASSETS
 from mosaic.models.train_saes import load_trained, measure_sae
 from mosaic_mini import vision
-from mosaic_mini.build import HELD_OUT_SEED, LAYERS, SEED, WIDTHS, Budget
+from mosaic_mini.build import (
+    HELD_OUT_SEED,
+    LAYERS,
+    SEED,
+    WIDTHS,
+    Budget,
+    corpus_batches,
+    residuals,
+)
 from mosaic_mini.corpus import documents
 from mosaic_mini.language_model import (
     Batch,
@@ -25,7 +33,6 @@ from mosaic_mini.language_model import (
 )
 from mosaic_mini.lexicon import LANGUAGES
 from mosaic_mini.meaning import OUTCOMES
-from mosaic_mini.sae import residuals
 from mosaic_mini.tasks import digit_images
 from mosaic_mini.vision import N_STEPS, WORDS, draws, measure_captions, new_vlm, train_captions
 
@@ -49,8 +56,7 @@ def small() -> Any:
 
 @pytest.fixture(scope="module")
 def unseen(tokenizer: Any) -> list[Batch]:
-    texts = [d.text for d in documents(Budget().held_out_docs, HELD_OUT_SEED)]
-    return make_batches(tokenizer(texts)["input_ids"], tokenizer, SEED)
+    return corpus_batches(tokenizer, Budget().held_out_docs, HELD_OUT_SEED)
 
 
 def figures(folder: str) -> dict[str, Any]:
@@ -65,9 +71,9 @@ def test_held_out_loss_and_outcome_accuracy_are_those_of_the_card(
     assert outcome_accuracy(small, unseen) == pytest.approx(stated["outcome_accuracy"], abs=0.01)
 
 
-def test_sae_figures_are_those_of_the_card(small: Any, unseen: list[Batch]) -> None:
-    layers = list(LAYERS["mini-small"])
-    states = residuals(small, unseen, layers)
+def test_sae_figures_are_those_of_the_card(unseen: list[Batch]) -> None:
+    layers = LAYERS["mini-small"]
+    states = residuals(MINI / "models/mini-small", unseen, layers)
     for layer in layers:
         for width, n_latents in WIDTHS.items():
             folder = f"saes/mini-small/layer_{layer}/width_{width}"
