@@ -24,218 +24,220 @@ class Protection:
 
     what: str
     module: str
+    """Its path below `mosaic/`."""
     old: str
     new: str
     test: str
+    """File and name: `test_shards::test_any_flipped_byte_is_noticed`."""
 
 
 PROTECTIONS = (
     Protection(
         "a shard counts as there when its folder is",
-        "store",
+        "storage/shards",
         "return [i for i in range(n_shards) if not self._is_valid(key, i)]",
         "return [] if (self.root / key).is_dir() else list(range(n_shards))",
         "test_extract::test_killed_at_random_points_it_ends_bit_identical",
     ),
     Protection(
         "files are written in place",
-        "store",
+        "storage/files",
         'temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")',
         "temporary = path",
-        "test_store::test_a_write_that_fails_leaves_the_old_file",
+        "test_shards::test_a_write_that_fails_leaves_the_old_file",
     ),
     Protection(
         "a failed write leaves its temporary file",
-        "store",
+        "storage/files",
         "temporary.unlink(missing_ok=True)",
         "pass",
         "test_drills::test_a_disk_that_fills_up_loses_nothing_that_was_stored",
     ),
     Protection(
         "a full disk is any other OSError",
-        "store",
+        "storage/files",
         "if error.errno in (errno.ENOSPC, errno.EDQUOT):",
         "if False:",
-        "test_store::test_a_disk_that_refuses_is_one_sentence",
+        "test_shards::test_a_disk_that_refuses_is_one_sentence",
     ),
     Protection(
         "scores are written without naming a full disk",
-        "results",
+        "sweep/results",
         "with storage_errors(path):",
         "if True:",
         "test_drills::test_a_full_disk_while_scores_are_written_is_one_sentence",
     ),
     Protection(
         "a read-only folder is any other OSError",
-        "store",
+        "storage/files",
         "if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):",
         "if False:",
         "test_drills::test_a_cache_that_cannot_be_written_is_still_read",
     ),
     Protection(
         "no checksum of a shard",
-        "store",
+        "storage/shards",
         "if _content_hash(arrays, key, shard) != stated:",
         "if False:",
-        "test_store::test_any_flipped_byte_is_noticed",
+        "test_shards::test_any_flipped_byte_is_noticed",
     ),
     Protection(
         "a damaged shard is not recognized",
-        "store",
+        "storage/shards",
         "except (SafetensorError, *MALFORMED):",
         "except ZeroDivisionError:",
         "test_extract::test_a_damaged_shard_is_named_set_aside_and_computed_again",
     ),
     Protection(
         "the checksum does not bind a shard to its place",
-        "store",
+        "storage/shards",
         'hashlib.sha256(f"{key}/{shard}".encode())',
         "hashlib.sha256()",
-        "test_store::test_a_shard_of_another_place_is_refused",
+        "test_shards::test_a_shard_of_another_place_is_refused",
     ),
     Protection(
         "manifests are not sealed",
-        "integrity",
+        "storage/sealed",
         'if content.pop("sha256") != _digest(content):',
         'if content.pop("sha256") is None:',
         "test_drills::test_a_half_written_manifest_is_written_anew",
     ),
     Protection(
         "scored cells are not sealed",
-        "integrity",
+        "storage/sealed",
         'if content.pop("sha256") != _digest(content):',
         'if content.pop("sha256") is None:',
         "test_drills::test_a_changed_score_is_refused",
     ),
     Protection(
         "pins are read unchecked",
-        "hub",
+        "models/hub",
         "except MALFORMED:",
         "except ZeroDivisionError:",
         "test_drills::test_half_written_pins_are_named",
     ),
     Protection(
         "no lock",
-        "extract",
+        "extraction/extract",
         "with store.lock(sorted(keys)):",
         "if True:",
         "test_extract::test_two_processes_do_the_work_once",
     ),
     Protection(
         "shipped files are not compared with their checksum",
-        "integrity",
+        "storage/manifest",
         "if path.stat().st_size != size or sha256(path) != digest:",
         "if False:",
-        "test_mini_files::test_a_flipped_byte_is_reported_by_name",
+        "test_files::test_a_flipped_byte_is_reported_by_name",
     ),
     Protection(
         "any manifest.json is taken for ours",
-        "integrity",
+        "storage/manifest",
         "if not any(ours):",
         "if False:",
         "test_drills::test_a_manifest_of_another_program_is_passed_over",
     ),
     Protection(
         "shipped files need no manifest",
-        "integrity",
-        "if folder.is_relative_to(ASSETS):",
+        "storage/manifest",
+        "if folder.is_relative_to(MINI):",
         "if False:",
         "test_drills::test_shipped_files_without_their_manifest_are_refused",
     ),
     Protection(
         "downloads are not pinned",
-        "hub",
+        "models/hub",
         "if changed:",
         "if False:",
-        "test_models::test_what_was_downloaded_once_may_not_change",
+        "test_language_model::test_what_was_downloaded_once_may_not_change",
     ),
     Protection(
         "no word for a gated model",
-        "hub",
+        "models/hub",
         "if has(errors.GatedRepoError):",
         "if False:",
-        "test_models::test_what_cannot_be_fetched_is_one_sentence",
+        "test_language_model::test_what_cannot_be_fetched_is_one_sentence",
     ),
     Protection(
         "no word for a missing network",
-        "hub",
+        "models/hub",
         "if has(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):",
         "if False:",
-        "test_models::test_no_network_is_one_sentence",
+        "test_language_model::test_no_network_is_one_sentence",
     ),
     Protection(
         "memory that runs out ends the run",
-        "forward",
+        "extraction/forward",
         'if "out of memory" not in str(error).lower():',
         "if True:",
         "test_extract::test_out_of_memory_halves_the_budget_and_changes_nothing",
     ),
     Protection(
         "the texts are not part of the key",
-        "extract",
+        "extraction/jobs",
         '"data": data.fingerprint,',
         '"data": len(data),',
         "test_drills::test_a_task_that_changed_upstream_is_refused_or_computed_anew",
     ),
     Protection(
         "folds may hold one class",
-        "splits",
+        "data/splits",
         "if second_largest < 2:",
         "if False:",
         "test_drills::test_no_fold_is_fitted_on_one_class",
     ),
     Protection(
         "a task may hold one class",
-        "splits",
+        "data/splits",
         "if len(classes) < 2:",
         "if False:",
-        "test_probe::test_too_few_classes_are_named",
+        "test_select::test_too_few_classes_are_named",
     ),
     Protection(
         "long texts are not cut",
-        "batches",
+        "models/readers",
         "truncation=True, max_length=self.max_length,",
         "truncation=False,",
         "test_drills::test_a_text_of_a_hundred_thousand_tokens_is_cut_and_the_empty_one_kept",
     ),
     Protection(
         "texts are not checked for Unicode",
-        "extract",
+        "extraction/jobs",
         "_check_texts(data)\n    layers",
         "pass\n    layers",
         "test_drills::test_invalid_unicode_is_refused_with_its_row",
     ),
     Protection(
         "labels of any type",
-        "tasks",
+        "data/load",
         "if any(value is None or isinstance(value, (float, list, dict)) for value in values):",
         "if False:",
-        "test_tasks::test_labels_of_the_wrong_type_are_refused",
+        "test_load::test_labels_of_the_wrong_type_are_refused",
     ),
     Protection(
         "text goes into the page as it is",
-        "interpret",
+        "publish/notebook",
         "text = html.escape(token, quote=True)",
         "text = token",
         "test_drills::test_markup_in_dataset_text_stays_text",
     ),
     Protection(
         "workers do not watch their parent",
-        "engines",
+        "extraction/engines",
         "initializer=_end_with, initargs=(os.getpid(),)",
         "verbose=0",
         "test_engines::test_worker_processes_end_with_a_killed_parent",
     ),
     Protection(
         "a lost shard is not tried again",
-        "cluster",
+        "extraction/ray",
         '{"max_restarts": RETRIES, "max_task_retries": RETRIES}',
         '{"max_restarts": 0, "max_task_retries": 0}',
         "test_engines::test_a_killed_ray_worker_costs_its_shard_and_nothing_else",
     ),
     Protection(
         "a sick SAE configuration is sae-lens' own error",
-        "saes",
+        "models/saes",
         "except (SafetensorError, OSError, *MALFORMED) as error:",
         "except SafetensorError as error:",
         "test_drills::test_random_damage_never_crashes_a_reader",
@@ -247,14 +249,14 @@ def _run(copy: Path, test: str) -> None:
     import pytest
 
     os.chdir(copy)
-    sys.path[:0] = [str(copy), str(copy / "tests")]
+    sys.path[:0] = [str(copy), str(copy / "tests/helpers")]
     os.environ["PYTHONPATH"] = str(copy)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     file, name = test.split("::")
-    options = ["-q", "-x", "-p", "no:cacheprovider"]
-    sys.exit(int(pytest.main([f"tests/{file}.py::{name}", *options])))
+    (path,) = Path("tests").rglob(f"{file}.py")
+    sys.exit(int(pytest.main([f"{path}::{name}", "-q", "-x", "-p", "no:cacheprovider"])))
 
 
 def passes(copy: Path, test: str) -> bool:

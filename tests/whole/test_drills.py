@@ -170,7 +170,7 @@ def test_a_manifest_of_another_program_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_shipped_files_without_their_manifest_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mosaic.storage.manifest.ASSETS", tmp_path.resolve())
+    monkeypatch.setattr("mosaic.storage.manifest.MINI", tmp_path.resolve())
     (tmp_path / "models").mkdir()
     with pytest.raises(IntegrityError, match=r"has no manifest.json. Restore it"):
         verify_folder(tmp_path / "models")
@@ -373,9 +373,13 @@ def test_every_test_named_in_the_table_of_promises_exists() -> None:
     page = (ROOT / "book" / "reliability.md").read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+)::(test_\w+)`", page)
     assert len(named) >= 30
-    for file, name in named:
-        source = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
-        assert re.search(rf"^def {name}\(", source, re.M), f"{file}::{name} does not exist"
+    found = {
+        (path.stem, name)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.M)
+    }
+    missing = [f"{file}::{name}" for file, name in named if (file, name) not in found]
+    assert not missing, f"the page names tests that do not exist: {missing}"
     here = set(re.findall(r"^def (test_\w+)\(", Path(__file__).read_text(), re.M))
     about_the_page = {name for name in here if "table" in name}
     unlisted = here - {name for _, name in named} - about_the_page
