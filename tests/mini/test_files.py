@@ -89,7 +89,7 @@ def test_cards_and_pages_are_what_the_figures_say(tmp_path: Path) -> None:
 def test_the_book_shows_these_pages() -> None:
     pages = {path.name: path.read_bytes() for path in MINI.glob("pages/*")}
     shown = {path.name: path.read_bytes() for path in BOOK.iterdir()}
-    assert shown.pop("check.md")  # `mosaic mini check` writes it; see test_mini_check.py
+    assert shown.pop("check.md")  # `mosaic mini check` writes it; see test_check.py
     assert shown == pages
 
 
