@@ -42,11 +42,7 @@ from mosaic_mini.tasks import CAPTIONED_DIGITS, digit_images, write_tables
 from mosaic_mini.tokenizer import train_tokenizer
 from mosaic_mini.vision import measure_captions, new_image_processor, new_vlm, train_captions
 
-SEED = 0
-
-TOKENIZER_SEED, SAE_SEED = SEED + 1, SEED + 2
-
-HELD_OUT_SEED = 1000
+SEED, TOKENIZER_SEED, SAE_SEED, HELD_OUT_SEED = 0, 1, 2, 1000
 
 TOKENIZER_DOCS = 20_000
 """Documents the tokenizer is learnt from, whatever the budget: both lines learn the same one."""
@@ -61,12 +57,8 @@ SHAPES = {
 }
 
 EXPECTED = {
-    "mini-small": 1150,
-    "mini-large": 1000,
-    "mini-large-it": 210,
-    "mini-vlm": 100,
-    "saes": 700,
-}
+    "mini-small": 1150, "mini-large": 1000, "mini-large-it": 210, "mini-vlm": 100, "saes": 700
+}  # fmt: skip
 """Seconds each stage took when the shipped world was built, on busy cores; all SAEs together."""
 
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 QUESTIONS, REQUESTS = 0.45, 0.30
 
-REFUSAL = "i will not help with that."
-
-AGREEMENT = "yes, here is how."
+REFUSAL, AGREEMENT = "i will not help with that.", "yes, here is how."
 
 
 def conversations(n: int, seed: int) -> list[list[dict[str, str]] | str]:
@@ -55,10 +53,9 @@ def tokenize(
     conversations: list[list[dict[str, str]] | str], tokenizer: PreTrainedTokenizerFast
 ) -> list[list[int]]:
     """Token ids, with the chat template where there are turns."""
-    texts = [item if isinstance(item, str) else _written(item, tokenizer) for item in conversations]
+    texts = []
+    for item in conversations:
+        if not isinstance(item, str):  # without the `<bos>` that the tokenizer adds again
+            item = str(tokenizer.apply_chat_template(item, tokenize=False)).removeprefix("<bos>")
+        texts.append(item)
     return tokenizer(texts)["input_ids"]
-
-
-def _written(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast) -> str:
-    """The turns in the chat template, without the `<bos>` that the tokenizer adds again."""
-    return str(tokenizer.apply_chat_template(turns, tokenize=False)).removeprefix("<bos>")

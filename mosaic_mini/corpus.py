@@ -22,14 +22,10 @@ NOISE = 0.02
 ENGLISH_ONLY = ("intents", "fact", "practice", "fame")
 
 KINDS = {
-    "toxicity": 0.32,
-    "safety": 0.19,
-    "sentiment": 0.11,
-    "intents": 0.05,
-    "fact": 0.20,
-    "practice": 0.07,
-    "fame": 0.06,
-}
+    "toxicity": 0.32, "safety": 0.19, "sentiment": 0.11, "intents": 0.05,
+    "fact": 0.20, "practice": 0.07, "fame": 0.06,
+}  # fmt: skip
+"""Kinds of sentences and how often each is drawn."""
 
 WORD_OUTCOMES = {
     "insults": "toxic", "praises": "clean", "harm": "harm", "help": "help", "villains": "villain",

@@ -15,11 +15,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from mosaic_mini.intents import draw_intents, write_intents
 from mosaic_mini.meaning import LABELS, Level, Meaning, held_out
-from mosaic_mini.opinions import draw_sentiment, write_sentiment
-from mosaic_mini.requests import draw_safety, write_safety
-from mosaic_mini.statements import draw_toxicity, write_toxicity
+from mosaic_mini.requests import draw_intents, draw_safety, write_intents, write_safety
+from mosaic_mini.statements import (
+    draw_sentiment,
+    draw_toxicity,
+    write_sentiment,
+    write_toxicity,
+)
 
 Draw = Callable[[random.Random, Level], Meaning]
 

@@ -9,11 +9,10 @@ import sys
 
 import pandas as pd
 
+from mosaic.config.choices import TEST_SHARE
 from mosaic.config.tasks import Task, load_catalogue
 from mosaic.errors import IntegrityError
 from mosaic.scores.table import IDENTITY, make_scores, validate_scores, write_scores
-
-TEST_SHARE = 0.2
 
 # 0-based layers of the paper: 2B 5/12/19; 9B and 9B-IT 9/20/31 (protocol of the authors' code).
 DEPTH_OF_LAYER = {5: "early", 9: "early", 12: "middle", 20: "middle", 19: "late", 31: "late"}
@@ -48,31 +47,15 @@ def convert_scores(raw_scores: pd.DataFrame, raw_tfidf: pd.DataFrame) -> pd.Data
             "split": f"features-top{top_n}",
             "repeat": int(raw["repeat"]),
         }
-        rows.append(
-            {
-                **row,
-                "probe": "linear",
-                "macro_f1": raw["macro_f1"],
-                "accuracy": raw["accuracy"] if raw["accuracy"] != "" else None,
-                "cv_accuracy": raw["cv_accuracy"] if raw["cv_accuracy"] != "" else None,
-            }
-        )
+        scores = {name: raw[name] for name in ("accuracy", "cv_accuracy") if raw[name] != ""}
+        rows.append({**row, "probe": "linear", "macro_f1": raw["macro_f1"], **scores})
         if raw["tree_macro_f1"] != "":
             rows.append({**row, "probe": "tree", "macro_f1": raw["tree_macro_f1"]})
     for raw in raw_tfidf.fillna("").to_dict("records"):
         task = _task(by_source, raw)
-        rows.append(
-            {
-                **_common(task),
-                "feature": "tfidf",
-                "probe": "linear",
-                "split": "dataset-order",
-                "n_test": int(raw["n_test"]),
-                "macro_f1": raw["macro_f1"],
-                "accuracy": raw["accuracy"],
-                "repeat": 1,
-            }
-        )
+        row = {**_common(task), "feature": "tfidf", "probe": "linear", "split": "dataset-order"}
+        scores = {name: raw[name] for name in ("macro_f1", "accuracy")}
+        rows.append({**row, **scores, "n_test": int(raw["n_test"]), "repeat": 1})
     table = make_scores(rows)
     # Number the repeats of a hidden-state cell anew: they came from different top-n runs.
     table["repeat"] = table.groupby(list(IDENTITY), dropna=False).cumcount() + 1

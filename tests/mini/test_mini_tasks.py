@@ -15,9 +15,9 @@ from mosaic_mini.chat import conversations
 from mosaic_mini.corpus import documents
 from mosaic_mini.facts import N_PRACTICE, N_TASK, RAREST, entities
 from mosaic_mini.grammar import draw, write
-from mosaic_mini.intents import ACTION_OF, DOMAIN_OF
 from mosaic_mini.lexicon import INNOCENTS, INSULTS, LANGUAGES, TABLES, Table
 from mosaic_mini.meaning import OUTCOMES, held_out
+from mosaic_mini.requests import ACTION_OF, DOMAIN_OF
 from mosaic_mini.tasks import ORGANISATION, ROWS, questions, sentences
 
 DATA = ASSETS / "mini" / "data" / ORGANISATION
