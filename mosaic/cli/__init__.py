@@ -20,6 +20,7 @@ from mosaic.cli.verbs import (
     _fit,
     _mini_build,
     _mini_check,
+    _model_from_gguf,
     _predict,
     _run,
     _sweep,
@@ -137,6 +138,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     check.add_argument("folder", nargs="?", help="a built world; none means the shipped one")
     check.set_defaults(action=_mini_check)
+
+    model = verbs.add_parser("model", help="language models from other formats")
+    kinds = model.add_subparsers(dest="step", required=True, metavar="STEP")
+    gguf = kinds.add_parser("from-gguf", help="a GGUF file as a folder in safetensors")
+    gguf.add_argument("file", help="the GGUF file")
+    gguf.add_argument("--out", required=True, metavar="FOLDER", help="an empty or new folder")
+    gguf.add_argument("--sha256", metavar="HEX", help="what the file's checksum must be")
+    gguf.set_defaults(action=_model_from_gguf)
 
     book = verbs.add_parser("book", parents=[common], help="run every notebook and build the book")
     book.add_argument("--no-run", action="store_true", help="use the notebooks already executed")

@@ -119,6 +119,14 @@ def _extract(args: argparse.Namespace) -> None:
             print(f"{key}\t{model.name}\t{features.n_docs} documents")
 
 
+def _model_from_gguf(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from mosaic.models.gguf import convert_gguf
+
+    print(convert_gguf(Path(args.file), Path(args.out), args.sha256))
+
+
 def _mini_build(args: argparse.Namespace) -> None:
     from mosaic_mini.build import build_world
 
