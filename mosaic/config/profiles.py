@@ -143,13 +143,27 @@ class Profile:
     """Padded tokens in one forward pass."""
     shard_docs: int = 2048
     dtype: str = "auto"
+    sae_texts: tuple[str, ...] = ()
+    """Keys of text sets to train SAEs on, each giving as many tokens; without such, texts of the
+    profile's tasks that are never tested."""
+    sae_catalogue: str | None = None
+    """Catalogue of `sae_texts`, if not the profile's own."""
+    sae_tokens: int = 150_000
+    """Tokens taken from `sae_texts` together."""
+    sae_steps: int = 196
+    """Steps of 1,024 residual vectors each SAE is trained for."""
+    sae_active: int = 24
+    """Latents kept per token in training; the L0 after training is near it."""
+    sae_floor: float = 0.0
+    """Least explained variance of an SAE that a run goes on with."""
 
     def __post_init__(self) -> None:
         if self.bos not in ("drop", "keep"):
             raise ConfigError(f"Profile {self.name!r}: bos is {self.bos!r}; use 'drop' or 'keep'.")
         if self.dtype not in DTYPES:
             raise ConfigError(f"Profile {self.name!r}: dtype is {self.dtype!r}; use {DTYPES}.")
-        for name in ("max_docs", "max_length", "token_budget", "shard_docs"):
+        sizes = ("max_docs", "max_length", "token_budget", "shard_docs")
+        for name in (*sizes, "sae_tokens", "sae_steps", "sae_active"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value > 0) and (name, value) != ("max_docs", None):
                 raise ConfigError(

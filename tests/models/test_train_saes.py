@@ -56,6 +56,7 @@ def write_profile(folder: Path, **changes: object) -> Path:
         "n_train": 80,
         "n_test": 40,
         "seeds": [0, 1],
+        "sae_steps": 60,
         **changes,
     }
     path = folder / "tiny-encoder.yaml"
@@ -65,12 +66,10 @@ def write_profile(folder: Path, **changes: object) -> Path:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The tiny encoder with its SAEs trained for as few steps as the schedule allows."""
+    """The tiny encoder with its SAEs trained for few steps."""
     folder = tmp_path_factory.mktemp("encoder")
     found = open_workspace(str(write_profile(folder)), str(folder / "build"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_saes, "STATES", 60 * 1024)
-        train_missing(found)
+    train_missing(found)
     return found
 
 
@@ -107,7 +106,13 @@ def test_a_trained_sae_comes_with_card_and_checksums(workspace: Workspace) -> No
         "README.md",
         "layer_0",
         "layer_2",
+    ]
+    assert sorted(p.name for p in (home / "layer_2" / "width_48").iterdir()) == [
+        "cfg.json",
+        "languages.json",
         "manifest.json",
+        "metrics.json",
+        "sae_weights.safetensors",
         "training.json",
     ]
     measured = read_metrics(home / "layer_2" / "width_48")
@@ -120,7 +125,6 @@ def test_a_trained_sae_comes_with_card_and_checksums(workspace: Workspace) -> No
 def test_a_second_run_trains_nothing_and_another_model_trains_again(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_saes, "STATES", 60 * 1024)
     asked: list[str] = []
     monkeypatch.setattr(train_saes, "_train", lambda model, *_: asked.append(model.name))
     train_missing(workspace)
