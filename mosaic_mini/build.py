@@ -26,13 +26,8 @@ from tqdm import tqdm
 from mosaic.errors import ConfigError
 from mosaic.models import readers
 from mosaic.models.language_model import load_model
-from mosaic.models.train_saes import (
-    load_trained,
-    measure_sae,
-    residual_vectors,
-    train_sae,
-    write_metrics,
-)
+from mosaic.models.sae_metrics import load_trained, measure_sae, write_metrics
+from mosaic.models.train_saes import residual_vectors, train_sae
 from mosaic.storage.manifest import write_manifest
 from mosaic_mini import language_model as lm
 from mosaic_mini.cards import write_cards

@@ -88,7 +88,7 @@ def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> di
             continue
         saes[sae.name] = dict(sae_identity(sae, pins)["sha256"])
         if sae.train is not None:
-            from mosaic.models.train_saes import read_metrics
+            from mosaic.models.sae_metrics import read_metrics
 
             saes[sae.name] |= {"latents": sae.train, **read_metrics(Path(str(sae.folder)))}
     return {

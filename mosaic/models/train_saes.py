@@ -8,21 +8,17 @@ finished stays, and a killed run goes on at its last checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from mosaic.data.load import load_task
-from mosaic.data.splits import make_split
 from mosaic.errors import MALFORMED, ConfigError, IntegrityError
 from mosaic.models.checkpoint import Checkpoint, set_aside
 from mosaic.models.language_model import LanguageModel, load_model, residual_stream
@@ -35,56 +31,31 @@ from mosaic.models.resolve import (
     load_tokenizer,
     model_identity,
 )
+from mosaic.models.sae_metrics import (
+    SAE_BATCH,
+    load_trained,
+    measure_sae,
+    read_metrics,
+    sae_card,
+    write_metrics,
+)
+from mosaic.models.sae_texts import SAE_SEED, Texts, training_texts
 from mosaic.storage.files import storage_errors
 from mosaic.storage.manifest import MANIFEST, verify_folder, write_manifest
 from mosaic.storage.sealed import seal, unseal
 from mosaic.storage.shards import Store
 
 if TYPE_CHECKING:
-    from sae_lens import SAE
-
     from mosaic.config.profiles import ModelSpec, Profile, SAESpec
     from mosaic.config.workspace import Workspace
 
-SAE_SEED = 0
-
-MOST_TEXTS = 8000
-"""Texts of the profile's tasks at most, drawn at random; general texts are counted by tokens."""
-
-HELD_OUT = 10
-"""Of so many texts, one is kept back to measure the SAEs."""
-
-SAE_BATCH = 1024
-"""Residual vectors in a step of training."""
-
 SILENT = 60
 """Steps without firing after which the auxiliary loss takes a latent up."""
-
-DOMINANT = 10.0
-"""A dimension dominates whose standard deviation is so many times the median one: it alone would
-decide the explained variance."""
-
-LOW = 0.6
-"""Explained variance below which the card calls an SAE poor."""
 
 RECIPE = "BatchTopK on centred, scaled states 1"
 """Part of every record: rename it when the way of training changes."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts to train on, and texts kept back by the language that is measured apart."""
-
-    training: list[str]
-    held_out: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 over all texts in their order."""
-        parts = [self.training, *self.held_out.values()]
-        return hashlib.sha256("\x1e".join("\x1f".join(p) for p in parts).encode()).hexdigest()
 
 
 def train_missing(workspace: Workspace) -> None:
@@ -107,7 +78,7 @@ def train_missing(workspace: Workspace) -> None:
             if missing:
                 _train(model, missing, profile, texts, records)
                 (home / "README.md").write_text(
-                    _card(model, wanted, home, profile), encoding="utf-8"
+                    sae_card(model, wanted, home, profile), encoding="utf-8"
                 )
         for sae in wanted:
             explained = read_metrics(home / sae.name)["explained_variance"]
@@ -117,64 +88,6 @@ def train_missing(workspace: Workspace) -> None:
                     f"and the profile's `sae_floor` is {profile.sae_floor}; train it on more "
                     f"(`sae_tokens`, `sae_steps`), or lower `sae_floor` to use it all the same."
                 )
-
-
-def training_texts(profile: Profile, source: Path) -> Texts:
-    """Texts of the profile's `sae_texts`, each set giving as many tokens; without such, texts of
-    its tasks that are never tested."""
-    if not profile.sae_texts:
-        texts = untested_texts(profile)
-        return Texts(texts[len(texts) // HELD_OUT :], {"": texts[: len(texts) // HELD_OUT]})
-    if shared := sorted(set(profile.sae_texts) & set(profile.tasks)):
-        raise ConfigError(
-            f"{shared[0]!r} is a task and in `sae_texts`; SAEs must not be trained on what is "
-            f"tested. Take it out of one."
-        )
-    tokenizer = load_tokenizer(source)
-    share = profile.sae_tokens // len(profile.sae_texts)
-    training: list[str] = []
-    held_out: dict[str, list[str]] = {}
-    sets = replace(profile, catalogue=profile.sae_catalogue or profile.catalogue, max_docs=None)
-    whole = replace(profile, max_docs=None)
-    tested = {text for key in profile.tasks for text in load_task(key, whole).inputs}
-    for key in profile.sae_texts:
-        data = load_task(key, sets)
-        fresh = [text for text in dict.fromkeys(data.inputs) if text and text not in tested]
-        order = np.random.default_rng(SAE_SEED).permutation(len(fresh))
-        taken, n_tokens = [], 0
-        for at in range(0, len(order), 64):
-            some = [fresh[i] for i in order[at : at + 64]]
-            rows = tokenizer(some, truncation=True, max_length=profile.max_length)["input_ids"]
-            for text, ids in zip(some, rows, strict=True):
-                if n_tokens < share:
-                    taken.append(text)
-                    n_tokens += len(ids)
-            if n_tokens >= share:
-                break
-        kept = max(1, len(taken) // HELD_OUT)
-        held_out.setdefault(data.task.language or "", []).extend(taken[:kept])
-        training.extend(taken[kept:])
-    order = np.random.default_rng(SAE_SEED).permutation(len(training))
-    return Texts([training[i] for i in order], held_out)
-
-
-def untested_texts(profile: Profile) -> list[str]:
-    """Texts of the profile's tasks that no split tests under any of its seeds, at most MOST_TEXTS.
-
-    What an SAE is trained on is thereby in no test part, whichever cell is scored later; equal
-    texts count as one.
-    """
-    texts: dict[str, None] = {}
-    tested = {""}
-    for key in profile.tasks:
-        data = load_task(key, profile)
-        texts |= dict.fromkeys(data.inputs)
-        for seed in profile.seeds:
-            split = make_split(data, seed, n_train=profile.n_train, n_test=profile.n_test)
-            tested |= {data.inputs[row] for row in split.test}
-    kept = [text for text in texts if text not in tested]
-    order = np.random.default_rng(SAE_SEED).permutation(len(kept))[:MOST_TEXTS]
-    return [kept[i] for i in order]
 
 
 def residual_vectors(
@@ -286,48 +199,6 @@ def _train(
         )
 
 
-def _card(model: ModelSpec, wanted: Sequence[SAESpec], home: Path, profile: Profile) -> str:
-    texts = (
-        ", ".join(profile.sae_texts)
-        if profile.sae_texts
-        else ("the profile's tasks, none of them in a test part")
-    )
-    lines = [
-        f"# SAEs on the residual stream of {model.name}",
-        "",
-        f"BatchTopK with {profile.sae_active} latents per token, saved as JumpReLU; trained by "
-        f"this project from seed {SAE_SEED} on the residual vectors of texts of: {texts}. One text "
-        f"in {HELD_OUT} is kept back for the figures below. {profile.sae_steps} steps of "
-        f"{SAE_BATCH:,} vectors. They are small and shortly trained; they are no substitute for a "
-        f'published release. "Rest" leaves out dimensions that dominate: those with more than '
-        f"{DOMINANT:.0f} times the median standard deviation.",
-        "",
-        "| SAE | latents | L0 | explained variance | rest | dead | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    rows = {sae.name: read_metrics(home / sae.name) for sae in wanted}
-    for sae in wanted:
-        m = rows[sae.name]
-        poor = f"poor: below {LOW}" if m["explained_variance"] < LOW else ""
-        lines.append(f"| {sae.name} | {sae.train:,} | {_figures(m)} | {poor} |")
-    lines += ["", "By language of the texts kept back:", ""]
-    lines += [
-        "| SAE | language | L0 | explained variance | rest | dead |",
-        "|---|---|---|---|---|---|",
-    ]
-    for sae in wanted:
-        apart = json.loads((home / sae.name / "languages.json").read_text(encoding="utf-8"))
-        lines += [f"| {sae.name} | {name} | {_figures(m)} |" for name, m in apart.items() if name]
-    return "\n".join(lines) + "\n"
-
-
-def _figures(m: Mapping[str, float]) -> str:
-    return (
-        f"{m['l0']:.1f} | {m['explained_variance']:.3f} | {m['explained_variance_rest']:.3f} "
-        f"| {m['dead_share']:.1%}"
-    )
-
-
 def train_sae(
     states: torch.Tensor,
     width: int,
@@ -417,44 +288,3 @@ def _fold_back(folder: Path, mean: torch.Tensor, deviation: float) -> None:
         },
         path,
     )
-
-
-@torch.no_grad()
-def measure_sae(sae: SAE, states: torch.Tensor) -> dict[str, float]:
-    """L0, explained variance (also without dimensions that dominate) and dead share on held-out
-    states `[n_tokens, d_model]`."""
-    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
-    active, error = 0.0, torch.zeros(states.shape[1], dtype=torch.float64)
-    for batch in states.split(4096):
-        latents = sae.encode(batch)
-        fired |= (latents > 0).any(0)
-        active += float((latents > 0).sum())
-        error += (sae.decode(latents) - batch).double().pow(2).sum(0)
-    variance = (states - states.mean(0)).double().pow(2).sum(0)
-    plain = variance <= DOMINANT**2 * variance.median()
-    return {
-        "l0": active / len(states),
-        "explained_variance": float(1 - error.sum() / variance.sum()),
-        "explained_variance_rest": float(1 - error[plain].sum() / variance[plain].sum()),
-        "n_dominant": float((~plain).sum()),
-        "dead_share": float((~fired).float().mean()),
-        "n_states": float(len(states)),
-    }
-
-
-def load_trained(folder: Path) -> SAE:
-    """The SAE as any user of sae-lens loads it."""
-    from sae_lens import SAE
-
-    return SAE.load_from_disk(str(folder))
-
-
-def read_metrics(folder: Path) -> dict[str, float]:
-    """What was measured of an SAE when it was trained."""
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-
-
-def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Figures of an SAE beside its weights, rounded to four digits."""
-    rounded = {name: round(float(np.float64(value)), 4) for name, value in metrics.items()}
-    (folder / "metrics.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")

@@ -74,19 +74,19 @@ def sae_table(models: list[dict[str, Any]]) -> str:
 
 
 def training_in_words(models: list[dict[str, Any]]) -> str:
-    """On how much the SAEs of a run were trained and measured, as sentences; "" without such."""
-    from mosaic.models.train_saes import ACTIVE, HELD_OUT, MOST_TEXTS, SAE_BATCH, STATES
-
-    kept = {int(f["n_states"]) for m in models for f in m["saes"].values() if "n_states" in f}
-    if not kept:
-        return ""
-    tokens = " or ".join(f"{n:,}" for n in sorted(kept))
-    return (
-        f"Texts: at most {MOST_TEXTS:,}, drawn at random from those no split tests. One in "
-        f"{HELD_OUT} is kept back: the figures above are measured on its {tokens} tokens. From the "
-        f"tokens of the others each SAE was shown {STATES:,} residual vectors, in "
-        f"{STATES // SAE_BATCH} steps of {SAE_BATCH:,}, with {ACTIVE} latents active per token.\n"
-    )
+    """On how much the SAEs of a run were trained and measured, as its manifest says; "" without."""
+    facts = [f for m in models for f in m["saes"].values() if "n_states" in f]
+    said = []
+    if facts:
+        tokens = " or ".join(f"{n:,}" for n in sorted({int(f["n_states"]) for f in facts}))
+        said.append(f"The figures above are measured on {tokens} tokens that were kept back.")
+    shown = [(f["texts"], f["steps"], f["batch"], f["active"]) for f in facts if "steps" in f]
+    for texts, steps, batch, active in sorted({tuple(map(int, row)) for row in shown}):
+        said.append(
+            f"SAEs were trained on {texts:,} other texts, in {steps:,} steps of {batch:,} residual "
+            f"vectors, with {active} latents active per token."
+        )
+    return " ".join(said) + "\n" if said else ""
 
 
 def wins_in_words(grid: pd.DataFrame) -> str:

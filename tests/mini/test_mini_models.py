@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mosaic import ASSETS
-from mosaic.models.train_saes import load_trained, measure_sae
+from mosaic.models.sae_metrics import load_trained, measure_sae
 from mosaic_mini import vision
 from mosaic_mini.build import (
     HELD_OUT_SEED,

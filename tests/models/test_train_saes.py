@@ -24,7 +24,9 @@ from mosaic.evidence.pack import pack_run
 from mosaic.experiments.own_data import fit_probe, predict
 from mosaic.models import train_saes
 from mosaic.models.resolve import fetch_model
-from mosaic.models.train_saes import read_metrics, train_missing, train_sae, untested_texts
+from mosaic.models.sae_metrics import read_metrics
+from mosaic.models.sae_texts import untested_texts
+from mosaic.models.train_saes import train_missing, train_sae
 from mosaic.scores.table import write_scores
 from mosaic.sweep.cells import paper_grid
 from mosaic.sweep.results import to_scores
