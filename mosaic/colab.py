@@ -131,6 +131,18 @@ def memory_of(profile: str, bfloat16: bool) -> int:
     )
 
 
+def smallest_memory(profile: str) -> int:
+    """Bytes that the first text model of a shipped profile takes on a CPU (estimate)."""
+    import torch
+
+    from mosaic.config.profiles import load_profile
+    from mosaic.extraction.cost import memory_bytes, shape_of
+
+    loaded = load_profile(profile)
+    model = loaded.text_models[0]
+    return memory_bytes(model, shape_of(model), model.saes, loaded, torch.float32, "cpu")
+
+
 def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
     """The profile that needs most and still fits on the GPU, with the reason.
 
@@ -139,7 +151,18 @@ def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
     (extraction.cost.require_memory).
     """
     if gpu is None:
-        return Choice("mini", 'Profile "mini": this machine has no GPU.')
+        why = (
+            f'this machine has no GPU; Gemma 3 270M, the smallest model of "gemma", takes about '
+            f"{smallest_memory('gemma') / 1e9:.0f} GB and runs on a CPU"
+        )
+        if token:
+            return Choice("gemma", f'Profile "gemma": {why} (its 1B models take hours there).')
+        return Choice(
+            "mini",
+            f'Profile "mini": {why}, but Gemma 3 is gated: accept its licence at '
+            f"https://huggingface.co/google/gemma-3-270m, add your token to Colab's secrets as "
+            f"HF_TOKEN, and run this cell again.",
+        )
     has = f"{gpu.name} has {gpu.memory / 1e9:.0f} GB"
     needs = {profile: memory_of(profile, gpu.bfloat16) for profile in REAL_PROFILES}
     fitting = [p for p, need in needs.items() if need <= HEADROOM * gpu.memory]

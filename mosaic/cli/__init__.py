@@ -65,7 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False, parents=[build])
     common.add_argument(
-        "--profile", default="mini", help="mini, encoder, small, paper or a YAML file (%(default)s)"
+        "--profile",
+        default="mini",
+        help="a shipped name, such as mini, or a YAML file (%(default)s)",
     )
     engine = argparse.ArgumentParser(add_help=False)
     engine.add_argument(

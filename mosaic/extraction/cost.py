@@ -23,7 +23,7 @@ from mosaic.errors import AccessError, ConfigError, ResourceError
 from mosaic.extraction.encode import ACTIVATION_BYTES
 from mosaic.models.hub import NO_NEED, local_folder
 from mosaic.models.language_model import find_blocks, skeleton, truncated
-from mosaic.models.readers import text_reader
+from mosaic.models.readers import image_layout, text_reader
 from mosaic.models.resolve import choose_device, choose_dtype, load_config, load_tokenizer
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def count_tokens(
 ) -> tuple[int, int, str]:
     """Documents and tokens of a task, and how they were found."""
     if task.modality == "image":
-        per_image = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        per_image = image_layout(config).n_tokens
         return task.rows or 0, (task.rows or 0) * per_image, "counted"
     if missing_reason(task, profile) is not None:
         return task.rows or 0, (task.rows or 0) * TOKENS_ASSUMED, "assumed"
@@ -263,6 +263,10 @@ GATED = {
     "google/gemma-2-9b": (3584, 14336, 42, 16, 8, "float32"),
     "google/gemma-2-9b-it": (3584, 14336, 42, 16, 8, "bfloat16"),
     "google/paligemma2-3b-pt-224": (2304, 9216, 26, 8, 4, "bfloat16"),
+    "google/gemma-3-270m": (640, 2048, 18, 4, 1, "bfloat16"),
+    "google/gemma-3-1b-pt": (1152, 6912, 26, 4, 1, "bfloat16"),
+    "google/gemma-3-1b-it": (1152, 6912, 26, 4, 1, "bfloat16"),
+    "google/gemma-3-4b-pt": (2560, 10240, 34, 8, 4, "bfloat16"),
 }
 """d_model, d_ff, blocks, heads, key-value heads and stored dtype of gated models, so that a price
 can be named before anyone asks for their licence. Nothing is ever loaded by these."""
@@ -278,17 +282,24 @@ def shape_of(model: ModelSpec) -> PretrainedConfig:
     except AccessError:
         if model.source not in GATED:
             raise
-    from transformers import Gemma2Config, PaliGemmaConfig
+    from transformers import Gemma2Config, Gemma3Config, Gemma3TextConfig, PaliGemmaConfig
 
+    third = "gemma-3-" in model.source
     d_model, d_ff, n_blocks, n_heads, n_kv, dtype = GATED[model.source]
-    text = Gemma2Config(
+    text = (Gemma3TextConfig if third else Gemma2Config)(
         hidden_size=d_model,
         intermediate_size=d_ff,
         num_hidden_layers=n_blocks,
         num_attention_heads=n_heads,
         num_key_value_heads=n_kv,
         head_dim=256,
-        vocab_size=256_000,
+        vocab_size=262_144 if third else 256_000,
         dtype=dtype,
     )
-    return PaliGemmaConfig(text_config=text.to_dict()) if model.kind == "vision" else text
+    if model.kind == "text":
+        return text
+    if not third:
+        return PaliGemmaConfig(text_config=text.to_dict())
+    tower = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
+    tower |= {"num_attention_heads": 16, "image_size": 896, "patch_size": 14}
+    return Gemma3Config(text_config=text.to_dict(), vision_config=tower)

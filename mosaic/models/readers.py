@@ -136,10 +136,13 @@ class ImageLayout:
     token_id: int
     size: int
     """Pixels of a side."""
+    marks: tuple[int, ...] = ()
+    """Tokens that open and close an image (Gemma 3); PaliGemma has none."""
 
 
 def image_layout(config: PretrainedConfig) -> ImageLayout:
-    """One token per patch: 256 at 224 pixels and 1,024 at 448, with patches of 14 (protocol §11).
+    """One token per patch: 256 at 224 pixels and 1,024 at 448, with patches of 14 (protocol §11),
+    unless the model says how many it makes of them: Gemma 3 makes 256 of 4,096.
 
     Raises ConfigError for a model that is not laid out so.
     """
@@ -152,7 +155,9 @@ def image_layout(config: PretrainedConfig) -> ImageLayout:
             f"image_token_id, and image_size and patch_size of its vision_config, as PaliGemma "
             f"has); choose another model for image tasks."
         )
-    return ImageLayout((size // patch) ** 2, token_id, size)
+    n_tokens = getattr(config, "mm_tokens_per_image", None) or (size // patch) ** 2
+    marks = tuple(getattr(config, f"{mark}_token_index", None) for mark in ("boi", "eoi"))
+    return ImageLayout(n_tokens, token_id, size, () if None in marks else marks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +168,8 @@ class ImageReader:
     processor: BaseImageProcessor
     after: tuple[int, ...]
     """Tokens behind the image: BOS and the newline that ends PaliGemma's prompt."""
+    before: tuple[int, ...] = ()
+    """Tokens in front of the image: BOS and what opens an image (Gemma 3)."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -172,20 +179,24 @@ class ImageReader:
             "inputs": "image",
             "n_image_tokens": self.layout.n_tokens,
             "after": list(self.after),
+            **({"before": list(self.before)} if self.before else {}),
             "processor": hashlib.sha256(settings.encode()).hexdigest(),
         }
 
     def read(self, inputs: list[Any]) -> Documents:
         """Every image takes the same number of positions, so there is no padding."""
         n_image = self.layout.n_tokens
-        ids = np.asarray([self.layout.token_id] * n_image + list(self.after), dtype=np.int64)
+        image = [self.layout.token_id] * n_image
+        ids = np.asarray([*self.before, *image, *self.after], dtype=np.int64)
+        # PaliGemma sees all of a prompt (0) in both directions, Gemma 3 only its images (1).
+        kinds = (ids == self.layout.token_id) & bool(self.layout.marks)
 
         def collate(rows: np.ndarray) -> Batch:
             input_ids = np.tile(ids, (len(rows), 1))
             arguments = {
                 "input_ids": input_ids,
                 "attention_mask": np.ones_like(input_ids),
-                "token_type_ids": np.zeros_like(input_ids),  # 0: prefix, seen in both directions
+                "token_type_ids": np.tile(kinds.astype(np.int64), (len(rows), 1)),
                 "pixel_values": self.pixels([inputs[row] for row in rows]),
             }
             return Batch(arguments, keep=input_ids == self.layout.token_id, whole=True)
@@ -217,5 +228,9 @@ def image_reader(folder: Path) -> ImageReader:
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     tokenizer = load_tokenizer(folder)
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    lines = "\n\n" if layout.marks else "\n"
+    newline = tokenizer(lines, add_special_tokens=False)["input_ids"]
+    if layout.marks:
+        opens, closes = layout.marks
+        return ImageReader(layout, processor, (closes, *newline), (*bos, *newline, opens))
     return ImageReader(layout, processor, (*bos, *newline))

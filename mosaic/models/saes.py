@@ -106,6 +106,7 @@ def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
     Raises AccessError, ConfigError (architecture, size of the residual stream), IntegrityError.
     """
     from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
 
     with warnings.catch_warnings():
         # How to load the model is the profile's business, and sae-lens cannot know it is settled.
@@ -114,7 +115,11 @@ def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
             sae = _load_folder(spec)
         else:
             with reachable(str(spec.release)):
-                sae = SAE.from_pretrained(str(spec.release), str(spec.sae_id), device="cpu")
+                kind = get_conversion_loader_name(str(spec.release))
+                own = _gemma_scope_2 if kind == "gemma_3" else None
+                sae = SAE.from_pretrained(
+                    str(spec.release), str(spec.sae_id), device="cpu", converter=own
+                )
     architecture = sae.cfg.architecture()
     if architecture in UNSUPPORTED:
         raise ConfigError(
@@ -129,6 +134,25 @@ def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
     if architecture in ELEMENTWISE:
         del sae.W_dec  # half of the weights, before anything reaches the device
     return sae.to(device).requires_grad_(False)
+
+
+def _gemma_scope_2(
+    repo_id: str, folder_name: str, device: str, cfg_overrides: dict[str, Any], **_: Any
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], None]:
+    """Configuration and weights of an SAE of Gemma Scope 2 from the local cache.
+
+    sae-lens' own loader makes the same of them, but asks the Hub for their shapes each time.
+    """
+    from huggingface_hub import hf_hub_download
+    from safetensors.torch import load_file
+
+    weights = load_file(hf_hub_download(repo_id, f"{folder_name}/params.safetensors"))
+    d_in, d_sae = weights["w_enc"].shape
+    names = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")
+    config = {"architecture": "jumprelu", "d_in": d_in, "d_sae": d_sae, "metadata": {}}
+    config |= {"apply_b_dec_to_input": False, "normalize_activations": "none", **cfg_overrides}
+    state = {name.replace("w_", "W_"): weights[name].float().to(device) for name in names}
+    return config, state, None
 
 
 def _load_folder(spec: SAESpec) -> SAE[Any]:

@@ -36,7 +36,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("gpu", "token", "profile", "why"),
     [
-        (None, True, "mini", "has no GPU"),
+        (None, True, "gemma", "no GPU; Gemma 3 270M, .* takes about 2 GB and runs on a CPU"),
+        (None, False, "mini", "no GPU; Gemma 3 270M, .* gated: accept its licence at .*3-270m"),
         (T4, True, "colab", "Tesla T4 has 16 GB, and it takes about 7 GB in float16 with its res"),
         (T4, False, "mini", 'enough for "colab" .* Gemma 2 is gated: accept its licence'),
         (L4, True, "colab-large", 'in bfloat16 .*"paper" would take [0-9]+ GB'),
@@ -159,7 +160,7 @@ def test_chapter_04_runs_in_colabs_image(tmp_path: Path, monkeypatch: pytest.Mon
 
     boot = next(c for c in notebook.cells if "bootstrap" in c.metadata.get("tags", []))
     said = "".join(output.get("text", "") for output in boot.outputs)
-    assert 'Profile "mini": this machine has no GPU.' in said
+    assert 'Profile "mini": this machine has no GPU; ' in said
     assert str(content) in notebook.cells[-1].outputs[0]["text"]
     figures = content / "mosaic-companion/_build/runs/mini/figures"
     assert (figures / "fig-baselines.svg").is_file()

@@ -19,9 +19,11 @@ from pictures import add_processor, picture
 from safetensors.torch import save_file
 
 from mosaic.config.profiles import Profile, load_profile, profile_names
+from mosaic.config.tasks import load_catalogue
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.extraction.cost import latents_of
 from mosaic.extraction.extract import extract
+from mosaic.models.readers import image_reader
 from mosaic.models.saes import load_sae, registry_path
 
 SPECS = [
@@ -39,10 +41,14 @@ def test_every_sae_resolves_to_the_path_the_profile_names(model: Any, sae: Any) 
     repo, path = registry_path(sae)
     assert path == sae.path
     instruction_tuned = model.name.endswith("-it")
-    assert ("-it-" in repo) == instruction_tuned, "9B-IT must not get the base model's SAEs"
+    assert ("-it-" in f"{repo}-") == instruction_tuned, (
+        "an IT model must not get the base model's SAEs"
+    )
 
 
-@pytest.mark.parametrize("name", ["encoder", "small", "paper"])
+@pytest.mark.parametrize(
+    "name", ["encoder", "small", "gemma", "gemma-local", "gemma-vision", "paper"]
+)
 def test_models_have_a_sae_of_every_width_at_every_layer(name: str) -> None:
     for model in load_profile(name).models:
         assert sorted(model.layers) == ["early", "late", "middle"]
@@ -61,6 +67,44 @@ def test_layers_and_widths_are_those_of_the_paper() -> None:
         ConfigError, match=r"'gemma-2-9b-it' has no SAE of width '1m' at layer 20.*131k"
     ):
         paper.model("gemma-2-9b-it").sae(20, "1m")
+
+
+def test_gemma_3_has_the_layers_nearest_to_the_papers_depths() -> None:
+    """Of the residual SAEs of "medium" sparsity in each release, in parts of the model's blocks."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    blocks = {"270m": 18, "1b": 26, "4b": 34}
+    for model in (*load_profile("gemma").models, *load_profile("gemma-vision").models):
+        release = get_pretrained_saes_directory()[str(model.saes[0].release)]
+        assert release.model == model.source
+        ids = [i for i in release.saes_map if i.endswith("width_16k_l0_medium")]
+        there = [int(i.split("_")[1]) for i in ids]
+        n_blocks = blocks[model.name.split("-")[2]]
+        nearest = [
+            min(there, key=lambda x: abs(x / n_blocks - depth / 26)) for depth in (5, 12, 19)
+        ]
+        assert list(model.layers.values()) == nearest
+        assert model.widths == ("16k", "65k")
+        assert all(sae.sae_id in release.neuronpedia_id for sae in model.saes)
+
+
+def test_the_local_gemma_names_the_files_its_models_were_made_of() -> None:
+    first, second = load_profile("gemma-local").models
+    assert "sha256 a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818" in first.note
+    assert "sha256 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" in second.note
+    for model, n_blocks in ((first, 18), (second, 30)):
+        assert "dequantized" in model.note
+        depths = [round(layer * 18 / n_blocks) for layer in model.layers.values()]
+        assert depths == [5, 9, 12]
+    assert second.chat
+
+
+def test_no_text_of_a_task_trains_the_local_gemmas_saes() -> None:
+    profile = load_profile("gemma-local")
+    catalogue = load_catalogue(str(profile.sae_catalogue))
+    assert set(profile.sae_texts) == set(catalogue)
+    tasks = {profile.task(key).dataset for key in profile.tasks}
+    assert not tasks & {task.dataset for task in catalogue.values()}
 
 
 @pytest.fixture
@@ -133,6 +177,31 @@ def write_sae_lens_5(hub: Path, sae: Any, **config: Any) -> None:
     save_file(weights, folder / "sae_weights.safetensors")
 
 
+def write_gemma_scope_2(hub: Path, sae: Any, d_model: int) -> np.ndarray:
+    """`config.json` and `params.safetensors` as Gemma Scope 2 has them; returns the 200 latents
+    that can fire."""
+    repo, path = registry_path(sae)
+    folder = snapshot(hub, repo) / path
+    folder.mkdir(parents=True)
+    width = latents_of(sae)
+    alive = np.linspace(0, width - 1, 200).astype(int)
+    w_enc = torch.zeros(d_model, width)
+    torch.manual_seed(0)
+    w_enc[:, alive] = torch.randn(d_model, 200) / d_model**0.5
+    weights = {
+        "w_enc": w_enc,
+        "w_dec": torch.zeros(width, d_model),
+        "b_enc": torch.full((width,), -0.1),
+        "b_dec": torch.zeros(d_model),
+        "threshold": torch.full((width,), 0.5),
+    }
+    save_file(weights, folder / "params.safetensors")
+    config = {"architecture": "jump_relu", "model_name": repo.replace("gemma-scope-2", "gemma-v3")}
+    config["hf_hook_point_in"] = f"model.layers.{sae.layer}.output"
+    (folder / "config.json").write_text(json.dumps(config))
+    return alive
+
+
 def short(profile: Profile) -> Profile:
     return replace(profile, shard_docs=4, max_length=32, token_budget=128)
 
@@ -178,6 +247,45 @@ def test_paper_runs_on_gemma_scope_files(
     assert pins[model.source]["commit"] == "c0ffee"
     assert list(pins[f"{sae.release}/{sae.sae_id}"]["sha256"]) == ["params.npz"]
     assert ("-it-" in str(sae.release)) == name.endswith("-it")
+
+
+@pytest.mark.parametrize(
+    ("profile_name", "name", "d_model"),
+    [
+        ("gemma", "gemma-3-270m", 640),
+        ("gemma", "gemma-3-1b-it", 1152),
+        ("gemma-vision", "gemma-3-4b-pt", 2560),
+    ],
+)
+def test_gemma_3_runs_on_gemma_scope_2_files(
+    hub: Path, tmp_path: Path, profile_name: str, name: str, d_model: int
+) -> None:
+    """Real widths of stream and SAE and the model's own image size, small in all else."""
+    profile = short(load_profile(profile_name))
+    model = profile.model(name)
+    folder, layer = snapshot(hub, model.source), model.layers["early"]
+    sizes = {"hidden_size": d_model, "num_hidden_layers": layer + 2, "max_position_embeddings": 512}
+    if model.kind == "vision":
+        tiny.write_model(folder, "gemma3-vision", image_size=896, **sizes)
+        add_processor(str(folder), 896)
+        data, tokens = tiny.task_data([picture(i) for i in range(2)], "image"), [256, 256]
+        layout = image_reader(folder)
+        # "\n" is one token of the tiny tokenizer: BOS, two of them and the mark in front.
+        assert (len(layout.before), len(layout.after)) == (4, 3)
+        kinds = layout.read(data.inputs).collate(np.arange(1)).arguments["token_type_ids"][0]
+        assert kinds.sum() == 256
+        assert kinds[:4].sum() == 0
+    else:
+        tiny.write_model(folder, "gemma3", **sizes)
+        data, tokens = tiny.task_data(["You are a pest.", "", "a"]), [15, 0, 1]
+    sae = model.sae(layer, "16k")
+    alive = write_gemma_scope_2(hub, sae, d_model)
+    features = extract(model, data, profile, [layer], ["16k"], tmp_path / "s")
+    assert features.n_tokens.tolist() == tokens
+    matrix = features.matrix(layer, "16k", "top_n", top_n=20)
+    assert matrix.shape == (len(data), latents_of(sae))
+    assert set(matrix.indices) <= set(alive)
+    assert features.hidden(layer, "last").shape == (len(data), d_model)
 
 
 def test_small_runs_on_the_formats_of_its_repositories(hub: Path, tmp_path: Path) -> None:

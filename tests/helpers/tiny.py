@@ -73,6 +73,7 @@ def model_config(family: str, **changes: Any) -> Any:
             sizes |= dict(num_key_value_heads=2, head_dim=8)
         kind = {
             "gemma2": transformers.Gemma2Config,
+            "gemma3": transformers.Gemma3TextConfig,
             "llama": transformers.LlamaConfig,
             "bert": transformers.BertConfig,
         }[family]
@@ -84,7 +85,19 @@ def write_model(folder: Path, family: str, seed: int = 0, **changes: Any) -> Pat
     import transformers
 
     torch.manual_seed(seed)
-    if family == "paligemma":
+    if family == "gemma3-vision":
+        tower = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, patch_size=14)
+        tower |= dict(num_hidden_layers=2, image_size=changes.pop("image_size", 56))
+        config = transformers.Gemma3Config(
+            text_config=model_config("gemma3", **changes).to_dict(),
+            vision_config={**tower, "model_type": "siglip_vision_model"},
+            mm_tokens_per_image=256 if tower["image_size"] > 56 else 4,
+            image_token_index=299,
+            boi_token_index=298,
+            eoi_token_index=297,
+        )
+        model = transformers.Gemma3ForConditionalGeneration(config)
+    elif family == "paligemma":
         image_size = changes.pop("image_size", 28)
         text = model_config("gemma2", **changes)
         vision = dict(
@@ -108,6 +121,7 @@ def write_model(folder: Path, family: str, seed: int = 0, **changes: Any) -> Pat
         config = model_config(family, **changes)
         kind = {
             "gemma2": transformers.Gemma2ForCausalLM,
+            "gemma3": transformers.Gemma3ForCausalLM,
             "llama": transformers.LlamaForCausalLM,
             "gpt2": transformers.GPT2LMHeadModel,
             "bert": transformers.BertForMaskedLM,
@@ -115,7 +129,7 @@ def write_model(folder: Path, family: str, seed: int = 0, **changes: Any) -> Pat
         model = kind(config)
     spread(model)
     model.save_pretrained(folder)
-    write_tokenizer(folder, "gemma2" if family == "paligemma" else family)
+    write_tokenizer(folder, "gemma2" if family in ("paligemma", "gemma3-vision") else family)
     return folder
 
 

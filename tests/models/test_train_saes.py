@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
 import yaml
+from sae_lens import SAE
+from safetensors.torch import load_file
 
 from mosaic.cli import main
 from mosaic.config.profiles import PROFILES, ModelSpec, SAESpec, load_profile
@@ -23,9 +28,10 @@ from mosaic.evidence.bundles import bundle_grids, read_bundle
 from mosaic.evidence.pack import pack_run
 from mosaic.experiments.own_data import fit_probe, predict
 from mosaic.models import train_saes
+from mosaic.models.checkpoint import Checkpoint
 from mosaic.models.resolve import fetch_model
-from mosaic.models.sae_metrics import read_metrics
-from mosaic.models.sae_texts import untested_texts
+from mosaic.models.sae_metrics import measure_sae, read_metrics
+from mosaic.models.sae_texts import training_texts, untested_texts
 from mosaic.models.train_saes import train_missing, train_sae
 from mosaic.scores.table import write_scores
 from mosaic.sweep.cells import paper_grid
@@ -121,7 +127,7 @@ def test_a_trained_sae_comes_with_card_and_checksums(workspace: Workspace) -> No
     assert 1 < measured["l0"] < 48
     assert 0 <= measured["dead_share"] < 1
     card = (home / "README.md").read_text()
-    assert f"| layer_2/width_48 | 48 | {measured['l0']:.1f} |" in card
+    assert f"| layer_2/width_48 | all | {measured['l0']:.1f} |" in card
 
 
 def test_a_second_run_trains_nothing_and_another_model_trains_again(
@@ -247,3 +253,120 @@ def test_the_real_encoder_is_the_one_the_profile_names(
         pytest.skip(f"{encoder.source} is not below MOSAIC_MODEL_DIR")
     monkeypatch.setenv("MOSAIC_MODEL_DIR", str(real_models))
     assert (fetch_model(encoder) / "config.json").is_file()
+
+
+def decoder_like(n_tokens: int, seed: int = 0) -> torch.Tensor:
+    """States as a decoder has them: sparse directions, a large mean, two dimensions that dominate
+    `[n_tokens, 32]`."""
+    directions = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(seed)
+    on = torch.rand(n_tokens, 64, generator=draw) < 0.06
+    states = 10 * (torch.rand(n_tokens, 64, generator=draw) * on) @ directions
+    loud = torch.randn(n_tokens, 2, generator=draw) * torch.tensor([900.0, 280.0])
+    states[:, :2] += loud
+    return states + torch.linspace(-3000, 3000, 32)
+
+
+def test_states_that_a_few_dimensions_dominate_are_learnt(tmp_path: Path) -> None:
+    train_sae(decoder_like(8000), 64, 300 * 1024, 0, tmp_path, active=8)
+    sae = SAE.load_from_disk(str(tmp_path))
+    assert sae.cfg.architecture() == "jumprelu"
+    measured = measure_sae(sae, decoder_like(2000, seed=1))
+    assert measured["n_dominant"] == 2
+    assert measured["explained_variance"] > 0.9
+    assert measured["explained_variance_rest"] < measured["explained_variance"]
+    assert measured["dead_share"] < 0.4
+    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-3)
+
+
+def test_a_killed_training_goes_on_at_its_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states, steps = decoder_like(3000), 40
+    train_sae(states, 64, steps * 1024, 0, tmp_path / "whole", active=8)
+
+    class Killed(BaseException):
+        pass
+
+    class Fragile(Checkpoint):
+        def keep(self, trainer: Any) -> None:
+            super().keep(trainer)
+            if trainer.n_training_steps == 25:
+                raise Killed
+
+    place = tmp_path / "checkpoint"
+    with pytest.raises(Killed):
+        train_sae(states, 64, steps * 1024, 0, tmp_path / "never", active=8,
+                  checkpoint=Fragile(place, {"width": 64}, seconds=0))  # fmt: skip
+    assert sorted(p.name for p in place.iterdir()) == ["checkpoint.json", "step-000025.safetensors"]
+    shutil.copytree(place, tmp_path / "damaged")
+    train_sae(states, 64, steps * 1024, 0, tmp_path / "resumed", active=8,
+              checkpoint=Checkpoint(place, {"width": 64}))  # fmt: skip
+    assert "going on at step 25" in capsys.readouterr().out
+    whole, resumed = (
+        load_file(tmp_path / name / "sae_weights.safetensors") for name in ("whole", "resumed")
+    )
+    for name, value in whole.items():
+        assert torch.allclose(value.float(), resumed[name].float(), rtol=1e-3, atol=1e-3), name
+
+    weights = tmp_path / "damaged" / "step-000025.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    train_sae(states, 64, 1024, 0, tmp_path / "anew", active=8,
+              checkpoint=Checkpoint(tmp_path / "damaged", {"width": 64}))  # fmt: skip
+    assert "going on" not in capsys.readouterr().out
+    assert (tmp_path / "damaged.corrupt-1" / "checkpoint.json").is_file()
+
+
+def test_a_damaged_record_is_set_aside_and_its_sae_trained_anew(
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "build"
+    shutil.copytree(workspace.root, root)
+    other = open_workspace(workspace.source, str(root))
+    home = sae_home(other)
+    before = (home / "layer_0" / "width_48" / "training.json").stat().st_mtime_ns
+    record = home / "layer_2" / "width_48" / "training.json"
+    record.write_text("{ half of")
+    train_missing(other)
+    assert "is damaged" in caplog.text
+    assert (home / "layer_2" / "width_48.corrupt-1" / "training.json").read_text() == "{ half of"
+    assert record.read_text().startswith("{")
+    assert (home / "layer_0" / "width_48" / "training.json").stat().st_mtime_ns == before
+
+
+def test_two_at_once_train_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = open_workspace(str(write_profile(tmp_path, sae_steps=2)), str(tmp_path / "build"))
+    real, trained = train_saes._train, []
+    monkeypatch.setattr(train_saes, "_train", lambda *a: (trained.append(a[0].name), real(*a)))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train_missing, [other, other]))
+    assert trained == ["tiny-bert"]
+    left = [p.name for p in sae_home(other).rglob("*") if "checkpoint" in p.name]
+    assert left == []
+
+
+def test_an_sae_that_explains_too_little_is_refused(workspace: Workspace) -> None:
+    strict = replace(workspace, profile=replace(workspace.profile, sae_floor=0.999))
+    with pytest.raises(IntegrityError, match=r"layer_0/width_48 of tiny-bert explains 0\.\d+ of"):
+        train_missing(strict)
+    assert load_profile("gemma-local").sae_floor == 0.0
+
+
+def test_general_texts_are_shared_out_by_tokens_and_measured_by_language(tmp_path: Path) -> None:
+    texts = ["toxicity-en", "toxicity-de"]
+    path = write_profile(tmp_path, sae_texts=texts, sae_tokens=3000, sae_steps=2)
+    general = open_workspace(str(path), str(tmp_path / "build"))
+    found = training_texts(general.profile, Path(general.profile.models[0].source))
+    assert set(found.held_out) == {"en", "de"}
+    tested = {text for key in TASKS for text in load_task(key, general.profile).inputs}
+    assert not tested & {*found.training, *found.held_out["en"], *found.held_out["de"]}
+    train_missing(general)
+    card = (sae_home(general) / "README.md").read_text()
+    assert "texts of:\ntoxicity-en, toxicity-de." in card
+    assert "| layer_0/width_48 | de |" in card
+    assert "poor: below 0.6" in card
+    config = json.loads((sae_home(general) / "layer_0/width_48/cfg.json").read_text())
+    assert config["metadata"]["hook_name"] == "blocks.0.hook_resid_post"
+    task_as_text = replace(general.profile, sae_texts=(TASKS[0],))
+    with pytest.raises(ConfigError, match="'safety-en' in `sae_texts` has 0 texts that are in no"):
+        training_texts(task_as_text, Path(general.profile.models[0].source))
