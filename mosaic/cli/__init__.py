@@ -25,7 +25,13 @@ from mosaic.cli.verbs import (
     _sweep,
     _transfer,
 )
-from mosaic.config.choices import ENGINES
+from mosaic.config.choices import (
+    ENGINES,
+    PREDICTION_FORMATS,
+    PRICED_PROFILES,
+    PROTOCOLS,
+    TEXT_BASELINES,
+)
 from mosaic.errors import MosaicError
 
 
@@ -64,7 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False, parents=[build])
     common.add_argument(
-        "--profile", default="mini", help="mini, encoder, small, paper or a YAML file (%(default)s)"
+        "--profile",
+        default="mini",
+        help=f"{', '.join(PRICED_PROFILES)} or a YAML file (%(default)s)",
     )
     engine = argparse.ArgumentParser(add_help=False)
     engine.add_argument(
@@ -95,9 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
         "sweep", parents=[common, engine], help="score text baselines and write them as a bundle"
     )
     sweep.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
-    sweep.add_argument("--feature", choices=("tfidf", "length", "base_rate"), default="tfidf")
-    protocols = ("published", "nested")
-    sweep.add_argument("--protocols", nargs="+", choices=protocols, default=["nested"])
+    sweep.add_argument("--feature", choices=TEXT_BASELINES, default="tfidf")
+    sweep.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=["nested"])
     sweep.add_argument("--title", default="text baselines", help="what the bundle is called")
     sweep.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
     sweep.set_defaults(action=_sweep)
@@ -162,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--explain", type=whole, default=3, metavar="N", help="latents named per text"
     )
-    predict.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
+    predict.add_argument("--format", choices=PREDICTION_FORMATS, default="table")
     predict.add_argument("--profile", help="where model and SAE are; default: as fitted")
     predict.set_defaults(action=_predict)
 

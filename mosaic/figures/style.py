@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mosaic.config.choices import DEPTHS
 from mosaic.scores.names import source_label
 
 WIDTH_INCHES = 7.2
@@ -42,7 +43,7 @@ CYCLE: tuple[tuple[str, str, Any], ...] = (
     ("#56B4E9", "P", (0, (1, 1))),
 )
 
-DEPTH_POSITION = {"early": 0, "middle": 1, "late": 2}
+DEPTH_POSITION = {depth: place for place, depth in enumerate(DEPTHS)}
 
 
 @dataclass(frozen=True)

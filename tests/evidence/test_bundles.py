@@ -40,6 +40,8 @@ ROW = {
     "pooling": "sum",
     "selection": "all",
     "task": "banking77",
+    "kind": "text",
+    "toy": False,
     "probe": "linear",
     "seed": 0,
     "n_train": 100,
@@ -79,7 +81,7 @@ def bundle(tmp_path: Path) -> Path:
         {**ROW, "feature": "tfidf", "language": "de", "train_language": "en", "layer": None},
         {**ROW, "scaling": "none"},
         {**ROW, "bos": "keep"},
-        {**ROW, "label_model": "big"},
+        {**ROW, "label_model": "big", "kind": "behaviour"},
         {**ROW, "feature": "base_rate", "cv_accuracy": None},
     ]
     figure = tmp_path / "fig-baselines.png"
@@ -153,7 +155,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
     "other schema": (
         lambda f: change_manifest(f, schema_version=1),
-        "has schema version 1, this code reads 2",
+        "has schema version 1, this code reads .2, 3",
     ),
     "script in a text": (
         lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),

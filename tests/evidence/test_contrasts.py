@@ -52,7 +52,13 @@ def run(tasks: tuple[str, ...] = TASKS) -> pd.DataFrame:
                     **{"source": "run", "protocol": "nested", "profile": "p", "feature": "sae"},
                     **{"task": task, "model": model, "layer": layer, "depth": depth},
                     **{"width": width, "pooling": pooling, "top_n": n, "threshold": above},
-                    **{"probe": "linear", "selection": "all", "seed": 0},
+                    **{
+                        "kind": "text",
+                        "toy": False,
+                        "probe": "linear",
+                        "selection": "all",
+                        "seed": 0,
+                    },
                     "macro_f1": score + 0.01 * (depth == "middle"),
                 }
             )

@@ -20,6 +20,8 @@ ROW = {
     "protocol": "nested",
     "feature": "sae",
     "task": "safety",
+    "kind": "text",
+    "toy": False,
     "probe": "linear",
     "layer": 3,
     "macro_f1": 0.8,

@@ -107,6 +107,7 @@ def test_a_cell_without_its_model_says_what_is_missing(workspace: Workspace) -> 
 
 
 ROW = {"source": "run", "protocol": "nested", "task": "t", "language": "en", "probe": "linear"}
+ROW |= {"kind": "text", "toy": False}
 
 
 def test_selection_looks_at_cross_validation_only() -> None:
@@ -126,7 +127,7 @@ def test_selection_looks_at_cross_validation_only() -> None:
 
 def test_a_seed_counts_once_over_several_tables() -> None:
     row = {"source": "run", "protocol": "nested", "feature": "tfidf", "task": "a"}
-    row |= {"probe": "linear", "n_train": 8, "n_test": 2}
+    row |= {"kind": "text", "toy": False, "probe": "linear", "n_train": 8, "n_test": 2}
     one, two = {**row, "seed": 0, "macro_f1": 0.4}, {**row, "seed": 1, "macro_f1": 0.6}
     mean = {**row, "repeat": 2, "macro_f1": 0.5}
     [found] = over_seeds(make_scores([one, two, mean, one]), ["task", "protocol"]).to_dict(
@@ -137,7 +138,7 @@ def test_a_seed_counts_once_over_several_tables() -> None:
 
 
 def test_wins_tell_level_from_behind() -> None:
-    row = {"source": "run", "protocol": "nested", "probe": "linear"}
+    row = {"source": "run", "protocol": "nested", "probe": "linear", "kind": "text", "toy": False}
     rows = []
     for task, sae, tfidf in (("a", 0.9, 0.8), ("b", 1.0, 1.0), ("c", 0.5, 0.6), ("d", 0.5, None)):
         rows.append({**row, "task": task, "feature": "sae", "macro_f1": sae})
