@@ -252,23 +252,17 @@ def _completed(path: Path) -> dict[str, Any]:
     raw = {**inherited, "name": path.stem, "description": "", **raw}
     raw |= {"models": raw.get("models") or [], "chapters": raw.get("chapters") or {}}
     if isinstance(raw["models"], (list, tuple)):
-        raw["models"] = [_spelt_out(model, known, path) for model in raw["models"]]
+        named = [model for model in raw["models"] if isinstance(model, str)]
+        if strange := [name for name in named if name not in known]:
+            raise ConfigError(
+                f"{path}: there is no model {strange[0]!r} in its `base` ({sorted(known)}); write "
+                f"a mapping of fields, or with `base` a name."
+            )
+        raw["models"] = [known[m] if isinstance(m, str) else m for m in raw["models"]]
     if isinstance(raw.get("catalogue"), list):
         raw["catalogue"] = str(path.resolve())
         raw.setdefault("tasks", list(load_catalogue(raw["catalogue"])))
     return raw
-
-
-def _spelt_out(model: Any, known: dict[str, Any], path: Path) -> Any:
-    """A model's fields, those of the base's model where it is only named."""
-    if isinstance(model, str):
-        if model not in known:
-            raise ConfigError(
-                f"{path}: there is no model {model!r} in its `base` ({sorted(known) or 'none'}); "
-                f"write a mapping of fields, or with `base` a name of these."
-            )
-        return known[model]
-    return model
 
 
 def _placed(profile: Profile, path: Path) -> Profile:
@@ -276,9 +270,7 @@ def _placed(profile: Profile, path: Path) -> Profile:
     home = path.parent
     models = []
     for model in profile.models:
-        saes = [
-            s if s.folder is None else replace(s, folder=beside(home, s.folder)) for s in model.saes
-        ]
+        saes = (replace(s, folder=s.folder and beside(home, s.folder)) for s in model.saes)
         source = local_or_id(home, model.source)
         toy = model.toy or _says_toy(source)
         models.append(replace(model, source=source, saes=tuple(saes), toy=toy))

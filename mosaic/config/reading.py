@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -31,36 +31,36 @@ def typed(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     another type than declared. Nothing is converted: "100" is no number.
     """
     try:
-        # By way of JSON, so that a list may be a tuple while all else is as strict as it gets.
-        text = json.dumps(values, default=asdict)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: a value is none of a settings file ({error}).") from error
-    try:
+        # By way of JSON, where a list may be a tuple and all else is as strict as it gets.
+        text = json.dumps(values, default=str)
         return TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_complaint(kind, values, error)}") from error
+        raise ConfigError(f"{where}: {_complaint(kind, json.loads(text), error)}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{where}: this cannot be read as settings ({error}).") from error
 
 
-def _complaint(kind: type, values: Any, error: ValidationError) -> str:
+def _complaint(kind: Any, values: Any, error: ValidationError) -> str:
     """The first of pydantic's errors as a sentence: which field of what, its value, what fits."""
     first = error.errors(include_url=False)[0]
-    *outer, name = [part for part in first["loc"] if part != "[key]"] or ["the whole"]
+    *outer, name = [part for part in first["loc"] if part != "[key]"] or ["all of it"]
     place = ""
     for part in outer:
         values = values[part]
         if isinstance(part, int):
-            called = values.get("name") if isinstance(values, Mapping) else None
+            called = values.get("name") if isinstance(values, dict) else None
             place += f" {called!r}" if called else f" {part + 1}"
-            kind = next(iter(get_args(kind)), kind)
+            kind = get_args(kind)[0]
         else:
-            place += f", {part}" if place else part
-            kind = get_type_hints(kind).get(str(part), kind)
-    place = f"{place}: " if place else ""
-    known = [f.name for f in fields(kind)] if hasattr(kind, "__dataclass_fields__") else []
+            place += f", {part}" if place else str(part)
+            kind = get_type_hints(kind).get(part) if is_dataclass(kind) else kind
+    place += ": " if place else ""
+    known = [f.name for f in fields(kind)] if is_dataclass(kind) else []
     if first["type"] == "unexpected_keyword_argument":
         return f"{place}unknown field {name!r}; use one of {known}."
     if first["type"] == "missing":
         return f"{place}the field {name!r} is missing; the fields are {known}."
+    name = f"entry {name + 1}" if isinstance(name, int) else name
     said = first["msg"][:1].lower() + first["msg"][1:]
     return f"{place}{name} is {first['input']!r}, which does not fit ({said}); correct it."
 

@@ -15,8 +15,8 @@ import pandas as pd
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
+from mosaic.scores.intervals import paired_difference
 from mosaic.sweep.cells import Cell
-from mosaic.sweep.compare import _compared
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 
@@ -105,3 +105,23 @@ def compare_conditions(
         pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))
         scored |= {(bos, result.spec): result for result in score_cells(specs, pooled)}
     return pd.DataFrame([_compared(c, scored, seeds) for c in asked]), list(scored.values())
+
+
+def _compared(
+    condition: Condition, scored: dict[tuple[str, Cell], ScoredCell], seeds: Sequence[int]
+) -> dict[str, object]:
+    first, second = (
+        [scored[condition.bos, replace(cell, seed=seed)] for seed in seeds]
+        for cell in (condition.first, condition.second)
+    )
+    found = paired_difference(first, second)
+    return {
+        "claim": condition.claim,
+        "condition": condition.condition,
+        "task": condition.first.task,
+        "model": condition.first.model,
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "n_docs": found.n_docs,
+    }

@@ -179,7 +179,7 @@ def best_by_cv(
 
 
 def against_baselines(chosen: Iterable[ScoredCell]) -> list[tuple[Cell, Cell]]:
-    """Pairs for `comparison.compare`: the SAE cell of each label set and every other cell of it."""
+    """Pairs for `compare_cells`: the SAE cell of each label set and every other cell of it."""
     chosen = list(chosen)
     first = {r.spec.task: r.spec for r in chosen if r.spec.feature == "sae"}
     return [

@@ -127,8 +127,8 @@ def compare_transfer(
 ) -> pd.DataFrame:
     """Differences in macro-F1, first minus second cell, on the same documents and seeds.
 
-    Columns: task, trained_on, train_fraction, k (all of the first cell), then those of
-    `comparison.compare`; p-values are adjusted for the number of pairs given.
+    Columns: trained_on, train_fraction, k (all of the first cell), beside those of `compare_cells`;
+    p-values are adjusted for the number of pairs given.
     """
     table = compare_cells(pairs, results)
     table.insert(1, "trained_on", [first.train_task for first, _ in pairs])

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,27 @@ def test_nothing_is_declared_that_no_code_imports() -> None:
     provided = packages_distributions()
     used = {canonical(d) for name in names for d in provided.get(name, [name])}
     assert {canonical(Requirement(text).name) for text in project["dependencies"]} <= used
+
+
+def named_columns(text: str) -> list[str]:
+    """Names that a docstring lists after "Columns:", remarks in brackets left out."""
+    listed = re.sub(r"\([^)]*\)", "", text.partition("Columns:")[2]).split("\n\n")[0]
+    words = re.split(r",|\band\b", re.split(r"[.;:]", listed)[0])
+    names = takewhile(lambda word: re.fullmatch(r"\w*", word), map(str.strip, words))
+    return [name for name in names if name and not name.isupper()]
+
+
+def test_docstrings_name_columns_that_exist() -> None:
+    checked = 0
+    for path in sorted((ROOT / "mosaic").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        texts = [ast.get_docstring(node) or "" for node in functions]
+        said = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        said |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.keyword)}
+        for node, text in zip(functions, texts, strict=True):
+            names = named_columns(text)
+            checked += len(names)
+            lacking = [name for name in names if name not in said]
+            assert not lacking, f"{path.name}, {node.name}: no column {lacking} is made there"
+    assert checked > 20

@@ -75,6 +75,19 @@ def test_a_cap_on_documents_draws_a_fixed_sample_of_the_checked_set(tmp_path: Pa
         load_profile("mini", max_docs=0)
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_are_left_as_they_were(tmp_path: Path, shown: bool) -> None:
+    import datasets
+
+    before = datasets.are_progress_bars_disabled()
+    try:
+        (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+        load_task("colour", make(tmp_path, COLUMNS))
+        assert datasets.are_progress_bars_disabled() is not shown
+    finally:
+        (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
+
+
 def test_inputs_are_cast_as_the_authors_do(tmp_path: Path) -> None:
     columns = {"text": [["first", "second"], [], None, ["x"]], "label": [0, 1, 1, 0]}
     data = load_task("colour", make(tmp_path, columns))

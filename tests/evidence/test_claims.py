@@ -220,6 +220,17 @@ def test_mini_is_built_in_and_never_evidence() -> None:
     assert judge_claims([CLAIM], without_toys(mixed))[0].verdict == NOT_SUPPORTED
 
 
+def test_toys_are_known_by_model_and_task_not_by_the_name_of_a_profile() -> None:
+    clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04)
+    assert judged(clear, profile="renamed", toy=True, source="run").verdict == BUILT_IN
+    assert judged(clear, profile="mini", source="run").verdict == SUPPORTED
+    half = cells(clear)
+    half.loc[half["feature"] == "sae", "toy"] = True
+    assert judge_claims([CLAIM], half)[0].verdict == BUILT_IN, "one side is enough"
+    both = concat_scores([cells(clear, toy=True), cells(gaps(-0.1, -0.1, -0.1), model="real")])
+    assert judge_claims([CLAIM], both)[0].effect == pytest.approx(-0.1), "toys stand aside"
+
+
 def test_narrow_is_the_smallest_width_of_a_model() -> None:
     table = cells(gaps(0.05, 0.05))
     wide = table[table["feature"] == "sae"].assign(width="16k", macro_f1=0.9)

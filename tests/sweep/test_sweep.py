@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,20 @@ def test_a_stored_cell_takes_the_names_of_the_profile_that_reads_it(workspace: W
     assert again.row == {**first.row, "profile": "other"}
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
     assert len(cell_files(workspace)) == 1
+
+
+def test_every_row_says_what_the_task_asks_and_whether_it_is_a_toy(workspace: Workspace) -> None:
+    def changed(**fields: Any) -> dict[str, Any]:
+        def load(key: str, profile: Profile) -> TaskData:
+            data = load_task(key, profile)
+            return replace(data, task=replace(data.task, **fields))
+
+        return score_cells(SPECS[1:2], workspace, n_jobs=1, load=load)[0].row
+
+    assert (changed()["kind"], changed()["toy"]) == ("text", False)
+    assert changed(modality="image")["kind"] == "image"
+    assert changed(label_model="m")["kind"] == "behaviour"
+    assert changed(toy=True)["toy"] is True
 
 
 def test_a_damaged_cell_is_named_and_never_used(workspace: Workspace) -> None:
