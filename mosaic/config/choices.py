@@ -19,6 +19,7 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 HIDDEN_POOLINGS = ("last", "mean", "max")
 
 Bos = Literal["drop", "keep"]
+BOS: tuple[Bos, ...] = get_args(Bos)
 
 TEXT_BASELINES = ("tfidf", "length", "base_rate")
 """Features that need no model."""

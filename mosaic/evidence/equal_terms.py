@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from mosaic.config.choices import BOS
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
@@ -99,7 +100,7 @@ def compare_conditions(
                 second = replace(first, model=copy.name)
                 asked.append(Condition("SAE of tuned minus of base", name, first, second))
     scored: dict[tuple[str, Cell], ScoredCell] = {}
-    for bos in ("drop", "keep"):
+    for bos in BOS:
         cells = dict.fromkeys(s for c in asked if c.bos == bos for s in (c.first, c.second))
         specs = [replace(spec, seed=seed) for spec in cells for seed in seeds]
         pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mosaic.config.choices import TEXT_BASELINES
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
@@ -146,7 +147,7 @@ def behaviour_cells(
                     found += [replace(base, pooling=pooling) for pooling in ("last", "mean")]
                     sae = replace(base, feature="sae", width=model.narrowest)
                     found += [replace(sae, **pooling) for pooling in BEHAVIOUR_POOLINGS]
-            found += [Cell(key, name, seed=seed) for name in ("tfidf", "length", "base_rate")]
+            found += [Cell(key, name, seed=seed) for name in TEXT_BASELINES]
     return found
 
 

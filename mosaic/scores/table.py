@@ -9,21 +9,11 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
-from mosaic.config.choices import (
-    DEPTHS,
-    FEATURES,
-    KINDS,
-    POOLINGS,
-    PROBES,
-    PROTOCOLS,
-    SELECTIONS,
-    SOURCES,
-    Bos,
-)
+from mosaic.config import choices
 from mosaic.errors import MALFORMED, IntegrityError
 from mosaic.storage.files import replace_file, storage_errors
 
@@ -70,15 +60,15 @@ SCHEMA: dict[str, tuple[str, str]] = {
 SCORE_COLUMNS = tuple(SCHEMA)
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    "source": SOURCES,
-    "protocol": PROTOCOLS,
-    "depth": DEPTHS,
-    "feature": FEATURES,
-    "pooling": POOLINGS,
-    "selection": SELECTIONS,
-    "bos": get_args(Bos),
-    "kind": KINDS,
-    "probe": PROBES,
+    "source": choices.SOURCES,
+    "protocol": choices.PROTOCOLS,
+    "depth": choices.DEPTHS,
+    "feature": choices.FEATURES,
+    "pooling": choices.POOLINGS,
+    "selection": choices.SELECTIONS,
+    "bos": choices.BOS,
+    "kind": choices.KINDS,
+    "probe": choices.PROBES,
 }
 
 REQUIRED = ("source", "protocol", "feature", "task", "kind", "toy", "probe", "macro_f1")
@@ -120,7 +110,7 @@ def validate_scores(scores: pd.DataFrame) -> pd.DataFrame:
         odd = sorted(set(scores.columns) ^ set(SCORE_COLUMNS))
         raise IntegrityError(
             f"The score table's columns do not fit the schema (first difference: "
-            f"{odd[0] if odd else 'their order'!r}). Write it with mosaic.scores.write."
+            f"{odd[0] if odd else 'their order'!r}). Write it with `write_scores`."
         )
     try:
         typed = scores.astype({name: dtype for name, (dtype, _) in SCHEMA.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from places import ROOT
 
 from mosaic import ASSETS
 from mosaic.config import choices
@@ -168,3 +170,18 @@ def test_a_recipe_says_what_the_model_lacks() -> None:
         None,
     }
     assert {cell.feature for cell in paper_grid(profile, ["t"], [BARE])} == {"hidden"}
+
+
+def test_each_vocabulary_is_typed_once() -> None:
+    words = {
+        frozenset(value): name
+        for name, value in vars(choices).items()
+        if name.isupper() and isinstance(value, tuple)
+    }
+    again = []
+    for path in sorted((ROOT / "mosaic").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            listed = [getattr(item, "value", None) for item in getattr(node, "elts", ())]
+            if path.name != "choices.py" and frozenset(listed) in words:
+                again.append((path.name, node.lineno, words[frozenset(listed)]))
+    assert not again
