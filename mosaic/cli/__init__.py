@@ -124,7 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="fill the feature store, or say what that would cost",
     )
     extract.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
-    extract.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
+    extract.add_argument(
+        "--models", nargs="+", metavar="NAME", help="default: all readers of the tasks"
+    )
     extract.add_argument("--dry-run", action="store_true", help="print the cost, load no weights")
     extract.set_defaults(action=_extract)
 

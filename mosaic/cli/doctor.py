@@ -19,7 +19,7 @@ from mosaic import ASSETS
 from mosaic.config.choices import PRICED_PROFILES
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.errors import MosaicError
-from mosaic.extraction.cost import GATED
+from mosaic.extraction.cost import GATED, device_memory, lack_of_memory
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -129,8 +129,6 @@ def _installed(need: Requirement) -> str | None:
 def device_checks() -> Iterator[Diagnosis]:
     """Where models run, and in which precision."""
     try:
-        import torch
-
         from mosaic.models.resolve import choose_device, choose_dtype
 
         chosen = choose_device()
@@ -139,7 +137,7 @@ def device_checks() -> Iterator[Diagnosis]:
         yield Diagnosis("problem", f"torch does not load ({error})", "install torch again")
         return
     if chosen.type == "cuda":
-        name, size = torch.cuda.get_device_name(), free_memory()
+        name, size = device_memory(chosen)
         yield Diagnosis("ok", f"GPU {name}, {gb(size)}, runs in {dtype}")
     elif chosen.type == "mps":
         yield Diagnosis("ok", f"Apple GPU, shares the memory, runs in {dtype}")
@@ -285,9 +283,10 @@ def _ask(source: str) -> Exception | None:
 
 
 def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: Path) -> Diagnosis:
-    """Whether a profile can run here, and why (not), by the numbers of `plan.dry_run`."""
+    """Whether a profile can run here, and why (not), by the numbers of `extraction.cost`."""
     from mosaic.data.load import missing_reason
     from mosaic.extraction.cost import all_tasks, estimate
+    from mosaic.models.resolve import choose_device
 
     say = f"{profile.name:8}"
     if problems:
@@ -300,17 +299,19 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
         if len(absent) == len(tasks):
             return Diagnosis("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
     try:
-        costs = estimate(profile, tasks=keys[:1])
+        reads = {"text": "text", "vision": "image"}
+        first = [(m, [t for t in tasks[:1] if t.modality == reads[m.kind]]) for m in profile.models]
+        costs = estimate(profile, work=first)
     except MosaicError as error:
         return Diagnosis("no", f"{say} {str(error).split(': ')[0]}", "go online once")
     closed = [m.source for m in profile.models if access.get(m.source)]
     if closed:
         return Diagnosis("no", f"{say} {closed[0]}: {access[closed[0]]}", "see the notes above")
-    room = free_memory()
-    fits = [cost for cost in costs if cost.memory_bytes <= room]
+    device = choose_device()
+    fits = [cost for cost in costs if lack_of_memory(cost.memory_bytes, device) is None]
     if costs and not fits:
         least = min(costs, key=lambda cost: cost.memory_bytes)
-        what = f"{least.model} needs {gb(least.memory_bytes)} of memory, there is {gb(room)}"
+        what = f"{least.model} {lack_of_memory(least.memory_bytes, device)}"
         return Diagnosis("no", f"{say} {what}", "use a larger device, or fewer widths in a profile")
     needed = sum(cost.download_bytes for cost in fits)
     free = shutil.disk_usage(next(p for p in (build_dir, *build_dir.parents) if p.exists())).free
@@ -326,16 +327,6 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
             f"about {minutes:,.1f} min to extract {keys[0]} (tokens {fits[0].tokens_from})"
         )
     return Diagnosis("yes", f"{say} {what}")
-
-
-def free_memory() -> float:
-    """Bytes that a model may take: of the GPU where there is one, else free memory."""
-    import psutil
-    import torch
-
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    return float(psutil.virtual_memory().available)
 
 
 def gb(n_bytes: float) -> str:

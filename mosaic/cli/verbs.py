@@ -100,23 +100,25 @@ def _bundle(args: argparse.Namespace) -> None:
 
 
 def _extract(args: argparse.Namespace) -> None:
+    from functools import cache
+
     from mosaic.data.load import load_task
     from mosaic.extraction.cost import cost_table, estimate
-    from mosaic.extraction.extract import extract
+    from mosaic.extraction.extract import extract_all, models_with_tasks
 
     workspace = _workspace(args)
     profile = workspace.profile
+    work = models_with_tasks(profile, args.models, args.tasks)
     if args.dry_run:
-        print(cost_table(estimate(profile, args.models, args.tasks)))
+        print(cost_table(estimate(profile, work)))
         return
     _ready_workspace(args)
-    models = [profile.model(n) for n in args.models] if args.models else profile.text_models
-    for key in args.tasks or profile.tasks:
-        data = load_task(key, profile)
-        for model in models if data.task.modality == "text" else ():
-            store = workspace.cache / "features"
-            features = extract(model, data, profile, store=store, engine=args.engine)
-            print(f"{key}\t{model.name}\t{features.n_docs} documents")
+    load, store = cache(lambda key: load_task(key, profile)), workspace.cache / "features"
+    for model, tasks in work:
+        data = [load(task.key) for task in tasks]
+        found = extract_all(model, data, profile, store=store, engine=args.engine)
+        for task, features in zip(tasks, found, strict=True):
+            print(f"{task.key}\t{model.name}\t{features.n_docs} documents")
 
 
 def _mini_build(args: argparse.Namespace) -> None:

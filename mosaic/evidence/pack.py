@@ -13,7 +13,6 @@ from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import write_bundle
-from mosaic.models.hub import local_folder
 from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
 
 
@@ -71,14 +70,14 @@ def _device() -> str:
 
 def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> dict[str, Any]:
     """Where a model and those of its SAEs that were scored came from: commits and checksums."""
-    from mosaic.models.resolve import fetch_model, model_identity
+    from mosaic.models.resolve import resolve
     from mosaic.models.saes import sae_identity
 
-    folder = fetch_model(model)
+    found = resolve(model, workspace.profile)
     local = Path(model.source).is_absolute()
     source = Path(model.source).name if local else model.source
-    if local_folder(model.source) is None:
-        source += f" at {folder.name}"
+    if found.commit is not None:
+        source += f" at {found.commit}"
     pins = workspace.cache / "features" / "pins.json"
     mine = table[table["model"] == model.name]
     used = set(zip(mine["layer"].astype(object), mine["width"].astype(object), strict=True))
@@ -94,6 +93,6 @@ def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> di
     return {
         "name": model.name,
         "source": source,
-        "sha256": model_identity(folder)["weights"] | model_identity(folder)["tokenizer"],
+        "sha256": found.identity["weights"] | found.identity["tokenizer"],
         "saes": saes,
     }

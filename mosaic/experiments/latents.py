@@ -91,18 +91,14 @@ def token_activations(
     from mosaic.extraction.encode import encode
     from mosaic.models.language_model import load_model, residual_stream
     from mosaic.models.readers import text_reader
-    from mosaic.models.resolve import choose_device, choose_dtype, fetch_model, load_tokenizer
+    from mosaic.models.resolve import resolve
     from mosaic.models.saes import load_sae
 
-    device = choose_device()
-    folder = fetch_model(model)
-    loaded = load_model(folder, layer + 1, device, choose_dtype(profile.dtype, device))
+    found_model = resolve(model, profile)
+    device, tokenizer = found_model.device, found_model.tokenizer
+    loaded = load_model(found_model, layer + 1)
     sae = load_sae(model.sae(layer, width), device, loaded.text.config.hidden_size)
-    tokenizer = load_tokenizer(folder)
-    reader = text_reader(
-        tokenizer, profile, getattr(loaded.text.config, "max_position_embeddings", None)
-    )
-    documents = reader.read(list(texts))
+    documents = text_reader(found_model, profile).read(list(texts))
     found = []
     with torch.inference_mode(), residual_stream(loaded, [layer]) as outputs:
         for row in tqdm(range(len(texts)), desc="tokens", unit="text", disable=None):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +23,9 @@ from mosaic.errors import AccessError, ConfigError, ResourceError
 from mosaic.extraction.encode import ACTIVATION_BYTES
 from mosaic.models.hub import NO_NEED, local_folder
 from mosaic.models.language_model import find_blocks, skeleton, truncated
+from mosaic.models.options import LOGITS
 from mosaic.models.readers import text_reader
-from mosaic.models.resolve import choose_device, choose_dtype, load_config, load_tokenizer
+from mosaic.models.resolve import ResolvedModel, choose_device, choose_dtype, load_config, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -64,21 +64,22 @@ class Cost:
 
 
 def estimate(
-    profile: Profile, models: Iterable[str] | None = None, tasks: Iterable[str] | None = None
+    profile: Profile, work: Iterable[tuple[ModelSpec, Sequence[Task]]] | None = None
 ) -> tuple[Cost, ...]:
-    """The cost of each model over the tasks it can read; loads texts at hand and no weights.
+    """The cost of each model over its tasks; loads texts at hand and no weights.
 
+    `work` (see `extract.models_with_tasks`) defaults to all tasks of all chapters.
     Raises ConfigError (unknown name) and AccessError (a model whose configuration is not at hand).
     """
-    chosen = [profile.model(name) for name in models] if models is not None else profile.models
-    keys = tuple(tasks) if tasks is not None else all_tasks(profile)
+    if work is None:
+        tasks = [profile.task(key) for key in all_tasks(profile)]
+        kinds = {"text": "text", "vision": "image"}
+        work = [(m, [t for t in tasks if t.modality == kinds[m.kind]]) for m in profile.models]
     device = choose_device()
     dtype = choose_dtype(profile.dtype, device)
     peak = matmul_peak(device, dtype)
     costs = []
-    for model in chosen:
-        modality = "text" if model.kind == "text" else "image"
-        mine = [t for t in (profile.task(key) for key in keys) if t.modality == modality]
+    for model, mine in work:
         config = shape_of(model)
         bar = tqdm(mine, desc=f"reading tasks for {model.name}", unit="task", disable=None)
         sizes = [count_tokens(task, model, config, profile) for task in bar]
@@ -145,9 +146,8 @@ def count_tokens(
     if missing_reason(task, profile) is not None:
         return task.rows or 0, (task.rows or 0) * TOKENS_ASSUMED, "assumed"
     texts = load_task(task.key, profile).inputs
-    if (folder := local_folder(model.source)) is not None:
-        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-        documents = text_reader(load_tokenizer(folder), profile, limit).read(texts)
+    if local_folder(model.source) is not None:
+        documents = text_reader(resolve(model, profile), profile).read(texts)
         return len(texts), int(documents.n_tokens.sum()), "counted"
     tokens = sum(min(len(text) // 4 + 1, profile.max_length) for text in texts)
     return len(texts), tokens, "characters / 4"
@@ -182,14 +182,39 @@ def memory_bytes(
     return _weights(cut) * dtype.itemsize + encoders + ACTIVATION_BYTES[kind] + batch
 
 
+def asking_bytes(model: ResolvedModel, token_budget: int) -> int:
+    """What asking a model holds: all weights, keys and values, one batch, logits (estimate)."""
+    text = model.config.get_text_config()
+    heads = text.num_attention_heads
+    d_head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kept = 2 * text.num_hidden_layers * d_head * (getattr(text, "num_key_value_heads", 0) or heads)
+    head = 0 if text.tie_word_embeddings else text.vocab_size * text.hidden_size
+    numbers = _weights(skeleton(model.config)) + head
+    numbers += token_budget * (kept + WORKING_VECTORS * text.hidden_size)
+    return numbers * model.dtype.itemsize + 2 * 4 * LOGITS
+
+
 def device_memory(device: torch.device) -> tuple[str, int]:
-    """Name and total bytes of what a device computes in: a GPU's own memory, else the machine's."""
+    """Name and total bytes of what a device computes in: a GPU's own memory, else the machine's.
+
+    All of it counts, not what is free just now: that changes from minute to minute, programs can be
+    closed, and batches shrink where memory gets short. So the same question has the same answer.
+    """
+    import psutil
     import torch
 
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
         return gpu.name, gpu.total_memory
-    return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return "this machine", psutil.virtual_memory().total
+
+
+def lack_of_memory(need: int, device: torch.device) -> str | None:
+    """Why the device cannot hold so many bytes, or None where it can: the one rule for all."""
+    name, total = device_memory(device)
+    if need <= total:
+        return None
+    return f"takes about {need / 1e9:.0f} GB and {name} has {total / 1e9:.0f} GB"
 
 
 def require_memory(
@@ -198,19 +223,27 @@ def require_memory(
     profile: Profile,
     dtype: torch.dtype,
     device: torch.device,
+    config: PretrainedConfig | None = None,
 ) -> None:
-    """Refuse what the device cannot hold before its weights are downloaded.
+    """Refuse what the device cannot hold: before weights are downloaded, and before they load.
 
     Raises AccessError (a gated model, no network) and ResourceError.
     """
-    name, total = device_memory(device)
-    config = load_config(model.source, model.revision)
+    config = config or load_config(model.source, model.revision)
     need = memory_bytes(model, config, saes, profile, dtype, device.type)
-    if need > total:
+    if lack := lack_of_memory(need, device):
         raise ResourceError(
-            f"{model.name!r} with the SAEs asked for takes about {need / 1e9:.0f} GB and {name} "
-            f"has {total / 1e9:.0f} GB; take fewer widths, a smaller model (profile `colab` has "
-            f"Gemma 2 2B with 16k), or a device with more memory. {NO_NEED}"
+            f"{model.name!r} with the SAEs asked for {lack}; take fewer widths, a smaller model "
+            f"(profile `colab` has Gemma 2 2B with 16k), or a device with more memory. {NO_NEED}"
+        )
+
+
+def require_memory_to_ask(model: ResolvedModel, token_budget: int) -> None:
+    """Refuse to ask a model that the device cannot hold. Raises ResourceError."""
+    if lack := lack_of_memory(asking_bytes(model, token_budget), model.device):
+        raise ResourceError(
+            f"Asking {model.spec.name!r} {lack}; ask a smaller model, lower `token_budget` in the "
+            f"profile, or use a device with more memory. {NO_NEED}"
         )
 
 

@@ -20,16 +20,10 @@ import torch
 from mosaic.data.load import load_task
 from mosaic.data.splits import make_split
 from mosaic.errors import ConfigError
+from mosaic.models.batches import cut_batches
 from mosaic.models.language_model import LanguageModel, load_model, residual_stream
-from mosaic.models.readers import Reader, cut_batches, text_reader
-from mosaic.models.resolve import (
-    choose_device,
-    choose_dtype,
-    fetch_model,
-    load_config,
-    load_tokenizer,
-    model_identity,
-)
+from mosaic.models.readers import Reader, text_reader
+from mosaic.models.resolve import resolve
 from mosaic.storage.manifest import write_manifest
 
 if TYPE_CHECKING:
@@ -112,7 +106,7 @@ def _record(
     from mosaic.models.train_saes import ACTIVE, SAE_BATCH
 
     return {
-        "model": model_identity(fetch_model(model)),
+        "model": resolve(model, profile).identity,
         "texts": len(texts),
         "texts_sha256": hashlib.sha256("\x1f".join(texts).encode()).hexdigest(),
         "saes": {sae.name: sae.train for sae in wanted},
@@ -143,12 +137,9 @@ def _train(
     print(f"{model.name}: training {len(wanted)} SAEs on {len(texts)} texts ...", flush=True)
     start = time.perf_counter()
     layers = sorted({sae.layer for sae in wanted})
-    source, device = fetch_model(model), choose_device()
-    language_model = load_model(
-        source, max(layers) + 1, device, choose_dtype(profile.dtype, device)
-    )
-    limit = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
-    reader = text_reader(load_tokenizer(source), profile, limit)
+    found = resolve(model, profile)
+    language_model = load_model(found, max(layers) + 1)
+    reader = text_reader(found, profile)
     parts = texts[len(texts) // HELD_OUT :], texts[: len(texts) // HELD_OUT]
     states, unseen = (
         residual_vectors(language_model, reader, part, layers, profile.token_budget)

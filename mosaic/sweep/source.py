@@ -27,6 +27,7 @@ from mosaic.sweep.results import ScoredCell
 
 if TYPE_CHECKING:
     from mosaic.extraction.features import Features
+    from mosaic.extraction.jobs import Job
 
 
 NUMBERS = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
@@ -52,14 +53,12 @@ class Source:
         self._store = Store(workspace.cache / "features")
 
     @cached_property
-    def _block_keys(self) -> dict[tuple[int, str | None], str]:
-        """Keys of the feature store's blocks: they change with weights, texts and settings."""
-        if self.model is None:
-            return {}
+    def _job(self) -> Job:
+        """Names blocks of the feature store; SAEs that no cell asks for are not fetched."""
         from mosaic.extraction.jobs import resolve_job  # text baselines need no torch
 
-        job = resolve_job(self.model, self.documents, self.profile, None, None, self._store)
-        return {(block.layer, block.width): block.key for block in job.blocks}
+        assert self.model is not None
+        return resolve_job(self.model, self.documents, self.profile, (), (), self._store)
 
     @cached_property
     def _data(self) -> list[str]:
@@ -78,11 +77,12 @@ class Source:
             if spec.width is not None:
                 self.model.sae(spec.layer, spec.width)
             self.model.depth_of(spec.layer)
-            block = self._block_keys[spec.layer, spec.width]
+            block = self._job.block(spec.layer, spec.width).key
         if self.model is not None and spec.feature == "vision_tower":
             from mosaic.extraction.tower import tower_key
+            from mosaic.models.resolve import resolve
 
-            block = tower_key(self.model, self.data, self.profile)
+            block = tower_key(resolve(self.model, self.profile), self.data)
         caps = [self.profile.n_train, self.profile.n_test]
         inputs = [asdict(spec), self._data, block, caps, code_digest(*NUMBERS)]
         inputs += [versions_of(*LIBRARIES), *more]

@@ -24,14 +24,9 @@ from mosaic.experiments.behaviour import behaviour_cells, best_by_cv, correctnes
 from mosaic.experiments.questions import Questions, prompt
 from mosaic.figures.behaviour import PUBLISHED_SIZES, fig_behaviour, fig_oversight
 from mosaic.models import ask
-from mosaic.models.ask import (
-    SCORINGS,
-    Answerer,
-    generate_answers,
-    includes,
-    load_answerer,
-    score_options,
-)
+from mosaic.models.ask import SCORINGS, Answerer, generate_answers, includes, load_answerer
+from mosaic.models.options import score_options
+from mosaic.models.resolve import resolve
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.table import make_scores, validate_scores
 from mosaic.sweep.cells import Cell
@@ -61,7 +56,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
 
 
 def load(spec: ModelSpec) -> Answerer:
-    return load_answerer(spec, tiny.profile(spec, dtype="float32"))
+    return load_answerer(resolve(spec, tiny.profile(spec, dtype="float32")))
 
 
 def plain_loop(model: Answerer, start: str, option: str, name: str) -> float:
@@ -131,7 +126,7 @@ def test_generation_is_greedy_and_repeatable(spec: ModelSpec) -> None:
     model.model.generation_config.temperature = 5.0
     first = generate_answers(model, PROMPTS, max_new_tokens=6)
     assert first == generate_answers(model, PROMPTS, max_new_tokens=6, token_budget=16)
-    for start, text in zip(PROMPTS, first, strict=True):
+    for start, answer in zip(PROMPTS, first, strict=True):
         ids = model.tokenizer(start)["input_ids"]
         for _ in range(6):
             with torch.no_grad():
@@ -139,7 +134,8 @@ def test_generation_is_greedy_and_repeatable(spec: ModelSpec) -> None:
             if ids[-1] == model.tokenizer.eos_token_id:
                 break
         new = ids[len(model.tokenizer(start)["input_ids"]) :]
-        assert text == model.tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert answer.text == model.tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert answer.finished == (new[-1] == model.tokenizer.eos_token_id)
 
 
 def test_an_answer_ends_where_its_chat_turn_ends(spec: ModelSpec) -> None:

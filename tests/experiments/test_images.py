@@ -29,6 +29,7 @@ from mosaic.extraction.extract import extract
 from mosaic.extraction.tower import tower_states
 from mosaic.figures.images import fig_vision
 from mosaic.models.readers import image_reader
+from mosaic.models.resolve import resolve
 from mosaic.scores.choose import select_by_cv
 from mosaic.storage.shards import Store
 from mosaic.sweep.results import to_scores
@@ -74,13 +75,13 @@ def test_image_tokens_follow_the_configuration(tmp_path: Path, size: int, expect
     model.save_pretrained(tmp_path)
     tiny.write_tokenizer(tmp_path, "gemma2")
     add_processor(str(tmp_path), 224)  # the model's own size must win over the processor's
-    reader = image_reader(tmp_path)
+    spec = ModelSpec("vlm", str(tmp_path), {"early": 0}, kind="vision")
+    reader = image_reader(resolve(spec, tiny.profile(spec)))
     batch = reader.read([picture(0)]).collate(np.array([0]))
     assert batch.keep.sum() == reader.layout.n_tokens == expected
     assert batch.keep[0, :expected].all()
     assert not batch.keep[0, expected:].any()
     assert batch.arguments["pixel_values"].shape == (1, 3, size, size)
-    spec = ModelSpec("vlm", str(tmp_path), {"early": 0}, kind="vision")
     data = tiny.task_data([picture(1)], "image")
     found = extract(spec, data, tiny.profile(spec, max_length=4), store=tmp_path / "store")
     assert found.n_tokens.tolist() == [expected]
@@ -170,7 +171,7 @@ def test_a_rotated_photograph_is_turned_upright() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 40), (40, 3), (900, 700)])
 def test_odd_shapes_reach_the_tower(spec: ModelSpec, size: tuple[int, int]) -> None:
     """One pixel, or as many rows as colours: nothing may be taken for something else."""
-    reader = image_reader(Path(spec.source))
+    reader = image_reader(resolve(spec, tiny.profile(spec)))
     found = reader.pixels([PIL.Image.new("RGB", size, (255, 0, 0))])
     assert found.shape == (1, 3, 28, 28)
     np.testing.assert_allclose(found[0, 0], 1, atol=0.02)  # red stays in the first channel
@@ -192,7 +193,7 @@ def test_tower_states_are_those_of_the_tower(spec: ModelSpec, tmp_path: Path) ->
     store = Store(tmp_path / "store")
     found = tower_states(spec, data, tiny.profile(spec), store)
     model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(spec.source).eval()
-    pixels = torch.from_numpy(image_reader(Path(spec.source)).pixels(data.inputs))
+    pixels = torch.from_numpy(image_reader(resolve(spec, tiny.profile(spec))).pixels(data.inputs))
     with torch.no_grad():
         expected = model.model.vision_tower(pixels).last_hidden_state.mean(1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
