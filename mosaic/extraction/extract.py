@@ -28,9 +28,10 @@ def models_with_tasks(
 ) -> list[tuple[ModelSpec, tuple[Task, ...]]]:
     """Each model with the tasks it reads: what `mosaic extract` runs, and its dry run prices.
 
-    Both default to the profile's own. Images go to vision models, texts to text models and to a
-    vision model that is named. Raises ConfigError for an unknown name, for a task that none of the
-    models reads and for a named model that reads none of the tasks.
+    Both default to the profile's own; of its tasks, named models get those that they read. Images
+    go to vision models, texts to text models and to a vision model that is named. Raises
+    ConfigError for an unknown name, for a task asked for that none of the models reads and for a
+    named model that reads none of the tasks.
     """
     chosen = [profile.model(name) for name in models] if models else list(profile.models)
     wanted = [profile.task(key) for key in dict.fromkeys(tasks or profile.tasks)]
@@ -43,7 +44,7 @@ def models_with_tasks(
         )
 
     found = [(model, tuple(task for task in wanted if reads(model, task))) for model in chosen]
-    for task in wanted:
+    for task in wanted if tasks or not models else ():
         if not any(task in mine for _, mine in found):
             raise ConfigError(
                 f"Task {task.key!r} holds {task.modality}s, which none of the models "

@@ -48,9 +48,9 @@ def float32_residual(model: PreTrainedModel) -> None:
         return
     embedding = model.get_input_embeddings()
     embedding.register_forward_hook(lambda _module, _arguments, output: output.float())
-    half = torch.autocast(model.device.type, dtype=torch.float16)
-    for part in {model, find_blocks(model)[0]}:
-        part.forward = half(part.forward)
+    for part in {model, model.base_model, find_blocks(model)[0]}:
+        # One of its own for each: they nest, and autocast remembers only one way back.
+        part.forward = torch.autocast(model.device.type, dtype=torch.float16)(part.forward)
 
 
 def truncated(config: PretrainedConfig, n_blocks: int) -> PretrainedConfig:

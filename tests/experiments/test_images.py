@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence.bundles import bundle_grids
 from mosaic.evidence.comparisons import at_best_depth, image_gaps
 from mosaic.evidence.published import best_on_test, published_scores
+from mosaic.experiments import images
 from mosaic.experiments.images import image_cells, vision_model, with_untrained_connector
 from mosaic.extraction.extract import extract
 from mosaic.extraction.tower import tower_states
@@ -214,6 +217,36 @@ def test_an_untrained_connector_changes_only_the_connector(spec: ModelSpec, tmp_
     assert all("multi_modal_projector" in name for name in changed)
     again, same = with_untrained_connector(Workspace(tiny.profile(spec), tmp_path, "tiny"), spec)
     assert same == copy
+
+
+def test_tensors_of_names_of_equal_length_are_drawn_apart() -> None:
+    one, two = (
+        torch.randn(4, generator=images._draw(0, name)) for name in ("a.weight", "b.weight")
+    )
+    assert not torch.equal(one, two)
+    assert torch.equal(one, torch.randn(4, generator=images._draw(0, "a.weight")))
+    assert not torch.equal(one, torch.randn(4, generator=images._draw(1, "a.weight")))
+
+
+def test_an_untrained_copy_is_made_once_by_however_many(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once wait for one another, and what a killed one left does no harm."""
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    made: list[Path] = []
+    real = images._write_untrained
+
+    def slowly(model: Any, seed: int, target: Path) -> None:
+        made.append(target)
+        target.with_name(f"{target.name}.part-left").mkdir()
+        real(model, seed, target)
+
+    monkeypatch.setattr(images, "_write_untrained", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        copies = list(pool.map(lambda _: with_untrained_connector(workspace, spec)[1], range(2)))
+    assert copies[0] == copies[1]
+    assert len(made) == 1
+    assert (Path(copies[0].source) / "config.json").is_file()
 
 
 def test_every_image_score_has_its_base_rate(spec: ModelSpec, tmp_path: Path) -> None:

@@ -305,3 +305,23 @@ def test_a_model_too_large_for_the_device_is_one_sentence(tmp_path: Path, monkey
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", raiser(error))
     with pytest.raises(ResourceError, match="with 2 blocks does not fit on cpu"):
         load_model(at(folder), 2)
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "paligemma"])
+def test_a_folder_with_other_weights_than_its_model_is_refused(tmp_path: Path, family: str) -> None:
+    """transformers draws what it does not find, and passes over what it does not know."""
+    folder = tiny.write_model(tmp_path, family)
+    file = folder / "model.safetensors"
+    whole = load_file(file)
+    name = next(n for n in whole if ".1." in n and "vision" not in n and whole[n].dim() > 1)
+    for wrong, message in (
+        ({n: w for n, w in whole.items() if n != name}, "lacks .*1"),
+        ({**whole, name: torch.zeros(3, 3)}, "has another shape for .*1"),
+        ({**whole, "adapter.weight": torch.zeros(3)}, "holds the unknown adapter.weight"),
+    ):
+        save_file(wrong, file, {"format": "pt"})
+        with pytest.raises(IntegrityError, match=message):
+            load_model(at(folder), 2)
+    later = next(n for n in whole if ".3." in n and "vision" not in n)
+    save_file({n: w for n, w in whole.items() if n != later}, file, {"format": "pt"})
+    assert len(load_model(at(folder), 2).blocks) == 2  # nothing of block 3 is read
