@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 PADDING = 0.1
 """Padded positions that a batch may hold for each real one (ours)."""
 
+SMALL = 512
+"""Positions below which a batch is filled whatever the padding: a pass of its own would cost more,
+and products of few rows have other last bits with another number of threads (ours)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -52,18 +56,21 @@ def cut_batches(documents: Documents, rows: np.ndarray, budget: int) -> list[np.
 
 
 def by_length(lengths: np.ndarray, rows: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Rows in batches of at most `budget` positions, at most PADDING of them padding.
+    """Rows in batches of at most `budget` positions, the longest first, with little padding.
 
-    The longest come first, so that memory runs out early or not at all; a batch ends where the next
-    row would be padded too much. A row longer than the budget makes a batch of its own.
+    A batch ends where the next row would pad it beyond PADDING, unless it holds fewer than SMALL
+    positions (half of the budget, where that is less). A row longer than the budget makes a batch
+    of its own. What comes first is largest, so memory runs out early or not at all.
     """
     rows = rows[np.argsort(-lengths[rows], kind="stable")]
+    enough = min(SMALL, budget // 2)
     batches: list[list[int]] = []
     width = real = 0
     for row in rows.tolist():
         size = int(lengths[row])
-        positions = width * (len(batches[-1]) + 1) if batches else 0
-        if not batches or positions > min(budget, (1 + PADDING) * (real + size)):
+        before = width * len(batches[-1]) if batches else 0
+        wasteful = before + width > (1 + PADDING) * (real + size) and before >= enough
+        if not batches or wasteful or before + width > budget:
             batches.append([])
             width, real = size, 0
         batches[-1].append(row)
