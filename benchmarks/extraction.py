@@ -27,9 +27,10 @@ import torch
 import world
 from tqdm import tqdm
 
-from mosaic.extraction.cost import device_memory, matmul_peak, pass_flops
+from mosaic.extraction.cost import matmul_peak, pass_flops
 from mosaic.extraction.extract import extract
 from mosaic.extraction.jobs import load_workers, missing_shards, resolve_job
+from mosaic.extraction.memory import device_memory
 from mosaic.models.resolve import load_config
 from mosaic.publish.pages import markdown_table
 from mosaic.storage.shards import Store

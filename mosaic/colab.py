@@ -119,7 +119,8 @@ def memory_of(profile: str, bfloat16: bool) -> int:
     import torch
 
     from mosaic.config.profiles import load_profile
-    from mosaic.extraction.cost import memory_bytes, shape_of
+    from mosaic.extraction.cost import shape_of
+    from mosaic.extraction.memory import memory_bytes
 
     loaded = load_profile(profile)
     dtype = torch.bfloat16 if bfloat16 else torch.float16

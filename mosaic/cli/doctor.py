@@ -19,7 +19,8 @@ from mosaic import ASSETS
 from mosaic.config.choices import PRICED_PROFILES
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.errors import MosaicError
-from mosaic.extraction.cost import GATED, device_memory, lack_of_memory
+from mosaic.extraction.cost import GATED
+from mosaic.extraction.memory import device_memory, lack_of_memory
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -22,7 +22,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
 from mosaic.errors import MALFORMED, ConfigError, IntegrityError
 from mosaic.experiments.questions import Questions, load_questions
-from mosaic.extraction.cost import require_memory_to_ask
+from mosaic.extraction.memory import require_memory_to_ask
 from mosaic.models.ask import (
     OPEN_TOKENS,
     SCORINGS,

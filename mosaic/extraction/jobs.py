@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import ConfigError, IntegrityError
-from mosaic.extraction.cost import require_memory
 from mosaic.extraction.features import Block
+from mosaic.extraction.memory import require_memory
 from mosaic.models.hub import check_pin
 from mosaic.models.language_model import load_model, skeleton, truncated
 from mosaic.models.readers import Reader, image_reader, text_reader

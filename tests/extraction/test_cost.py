@@ -14,8 +14,9 @@ from mosaic.config.profiles import SAESpec, load_profile
 from mosaic.data.load import load_task
 from mosaic.errors import AccessError, ConfigError
 from mosaic.extraction import cost as pricing
-from mosaic.extraction.cost import SHARE_OF_PEAK, all_tasks, cost_table, estimate, latents_of
+from mosaic.extraction.cost import SHARE_OF_PEAK, all_tasks, cost_table, estimate
 from mosaic.extraction.extract import models_with_tasks
+from mosaic.extraction.memory import latents_of
 from mosaic.models.language_model import skeleton
 
 

@@ -20,16 +20,16 @@ from mosaic.errors import ConfigError, ResourceError
 from mosaic.experiments.behaviour import behaviour_cells
 from mosaic.experiments.images import image_tasks
 from mosaic.experiments.transfer import languages_of, transfer_cells
-from mosaic.extraction import cost, engines
-from mosaic.extraction.cost import (
+from mosaic.extraction import cost, engines, memory
+from mosaic.extraction.extract import extract, extract_all, models_with_tasks
+from mosaic.extraction.jobs import resolve_job
+from mosaic.extraction.memory import (
     asking_bytes,
     device_memory,
     lack_of_memory,
     memory_bytes,
     require_memory_to_ask,
 )
-from mosaic.extraction.extract import extract, extract_all, models_with_tasks
-from mosaic.extraction.jobs import resolve_job
 from mosaic.extraction.tower import tower_key
 from mosaic.models.resolve import resolve
 from mosaic.storage.shards import Store
@@ -251,7 +251,7 @@ def test_doctor_and_extraction_and_asking_refuse_by_one_rule(
     need = memory_bytes(spec, model.config, spec.saes, profile, model.dtype, "cpu")
     monkeypatch.setattr(cost, "matmul_peak", lambda *_: 1e12)
     for total, fits in ((need, True), (need - 1, False)):
-        monkeypatch.setattr(cost, "device_memory", lambda _, t=total: ("this machine", t))
+        monkeypatch.setattr(memory, "device_memory", lambda _, t=total: ("this machine", t))
         monkeypatch.setattr("mosaic.extraction.cost.choose_device", lambda: cpu)
         said = can_run(profile, 0, {"EleutherAI/pythia-70m-deduped": ""}, tmp_path)
         assert said.state == ("yes" if fits else "no"), said
@@ -265,7 +265,7 @@ def test_doctor_and_extraction_and_asking_refuse_by_one_rule(
     assert extract(spec, tiny.task_data(), profile, store=stored).n_docs, "nothing is left to load"
     asking = asking_bytes(model, profile.token_budget)
     for total, fits in ((asking, True), (asking - 1, False)):
-        monkeypatch.setattr(cost, "device_memory", lambda _, t=total: ("this machine", t))
+        monkeypatch.setattr(memory, "device_memory", lambda _, t=total: ("this machine", t))
         if fits:
             require_memory_to_ask(model, profile.token_budget)
         else:
@@ -275,8 +275,8 @@ def test_doctor_and_extraction_and_asking_refuse_by_one_rule(
 
 def test_the_memory_of_a_device_is_all_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Free memory changes while a model downloads; what is refused now would run a minute later."""
-    memory = argparse.Namespace(total=8 * 10**9, available=10**8)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    there = argparse.Namespace(total=8 * 10**9, available=10**8)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: there)
     assert device_memory(torch.device("cpu")) == ("this machine", 8 * 10**9)
     assert lack_of_memory(8 * 10**9, torch.device("cpu")) is None
     assert "has 8 GB" in str(lack_of_memory(9 * 10**9, torch.device("cpu")))
@@ -293,4 +293,4 @@ def test_asking_holds_the_head_and_the_cache(tmp_path: Path) -> None:
     assert asking_bytes(llama, 0) > 4 * 300 * tiny.D_MODEL
     grown = asking_bytes(gemma, 2000) - asking_bytes(gemma, 1000)
     keys_and_values = 2 * tiny.N_BLOCKS * 2 * 8
-    assert grown == 1000 * 4 * (keys_and_values + cost.WORKING_VECTORS * tiny.D_MODEL)
+    assert grown == 1000 * 4 * (keys_and_values + memory.WORKING_VECTORS * tiny.D_MODEL)
