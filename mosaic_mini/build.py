@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mosaic.config.profiles import ModelSpec
 from mosaic.errors import ConfigError
-from mosaic.models import readers
+from mosaic.models.batches import Batch, Documents
 from mosaic.models.language_model import load_model
+from mosaic.models.resolve import ResolvedModel
 from mosaic.models.train_saes import (
     load_trained,
     measure_sae,
@@ -225,13 +227,13 @@ class _Cut:
 
     identity: dict[str, Any] = {}
 
-    def read(self, inputs: list[lm.Batch]) -> readers.Documents:
-        def collate(rows: np.ndarray) -> readers.Batch:
+    def read(self, inputs: list[lm.Batch]) -> Documents:
+        def collate(rows: np.ndarray) -> Batch:
             (batch,) = (inputs[row] for row in rows)
-            return readers.Batch({"input_ids": batch.tokens}, batch.weights > 0)
+            return Batch({"input_ids": batch.tokens}, batch.weights > 0)
 
         n_tokens = np.asarray([(batch.weights > 0).sum() for batch in inputs])
-        return readers.Documents(np.ones_like(n_tokens), n_tokens, collate)
+        return Documents(np.ones_like(n_tokens), n_tokens, n_tokens < 0, collate)
 
 
 def residuals(folder: Path, batches: list[Any], layers: Sequence[int]) -> dict[int, torch.Tensor]:
@@ -239,8 +241,9 @@ def residuals(folder: Path, batches: list[Any], layers: Sequence[int]) -> dict[i
 
     Layer to `[n_tokens, d_model]` float32.
     """
-    model = load_model(folder, max(layers) + 1, torch.device("cpu"), torch.float32)
-    return residual_vectors(model, _Cut(), batches, layers, budget=1)
+    spec = ModelSpec(folder.name, str(folder), {})
+    found = ResolvedModel(spec, folder, torch.device("cpu"), torch.float32)
+    return residual_vectors(load_model(found, max(layers) + 1), _Cut(), batches, layers, budget=1)
 
 
 @contextmanager

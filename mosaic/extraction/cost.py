@@ -77,7 +77,7 @@ def estimate(
         text = config.get_text_config()
         bar = tqdm(mine, desc=f"reading tasks for {model.name}", unit="task", disable=None)
         sizes = [count_tokens(task, model, config, profile) for task in bar]
-        documents, tokens = (sum(size[i] for size in sizes) for i in (0, 1))
+        documents, tokens = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
         flops = pass_flops(model, config, documents, tokens)
         stored = getattr(config, "dtype", None) or getattr(text, "dtype", None)
         per_weight = 2 if "16" in str(stored) else 4

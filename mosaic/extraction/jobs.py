@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from mosaic.extraction.forward import Pass
 
 
-NUMBERS = ("models/readers.py", "models/batches.py", "models/language_model.py", "models/saes.py",
-           "extraction/forward.py", "extraction/encode.py", "extraction/pooling.py")  # fmt: skip
+BLOCK_CODE = ("models/readers.py", "models/batches.py", "models/language_model.py",
+              "models/saes.py", "extraction/forward.py", "extraction/encode.py",
+              "extraction/pooling.py")  # fmt: skip
 """Modules that decide the numbers of a block: what other code extracted is not read."""
 
-LIBRARIES = ("torch", "transformers", "sae-lens")
+BLOCK_LIBRARIES = ("torch", "transformers", "sae-lens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +130,8 @@ def resolve_job(
         "shard_docs": profile.shard_docs,
         "dtype": str(found.dtype),
         "attention": attention,
-        "code": code_digest(*NUMBERS),
-        "versions": versions_of(*LIBRARIES),
+        "code": code_digest(*BLOCK_CODE),
+        "versions": versions_of(*BLOCK_LIBRARIES),
         **reader.identity,
     }
     job = Job(found, data, profile, store, reader, common)

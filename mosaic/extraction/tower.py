@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mosaic.data.load import TaskData
 
 
-NUMBERS = ("models/readers.py", "models/language_model.py", "extraction/tower.py")
+TOWER_CODE = ("models/readers.py", "models/language_model.py", "extraction/tower.py")
 """Modules that decide the tower's numbers."""
 
 
@@ -44,7 +44,7 @@ def tower_key(model: ResolvedModel, data: TaskData) -> str:
             "model": model.identity,
             "data": data.fingerprint,
             "dtype": str(model.dtype),
-            "code": code_digest(*NUMBERS),
+            "code": code_digest(*TOWER_CODE),
             "versions": versions_of("torch", "transformers"),
             **image_reader(model).identity,
         }

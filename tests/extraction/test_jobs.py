@@ -155,7 +155,7 @@ def test_keys_know_libraries_and_code(tmp_path: Path, monkeypatch: pytest.Monkey
             )
             seen.append(keys())
     assert seen[3][2] == seen[0][2], "no SAE reads the tower"
-    for module in jobs.NUMBERS:
+    for module in jobs.BLOCK_CODE:
         with monkeypatch.context() as patch:
             patch.setattr(
                 Path, "read_bytes",
