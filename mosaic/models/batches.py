@@ -59,17 +59,16 @@ def by_length(lengths: np.ndarray, rows: np.ndarray, budget: int) -> list[np.nda
     """Rows in batches of at most `budget` positions, the longest first, with little padding.
 
     A batch ends where the next row would pad it beyond PADDING, unless it holds fewer than SMALL
-    positions (half of the budget, where that is less). A row longer than the budget makes a batch
-    of its own. What comes first is largest, so memory runs out early or not at all.
+    positions. A row longer than the budget makes a batch of its own. What comes first is largest,
+    so memory runs out early or not at all.
     """
     rows = rows[np.argsort(-lengths[rows], kind="stable")]
-    enough = min(SMALL, budget // 2)
     batches: list[list[int]] = []
     width = real = 0
     for row in rows.tolist():
         size = int(lengths[row])
         before = width * len(batches[-1]) if batches else 0
-        wasteful = before + width > (1 + PADDING) * (real + size) and before >= enough
+        wasteful = before + width > (1 + PADDING) * (real + size) and before >= SMALL
         if not batches or wasteful or before + width > budget:
             batches.append([])
             width, real = size, 0
