@@ -80,13 +80,14 @@ def _transfer(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from mosaic.evidence.bundles import write_bundle
-    from mosaic.experiments.transfer import languages_of, score_transfer, transfer_cells
+    from mosaic.experiments.transfer import languages_of, transfer_cells
     from mosaic.sweep.results import to_scores
+    from mosaic.sweep.run import score_cells
 
     workspace = _workspace(args)
     profile = workspace.profile
     pairs = transfer_cells(profile, languages_of(args.task, profile), seeds=profile.seeds)
-    table = to_scores(score_transfer(pairs, workspace))
+    table = to_scores(score_cells(pairs, workspace))
     command = _command(args)
     print(write_bundle(Path(args.out), table, args.title, command))
 

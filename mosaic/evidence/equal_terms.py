@@ -41,8 +41,8 @@ def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condi
     last = Cell(task, "hidden", model.name, layer, pooling="last")
     sae, binarized = "SAE minus hidden state", "binarized minus raw sums"
 
-    def unscaled(spec: Cell) -> Cell:
-        return replace(spec, scaling="none")
+    def unscaled(cell: Cell) -> Cell:
+        return replace(cell, scaling="none")
 
     return [
         Condition(sae, "paper's pooling: sum > 1, last token", latents, last),
@@ -102,9 +102,9 @@ def compare_conditions(
     scored: dict[tuple[str, Cell], ScoredCell] = {}
     for bos in BOS:
         cells = dict.fromkeys(s for c in asked if c.bos == bos for s in (c.first, c.second))
-        specs = [replace(spec, seed=seed) for spec in cells for seed in seeds]
+        repeated = [replace(cell, seed=seed) for cell in cells for seed in seeds]
         pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))
-        scored |= {(bos, result.spec): result for result in score_cells(specs, pooled)}
+        scored |= {(bos, result.cell): result for result in score_cells(repeated, pooled)}
     return pd.DataFrame([_compared(c, scored, seeds) for c in asked]), list(scored.values())
 
 

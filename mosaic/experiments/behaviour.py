@@ -175,18 +175,18 @@ def best_by_cv(
 ) -> list[ScoredCell]:
     """Per task key, feature and `keys` (columns of a row) the cell that `rows_best_by_cv` names."""
     results = list(results)
-    table = pd.DataFrame([{**r.row, "key": r.spec.task} for r in results])
+    table = pd.DataFrame([{**r.row, "key": r.cell.task} for r in results])
     return [results[i] for i in rows_best_by_cv(table, ["key", *keys], hidden_apart)]
 
 
 def against_baselines(chosen: Iterable[ScoredCell]) -> list[tuple[Cell, Cell]]:
     """Pairs for `compare_cells`: the SAE cell of each label set and every other cell of it."""
     chosen = list(chosen)
-    first = {r.spec.task: r.spec for r in chosen if r.spec.feature == "sae"}
+    first = {r.cell.task: r.cell for r in chosen if r.cell.feature == "sae"}
     return [
-        (first[r.spec.task], r.spec)
+        (first[r.cell.task], r.cell)
         for r in chosen
-        if r.spec.feature not in ("sae", "base_rate") and r.spec.task in first
+        if r.cell.feature not in ("sae", "base_rate") and r.cell.task in first
     ]
 
 

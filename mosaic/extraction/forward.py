@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from mosaic.config.choices import HIDDEN_POOLINGS
 from mosaic.errors import ResourceError
-from mosaic.extraction.encode import document_statistics, encode, hidden_statistics
+from mosaic.extraction.encode import Triplets, document_statistics, encode, hidden_statistics
 from mosaic.extraction.features import Block
 from mosaic.extraction.pooling import compress
 from mosaic.models.language_model import LanguageModel, residual_stream
-from mosaic.models.readers import Documents, cut_batches
+from mosaic.models.readers import Batch, Documents, cut_batches
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -53,6 +53,8 @@ class Pass:
     saes: dict[Block, SAE[Any]]
     top_n: tuple[int, ...]
     token_budget: int
+    listener: Callable[[Block, np.ndarray, Batch, Triplets], None] | None = None
+    """Is told the activations of every batch: block, rows, batch, activations of its tokens."""
     n_tokens: int = 0
     """Pooled so far, for the progress bar."""
     _warned: bool = False
@@ -117,6 +119,8 @@ class Pass:
                     sae = self.saes[block]
                     with _tensor_cores(self.model):
                         active = encode(sae, x)
+                    if self.listener is not None:
+                        self.listener(block, rows, batch, active)
                     found[block] = document_statistics(active, lengths, sae.cfg.d_sae, self.top_n)
         return found
 

@@ -29,6 +29,8 @@ FORMAT = 1
 
 WEIGHTS, CARD = "probe.safetensors", "probe.json"
 
+ARRAYS = {"coef": np.float64, "intercept": np.float64, "columns": np.int64, "classes": np.int64}
+
 YAML = (".yaml", ".yml")
 
 FIT_AGAIN = "Restore the files, or fit the probe again with `mosaic fit`."
@@ -46,11 +48,11 @@ class SavedProbe:
     probe: FittedProbe
     card: dict[str, Any]
     """Keys: task, classes, model, sae, features, identity, probe, score, chosen_from, profile,
-    versions, machine; see `predict.fit_probe`."""
+    versions, machine; see `experiments.own_data.fit_probe`."""
 
     @property
     def label_names(self) -> list[str]:
-        """Names of the classes in the order of the probe's scores."""
+        """Names of the classes in the order of the probe's probabilities."""
         return list(self.card["classes"])
 
 
@@ -62,13 +64,7 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
     from safetensors.numpy import save as to_bytes
 
     probe = saved.probe
-    arrays = {
-        "coef": np.asarray(probe.coef, dtype=np.float64),
-        "intercept": np.asarray(probe.intercept, dtype=np.float64),
-        "columns": np.asarray(probe.columns, dtype=np.int64),
-        "classes": np.asarray(probe.classes, dtype=np.int64),
-    }
-    content = to_bytes(arrays)
+    content = to_bytes({k: np.asarray(getattr(probe, k), kind) for k, kind in ARRAYS.items()})
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
     if card["profile"].endswith(YAML):
         card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())
@@ -110,11 +106,12 @@ def load_probe(folder: Path) -> SavedProbe:
             f"{folder / WEIGHTS} is not readable ({error}). {FIT_AGAIN}"
         ) from error
     probe = FittedProbe(
-        kind=card["probe"]["kind"],
-        cell="",
+        arrays["classes"],
+        arrays["columns"],
+        arrays["coef"],
+        arrays["intercept"],
         setting=card["probe"]["C"],
         cv_score=card["score"]["cv_accuracy"],
-        **arrays,
     )
     if card["profile"].endswith(YAML):
         card["profile"] = str((folder / card["profile"]).resolve())
@@ -124,7 +121,7 @@ def load_probe(folder: Path) -> SavedProbe:
 def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile) -> None:
     """Refuse a model, tokenizer, SAE or way of reading other than the probe was fitted on.
 
-    `identity` is the block's (see `extract.resolve_job`). Raises IntegrityError.
+    `identity` is the block's (see `extraction.jobs.resolve_job`). Raises IntegrityError.
     """
     stated = saved.card["identity"]
     name = saved.card["model"]["name"]

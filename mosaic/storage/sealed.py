@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from mosaic.storage.files import storage_errors
+
+log = logging.getLogger(__name__)
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -24,3 +30,23 @@ def unseal(text: str) -> dict[str, Any]:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_sealed_or_set_aside(path: Path) -> dict[str, Any] | None:
+    """What was sealed in a file, or None where there is none that is whole.
+
+    A damaged file is named in a warning and moved out of the way, so that it is made anew. Raises
+    ResourceError.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return unseal(path.read_text(encoding="utf-8"))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        n = 1
+        while (aside := path.with_name(f"{path.name}.corrupt-{n}")).exists():
+            n += 1
+        with storage_errors(path):
+            path.replace(aside)
+        log.warning("%s is damaged (%s): kept as %s and made again", path, error, aside.name)
+        return None

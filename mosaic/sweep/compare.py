@@ -36,8 +36,8 @@ def mean_over_seeds(results: Sequence[ScoredCell]) -> pd.DataFrame:
 def by_cell(results: Iterable[ScoredCell]) -> dict[Cell, list[ScoredCell]]:
     """Results grouped by cell, seeds in order; the key is the cell with seed 0."""
     cells: dict[Cell, list[ScoredCell]] = {}
-    for result in sorted(results, key=lambda r: r.spec.seed):
-        cells.setdefault(replace(result.spec, seed=0), []).append(result)
+    for result in sorted(results, key=lambda r: r.cell.seed):
+        cells.setdefault(replace(result.cell, seed=0), []).append(result)
     return cells
 
 
@@ -83,8 +83,8 @@ def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) ->
     return int(beaten.groupby(against["task"]).all().sum())
 
 
-def _cell_name(spec: Cell) -> str:
-    parts = [spec.feature, spec.width, spec.pooling]
-    parts.append(f"n={spec.top_n}" if spec.top_n is not None else None)
-    parts.append(f"> {spec.threshold:g}" if spec.threshold is not None else None)
+def _cell_name(cell: Cell) -> str:
+    parts = [cell.feature, cell.width, cell.pooling]
+    parts.append(f"n={cell.top_n}" if cell.top_n is not None else None)
+    parts.append(f"> {cell.threshold:g}" if cell.threshold is not None else None)
     return " ".join(part for part in parts if part)

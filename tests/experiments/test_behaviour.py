@@ -286,7 +286,7 @@ def test_best_by_cv_never_looks_at_the_test_score() -> None:
         return ScoredCell(spec, row, none, none, none, none, None)
 
     best = best_by_cv([result(0, 0.7, 0.9), result(1, 0.8, 0.1)], "model")
-    assert [b.spec.layer for b in best] == [1]
+    assert [b.cell.layer for b in best] == [1]
 
 
 def test_means_over_layers_say_less_against_sae_features_than_the_best_test_scores() -> None:

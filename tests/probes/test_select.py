@@ -162,7 +162,10 @@ def test_nothing_chosen_depends_on_the_test_rows(probe: str) -> None:
     after = evaluate({"all": X_other, "few": X_other[:, :15]}, y_other, split, probe=probe)
     assert before.probe is not None
     assert after.probe is not None
-    assert (after.probe.cell, after.probe.setting) == (before.probe.cell, before.probe.setting)
+    assert (after.probe.candidate, after.probe.setting) == (
+        before.probe.candidate,
+        before.probe.setting,
+    )
     assert np.array_equal(after.probe.columns, before.probe.columns)
     assert np.array_equal(after.probe.predict(X), before.probe.predict(X))
     assert before.macro_f1 > 0.65
@@ -210,7 +213,7 @@ def test_settings_that_are_level_to_rounding_give_the_strongest_regularization(
 
     monkeypatch.setattr(select, "_fold_scores", said)
     assert fit_select({"a": X, "b": X}, y, seed=0).setting == 0.3
-    assert fit_select({"a": X, "b": X}, y, seed=0).cell == "a"
+    assert fit_select({"a": X, "b": X}, y, seed=0).candidate == "a"
     assert fit_select(X, y, seed=0, grid=(300.0, 3.0, 30.0)).setting == 3.0
 
 
@@ -255,7 +258,7 @@ def test_top_k_finds_the_latents_that_tell() -> None:
 def test_selection_finds_the_better_cell() -> None:
     X, y = latents(300, 500)
     noise = latents(300, 500, seed=9)[0]
-    assert fit_select({"noise": noise, "signal": X}, y, seed=0).cell == "signal"
+    assert fit_select({"noise": noise, "signal": X}, y, seed=0).candidate == "signal"
 
 
 def test_a_tree_reads_wide_indices() -> None:
