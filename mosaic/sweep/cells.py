@@ -90,6 +90,14 @@ def recipe_cells(
     return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
 
 
+def authors_cells(profile: Profile, tasks: Iterable[str], probe: str) -> list[Cell]:
+    """The recipe's SAE cell of each task and the first text model, under the authors' protocol."""
+    return [
+        replace(recipe_cells(profile, task, model, 0)[0], protocol="published", probe=probe)
+        for task, model in product(tasks, profile.text_models[:1])
+    ]
+
+
 def all_recipes(profile: Profile, tasks: Iterable[str], seeds: Iterable[int] = (0,)) -> list[Cell]:
     """`recipe_cells` for every task, text model and seed."""
     each = product(tasks, profile.text_models, seeds)

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,12 @@ from mosaic.data.load import load_task
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.experiments.latents import contributions
 from mosaic.experiments.own_data import Prediction, fit_probe, predict
+from mosaic.extraction import forward
 from mosaic.extraction.extract import extract
+from mosaic.extraction.features import Features
+from mosaic.models import language_model, saes
+from mosaic.models.readers import text_reader
+from mosaic.models.resolve import load_tokenizer
 from mosaic.probes.saved import load_probe
 from mosaic.probes.select import Candidate, fit_select
 from mosaic.sweep.run import score_cells
@@ -87,6 +93,56 @@ def test_the_choice_is_that_of_inner_cross_validation(fitted: Path) -> None:
         for path in (fitted / "build" / "cache" / "cells").rglob("*.json")
     )
     assert saved.card["score"]["cv_accuracy"] == best
+
+
+def test_a_fit_from_scored_cells_builds_one_matrix(
+    fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    real = Features.matrix
+    monkeypatch.setattr(Features, "matrix", lambda *a: built.append(a[1:]) or real(*a))
+    fit_probe(open_workspace(str(fitted / "mine.yaml"), str(fitted / "build")))
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize("explain", [0, 2])
+def test_predict_loads_model_and_sae_once_and_reads_each_text_once(
+    moved: Path, monkeypatch: pytest.MonkeyPatch, explain: int
+) -> None:
+    calls: dict[str, int] = {"load_model": 0, "load_sae": 0, "tokens": 0}
+    real = {
+        "load_model": language_model.load_model,
+        "load_sae": saes.load_sae,
+        "encode": forward.encode,
+    }
+
+    def encode(sae: object, x: np.ndarray, *limit: int) -> object:
+        calls["tokens"] += len(x)
+        return real["encode"](sae, x, *limit)
+
+    def counted(name: str) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            calls[name] += 1
+            return real[name](*arguments)
+
+        return call
+
+    monkeypatch.setattr(language_model, "load_model", counted("load_model"))
+    monkeypatch.setattr(saes, "load_sae", counted("load_sae"))
+    monkeypatch.setattr(forward, "encode", encode)
+    found = predict(load_probe(moved / "probe"), NEW, explain=explain)
+    assert [len(p.evidence) > 0 for p in found] == [explain > 0] * 3
+    assert (calls["load_model"], calls["load_sae"]) == (1, 1)
+    profile = load_profile(str(moved / "mine.yaml"))
+    reader = text_reader(load_tokenizer(moved / "model"), profile, None)
+    assert calls["tokens"] == reader.read(NEW).n_tokens.sum()
+
+
+def test_an_empty_text_has_an_answer_and_no_evidence(moved: Path) -> None:
+    [empty, other] = predict(load_probe(moved / "probe"), ["", NEW[0]])
+    assert empty.evidence == ()
+    assert other.evidence
+    assert sum(empty.probabilities.values()) == pytest.approx(1)
 
 
 def test_a_moved_probe_says_what_the_fitted_one_said(fitted: Path, moved: Path) -> None:

@@ -25,8 +25,8 @@ from mosaic.extraction import jobs
 from mosaic.scores.choose import over_seeds, select_by_cv
 from mosaic.scores.table import make_scores
 from mosaic.sweep import run
-from mosaic.sweep.cells import Cell
-from mosaic.sweep.compare import compare_cells, mean_over_seeds
+from mosaic.sweep.cells import Cell, authors_cells
+from mosaic.sweep.compare import by_classifier, compare_cells, mean_over_seeds
 from mosaic.sweep.results import to_scores
 from mosaic.sweep.run import score_cells
 
@@ -268,6 +268,35 @@ def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
     assert line["low"] > 0
     assert line["p_holm"] < 0.05
     assert line["n_seeds"] == 3
+
+
+def test_the_authors_classifiers_stand_beside_the_nested_probe() -> None:
+    recipe = {**ROW, "feature": "sae", "depth": "middle", "pooling": "sum", "threshold": 1.0}
+    recipe |= {"selection": "all", "model": "m", "width": "1k", "language": None}
+    tree = {**recipe, "probe": "tree", "protocol": "published"}
+    rows = [
+        {**recipe, "seed": 0, "macro_f1": 0.8},
+        {**recipe, "seed": 1, "macro_f1": 0.1},
+        {**recipe, "seed": 0, "macro_f1": 0.2, "k": 8, "selection": "topk"},
+        {**tree, "macro_f1": 0.6},
+        {**tree, "macro_f1": 0.5, "source": "published"},
+        {**tree, "macro_f1": 0.7, "source": "published"},
+        {**recipe, "task": "no tree", "macro_f1": 0.9},
+    ]
+    found = by_classifier(make_scores(rows), "tree, published").set_index("source")
+    assert list(found.columns[3:]) == ["tree, published", "linear, nested"]
+    assert found.loc["run", ["tree, published", "linear, nested"]].tolist() == [0.6, 0.8]
+    assert found.loc["published", "tree, published"] == 0.6
+    assert len(found) == 2
+    assert by_classifier(make_scores(rows[:3]), "tree, published").empty
+
+
+def test_the_authors_cells_are_the_recipe_under_their_protocol(tmp_path: Path) -> None:
+    spec = tiny.model_spec(tmp_path, widths=(96, 192))
+    cells = authors_cells(tiny.profile(spec), ["a", "b"], "tree")
+    assert [cell.task for cell in cells] == ["a", "b"]
+    assert {(c.width, c.layer, c.pooling, c.threshold) for c in cells} == {("96", 2, "sum", 1.0)}
+    assert {(cell.probe, cell.protocol) for cell in cells} == {("tree", "published")}
 
 
 def test_a_sweep_survives_as_a_bundle(workspace: Workspace, tmp_path: Path) -> None:
