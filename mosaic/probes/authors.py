@@ -20,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 from mosaic.data.splits import PUBLISHED_SEED
 from mosaic.errors import ConfigError
 from mosaic.probes.scaling import Matrix, narrow
-from mosaic.probes.select import Candidate, FittedProbe
+from mosaic.probes.select import DENSE_FROM, Candidate, FittedProbe
 
 VALIDATION_SHARE = 0.1 / 0.8
 """A tenth of all rows, counted in training rows."""
@@ -123,6 +123,8 @@ def _train_softmax(
     """Weights `[n_classes, d]` and bias `[n_classes]` after the last epoch."""
     import torch
 
+    if sparse.issparse(X) and X.nnz > DENSE_FROM * X.shape[0] * X.shape[1]:
+        X = X.toarray()
     n_classes = int(y.max()) + 1
     counts = np.bincount(y[fit_rows], minlength=n_classes)
     balanced = len(fit_rows) / (np.count_nonzero(counts) * np.maximum(counts, 1))
