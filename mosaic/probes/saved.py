@@ -29,7 +29,7 @@ FORMAT = 1
 
 WEIGHTS, CARD = "probe.safetensors", "probe.json"
 
-ARRAYS = {"coef": np.float64, "intercept": np.float64, "columns": np.int64, "classes": np.int64}
+STORED = {"coef": np.float64, "intercept": np.float64, "columns": np.int64, "classes": np.int64}
 
 YAML = (".yaml", ".yml")
 
@@ -64,7 +64,7 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
     from safetensors.numpy import save as to_bytes
 
     probe = saved.probe
-    content = to_bytes({k: np.asarray(getattr(probe, k), kind) for k, kind in ARRAYS.items()})
+    content = to_bytes({k: np.asarray(getattr(probe, k), kind) for k, kind in STORED.items()})
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
     if card["profile"].endswith(YAML):
         card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())

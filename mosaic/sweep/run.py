@@ -33,7 +33,7 @@ from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell, read_scored, write_scored
 from mosaic.sweep.source import Source, extract_for, fit
 
-NUMBERS = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
+SCORE_CODE = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
            "scores/choose.py")  # fmt: skip
 """Rooms and modules that decide a scored cell: what other code scored is not read."""
 
@@ -92,7 +92,7 @@ def _path(cell: Cell, sources: Sources) -> Path:
     first = sources[cell.task, cell.model]
     caps = [first.profile.n_train, first.profile.n_test]
     documents = [sources[key, cell.model].identity(cell) for key in cell.tasks]
-    inputs = [asdict(cell), documents, caps, code_digest(*NUMBERS), versions_of(*LIBRARIES)]
+    inputs = [asdict(cell), documents, caps, code_digest(*SCORE_CODE), versions_of(*LIBRARIES)]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return first.workspace.cache / "cells" / key[:2] / f"{key}.json"
 

@@ -130,17 +130,18 @@ def test_a_half_written_manifest_is_written_anew(
         assert files(tmp_path) == expected
 
 
-def test_a_changed_score_is_refused(tmp_path: Path) -> None:
+def test_a_changed_score_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A digit that changed on disk is as valid JSON as before."""
     workspace = Workspace(load_profile("mini", n_train=60, n_test=40), tmp_path, "mini")
-    spec = Cell("safety-en", "base_rate")
-    [result] = score_cells([spec], workspace, n_jobs=1)
+    cell = Cell("safety-en", "base_rate")
+    [result] = score_cells([cell], workspace, n_jobs=1)
     [path] = (workspace.cache / "cells").rglob("*.json")
     score = result.row["macro_f1"]
     assert str(score) in path.read_text()
     path.write_text(path.read_text().replace(str(score), "0.99"))
-    with pytest.raises(IntegrityError, match="is damaged .*checksum.* Delete it and run again"):
-        score_cells([spec], workspace, n_jobs=1)
+    [again] = score_cells([cell], workspace, n_jobs=1)
+    assert again.row["macro_f1"] == score
+    assert f"{path} is damaged (its checksum does not fit)" in caplog.text
 
 
 def test_half_written_pins_are_named(tmp_path: Path) -> None:
