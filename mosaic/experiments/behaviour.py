@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
-from mosaic.errors import MALFORMED, ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.experiments.questions import Questions, load_questions
 from mosaic.models.ask import (
     SCORINGS,
@@ -38,8 +37,7 @@ from mosaic.models.resolve import (
 )
 from mosaic.scores.choose import level
 from mosaic.scores.intervals import bootstrap_interval
-from mosaic.storage.files import replace_file, storage_errors
-from mosaic.storage.sealed import seal, unseal
+from mosaic.storage.sealed import read_sealed_or_set_aside, write_sealed
 from mosaic.storage.versions import code_digest
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
@@ -219,8 +217,8 @@ def correctness(
 ) -> TaskData:
     """The questions with the label "was `spec` right?", asked once and read from disk afterwards.
 
-    The texts are the prompts without chat template. Raises ConfigError for an unknown scoring,
-    IntegrityError for a damaged label file, and what loading a model raises.
+    The texts are the prompts without chat template. Raises ConfigError for an unknown scoring, and
+    what loading a model raises.
     """
     if scoring not in SCORINGS:
         raise ConfigError(f"Unknown scoring {scoring!r}; use one of {tuple(SCORINGS)}.")
@@ -237,13 +235,11 @@ def correctness(
     }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     path = workspace.cache / "labels" / f"{name}.json"
-    if not path.is_file():
+    if (kept := read_sealed_or_set_aside(path)) is None:
         said = _ask(spec, questions, profile, SCORINGS[scoring], max_new_tokens)
-        content = {"identity": identity, "ids": questions.data.ids.tolist(), "answers": said}
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, seal(content))
-    said = _read_answers(path, questions)
+        kept = {"identity": identity, "ids": questions.data.ids.tolist(), "answers": said}
+        write_sealed(path, kept)
+    said = kept["answers"]
     if questions.options is None:
         right = [includes(*pair) for pair in zip(said, questions.answers, strict=True)]
     else:
@@ -270,16 +266,3 @@ def _ask(
         return generate_answers(answerer, prompts, scoring, max_new_tokens, budget)
     found = score_options(answerer, prompts, questions.options, scoring, budget)
     return [o[int(s.argmax())] for o, s in zip(questions.options, found, strict=True)]
-
-
-def _read_answers(path: Path, questions: Questions) -> list[str]:
-    try:
-        content = unseal(path.read_text(encoding="utf-8"))
-        ids, said = content["ids"], content["answers"]
-    except MALFORMED as error:
-        raise IntegrityError(
-            f"The labels in {path} are damaged ({error}). Delete the file and run again."
-        ) from error
-    if ids != questions.data.ids.tolist() or len(said) != len(ids):
-        raise IntegrityError(f"The labels in {path} are of other questions. Delete it, run again.")
-    return said

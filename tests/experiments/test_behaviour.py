@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_grids
 from mosaic.evidence.claims import INCONCLUSIVE, judge_claims, load_claims
 from mosaic.evidence.comparisons import behaviour_gaps, published_both_ways
@@ -23,7 +24,6 @@ from mosaic.evidence.published import best_on_test, published_scores
 from mosaic.experiments.behaviour import behaviour_cells, best_by_cv, correctness, score_behaviour
 from mosaic.experiments.questions import Questions, prompt
 from mosaic.figures.behaviour import PUBLISHED_SIZES, fig_behaviour, fig_oversight
-from mosaic.models import ask
 from mosaic.models.ask import (
     SCORINGS,
     Answerer,
@@ -201,13 +201,10 @@ def test_labels_are_asked_once_and_read_afterwards(
     first = correctness(spec, questions, workspace)
     assert first.task.label_model == spec.name
     assert first.label_names == ("wrong", "right")
-    monkeypatch.setattr(ask, "load_answerer", lambda *_: pytest.fail("the model ran again"))
+    asked = "mosaic.experiments.behaviour.load_answerer"
+    monkeypatch.setattr(asked, lambda *_: pytest.fail("the model ran again"))
     again = correctness(spec, questions, workspace)
     assert again.fingerprint == first.fingerprint
-    (path,) = (tmp_path / "cache" / "labels").glob("*.json")
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(IntegrityError, match="damaged"):
-        correctness(spec, questions, workspace)
 
 
 def test_label_is_whether_the_best_option_is_right(spec: ModelSpec, tmp_path: Path) -> None:
@@ -369,3 +366,22 @@ def test_label_file_says_what_was_asked(spec: ModelSpec, tmp_path: Path) -> None
     assert len(said["answers"]) == 2
     with pytest.raises(ConfigError, match="Unknown scoring"):
         correctness(spec, ask_about(["a"]), workspace, scoring="other")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:40], lambda text: text.replace("ids", "idx")]
+)
+def test_damaged_labels_are_set_aside_and_asked_anew(
+    spec: ModelSpec, tmp_path: Path, damage: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    asked = ask_about(["Is it?", "Or not?"])
+    expected = correctness(spec, asked, workspace).labels
+    (path,) = (tmp_path / "cache" / "labels").glob("*.json")
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    again = correctness(spec, asked, workspace).labels
+    assert again.tolist() == expected.tolist()
+    assert path.read_text() == whole
+    assert f"{path} is damaged" in caplog.text
+    assert f"kept as {path.name}.corrupt-1 and computed again" in caplog.text

@@ -173,8 +173,11 @@ def test_a_long_text_is_shortened_in_the_table_only() -> None:
         ("model/config.json", "weights of the model 'own' .* config.json differ"),
         ("model/tokenizer_config.json", "tokenizer of 'own' .* tokenizer_config.json differ"),
         ("sae_{layer}/cfg.json", "SAE at layer .* cfg.json differ"),
-        ("probe/probe.json", "probe.json was changed after it was written"),
-        ("probe/probe.safetensors", "probe.safetensors was changed after it was written"),
+        (
+            "probe/probe.json",
+            "probe.json is damaged .its checksum.*fit the probe again",
+        ),
+        ("probe/probe.safetensors", "probe.safetensors is damaged .its checksum does not fit"),
     ],
 )
 def test_what_changed_is_refused(moved: Path, path: str, says: str) -> None:

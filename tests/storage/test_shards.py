@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosaic.errors import IntegrityError, ResourceError
-from mosaic.storage import shards
+from mosaic.storage import files
 from mosaic.storage.files import replace_file
 from mosaic.storage.shards import Store, make_key
 
@@ -84,7 +84,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: Any
     def no_space(_fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards.os, "fsync", no_space)
+    monkeypatch.setattr(files.os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
@@ -104,7 +104,7 @@ def test_a_disk_that_refuses_is_one_sentence(
     def refuse(*_args: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(shards.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     with pytest.raises(ResourceError, match=message):
         Store(tmp_path).write("k", 0, ARRAYS)
 
