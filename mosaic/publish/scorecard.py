@@ -25,6 +25,7 @@ from mosaic.evidence.claims import (
 )
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
+from mosaic.scores.markdown import markdown_table
 from mosaic.scores.table import concat_scores, read_scores
 
 AUDIT = "08_audit"
@@ -53,15 +54,14 @@ def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
-    lines = [_sources(columns), "", "```{table}", ":class: mosaic-scorecard", ""]
-    lines += ["| " + " | ".join(["The paper's claim", *columns]) + " |"]
-    lines += ["|---" * (1 + len(columns)) + "|"]
-    for row in zip(*columns.values(), strict=True):
-        cells = [_link(row[0].claim, chapters), *map(verdict_cell, row)]
-        lines.append("| " + " | ".join(cells) + " |")
+    found = zip(*columns.values(), strict=True)
+    rows = [(_link(row[0].claim, chapters), *map(verdict_cell, row)) for row in found]
+    table = markdown_table(("The paper's claim", *columns), rows)
     audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
-    lines += ["```", "", f"{_legend(columns)} Intervals and method: {audit}."]
-    return "\n".join(lines) + "\n"
+    return (
+        f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
+        f"{_legend(columns)} Intervals and method: {audit}.\n"
+    )
 
 
 def _sources(columns: dict[str, list[Finding]]) -> str:
