@@ -120,3 +120,22 @@ def test_reading_one_block_opens_no_other(tmp_path: Path) -> None:
 def test_keys_do_not_depend_on_the_order_of_names() -> None:
     assert make_key({"a": 1, "b": [2]}) == make_key({"b": [2], "a": 1})
     assert make_key({"a": 1}) != make_key({"a": 2})
+
+
+def test_a_tensor_that_numpy_does_not_know_is_damage_and_an_error_of_ours_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.write("k", 0, {"a": np.zeros(2, dtype=np.float32)})
+
+    def wrong(*_: Any) -> str:
+        raise AttributeError("ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mosaic.storage.shards._content_hash", wrong)
+        with pytest.raises(AttributeError, match="ours"):
+            store.missing("k", 1)
+    header = b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
+    content = len(header).to_bytes(8, "little") + header + b"\0\0"
+    store.shard_path("k", 0).write_bytes(content)
+    assert store.missing("k", 1) == [0]
