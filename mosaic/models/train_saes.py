@@ -114,6 +114,7 @@ def _record(
     return {
         "model": model_identity(fetch_model(model)),
         "texts": len(texts),
+        "held_out": HELD_OUT,
         "texts_sha256": hashlib.sha256("\x1f".join(texts).encode()).hexdigest(),
         "saes": {sae.name: sae.train for sae in wanted},
         "seed": SAE_SEED,

@@ -25,6 +25,16 @@ COMPARED_WITH = {
 
 SAE_METRICS = ("l0", "explained_variance", "dead_share")
 
+TRAINING = {
+    "texts": "Trained on {texts} texts.",
+    "held_out": "One in {held_out} of them was kept back.",
+    "n_states": "The figures above are measured on {n_states} tokens of texts kept back.",
+    "states": "Each SAE was shown {states} residual vectors.",
+    "batch": "A step of training had {batch} of them.",
+    "active": "On a token {active} latents are active in training.",
+}
+"""What each recorded number says."""
+
 
 def bundle_pages(folder: Path) -> dict[str, str]:
     """The parts of a bundle's page by name; a part about SAEs only where it has SAE cells."""
@@ -68,26 +78,13 @@ def training_in_words(manifest: Manifest) -> str:
 
     Only what the bundle records is said.
     """
-    known = [facts for _, facts in _trained(manifest)]
-
-    def said(name: str) -> str:
-        return " or ".join(f"{n:,}" for n in sorted({int(f[name]) for f in known if name in f}))
-
-    parts = []
-    if texts := said("texts"):
-        kept = said("held_out")
-        parts.append(f"Trained on {texts} texts" + (f", one in {kept} kept back." if kept else "."))
-    if tokens := said("n_states"):
-        parts.append(f"The figures above are measured on {tokens} tokens of texts kept back.")
-    if states := said("states"):
-        batch, active = said("batch"), said("active")
-        shown = f"Each SAE was shown {states} residual vectors"
-        parts.append(
-            shown
-            + (f" in steps of {batch}" if batch else "")
-            + (f", with {active} latents active per token." if active else ".")
-        )
-    return " ".join(parts) + "\n" if parts else ""
+    found: dict[str, set[int]] = {}
+    for _, facts in _trained(manifest):
+        for name, number in facts.items():
+            found.setdefault(name, set()).add(int(number))
+    said = {name: " or ".join(f"{n:,}" for n in sorted(ns)) for name, ns in found.items()}
+    known = [text.format(**said) for name, text in TRAINING.items() if name in said]
+    return " ".join(known) + "\n" if known else ""
 
 
 def _trained(manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:

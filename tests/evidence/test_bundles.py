@@ -412,9 +412,9 @@ def test_how_saes_were_trained_is_said_by_the_bundle_alone(
     told = {**MODEL, "saes": {"layer_3/width_1k": {**sae, **facts}}}
     write_bundle(bundle, read_bundle(bundle), "told", "mosaic run 04", "cpu", [told])
     assert training_in_words(read_manifest(bundle)) == (
-        "Trained on 6,000 texts, one in 10 kept back. The figures above are measured on 1,234 "
-        "tokens of texts kept back. Each SAE was shown 200,000 residual vectors in steps of 1,024, "
-        "with 24 latents active per token.\n"
+        "Trained on 6,000 texts. One in 10 of them was kept back. The figures above are measured "
+        "on 1,234 tokens of texts kept back. Each SAE was shown 200,000 residual vectors. A step "
+        "of training had 1,024 of them. On a token 24 latents are active in training.\n"
     )
 
 
