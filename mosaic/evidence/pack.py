@@ -14,11 +14,6 @@ from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import command_line, public, write_bundle
 from mosaic.models.hub import local_folder
 from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
-from mosaic.storage.sealed import read_sealed
-
-TRAINING = ("texts", "held_out", "states", "batch", "active")
-"""Of the record of a training: texts, of how many one was kept back, residual vectors shown to each
-SAE, vectors in a step, latents active per token."""
 
 
 def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
@@ -90,19 +85,12 @@ def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> di
             continue
         saes[sae.name] = dict(sae_identity(sae, pins)["sha256"])
         if sae.train is not None:
-            saes[sae.name] |= {"latents": sae.train, **_training(Path(str(sae.folder)))}
+            from mosaic.models.train_saes import read_metrics
+
+            saes[sae.name] |= {"latents": sae.train, **read_metrics(Path(str(sae.folder)))}
     return {
         "name": model.name,
         "source": source,
         "sha256": model_identity(folder)["weights"] | model_identity(folder)["tokenizer"],
         "saes": saes,
     }
-
-
-def _training(folder: Path) -> dict[str, float]:
-    """How an SAE was trained, and what was measured of it."""
-    from mosaic.models.train_saes import read_metrics
-
-    path = folder.parents[1] / "training.json"
-    record = read_sealed(path, "Delete it to train the SAEs again.", optional=True)
-    return {name: record[name] for name in TRAINING if name in record} | read_metrics(folder)

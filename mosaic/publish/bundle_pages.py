@@ -26,11 +26,11 @@ COMPARED_WITH = {
 SAE_METRICS = ("l0", "explained_variance", "dead_share")
 
 TRAINING = {
-    "texts": "Trained on {texts} texts.",
-    "held_out": "One in {held_out} of them was kept back.",
     "n_states": "The figures above are measured on {n_states} tokens of texts kept back.",
-    "states": "Each SAE was shown {states} residual vectors.",
-    "batch": "A step of training had {batch} of them.",
+    "texts": "The SAEs were trained on {texts} other texts.",
+    "held_out": "There are {held_out} texts kept back.",
+    "steps": "Training took {steps} steps.",
+    "batch": "A step had {batch} residual vectors.",
     "active": "On a token {active} latents are active in training.",
 }
 """What each recorded number says."""

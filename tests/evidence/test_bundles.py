@@ -407,14 +407,14 @@ def test_how_saes_were_trained_is_said_by_the_bundle_alone(
     for name in ("MOST_TEXTS", "HELD_OUT", "STATES", "SAE_BATCH", "ACTIVE"):
         monkeypatch.setattr(f"mosaic.models.train_saes.{name}", 7777777)
     assert "7,777,777" not in bundle_pages(bundle)["training"]
-    facts = {"texts": 6000, "held_out": 10, "states": 200_000, "batch": 1024, "active": 24}
+    facts = {"texts": 6000, "held_out": 600, "steps": 195, "batch": 1024, "active": 24}
     [sae] = MODEL["saes"].values()
     told = {**MODEL, "saes": {"layer_3/width_1k": {**sae, **facts}}}
     write_bundle(bundle, read_bundle(bundle), "told", "mosaic run 04", "cpu", [told])
     assert training_in_words(read_manifest(bundle)) == (
-        "Trained on 6,000 texts. One in 10 of them was kept back. The figures above are measured "
-        "on 1,234 tokens of texts kept back. Each SAE was shown 200,000 residual vectors. A step "
-        "of training had 1,024 of them. On a token 24 latents are active in training.\n"
+        "The figures above are measured on 1,234 tokens of texts kept back. The SAEs were trained "
+        "on 6,000 other texts. There are 600 texts kept back. Training took 195 steps. A step had "
+        "1,024 residual vectors. On a token 24 latents are active in training.\n"
     )
 
 
