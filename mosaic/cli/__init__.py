@@ -71,32 +71,22 @@ def build_parser() -> argparse.ArgumentParser:
     every = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, action: Any, help: str, parents: Any, *examples: Any) -> Any:
-        made = _parser(
-            partial(every.add_parser, name), help=help, parents=parents, examples=examples
-        )
+        make = partial(every.add_parser, name)
+        made = _parser(make, help=help, parents=parents, examples=examples)
         made.set_defaults(action=action)
         return made
 
     plain = partial(argparse.ArgumentParser, add_help=False)
     build, profile, engine, params, packed = plain(), plain(), plain(), plain(), plain()
-    build.add_argument(
-        "--build-dir", default="_build", help="folder for everything made (%(default)s)"
-    )
-    profile.add_argument(
-        "--profile", default="mini", help="mini, encoder, small, paper or a YAML file (%(default)s)"
-    )
-    engine.add_argument(
-        "--engine", choices=ENGINES, default="local", help="where it runs (%(default)s)"
-    )
-    params.add_argument(
-        "-p",
-        dest="parameters",
-        type=parameter,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set a notebook parameter; may be repeated",
-    )
+    about = "folder for everything made (%(default)s)"
+    build.add_argument("--build-dir", default="_build", help=about)
+    about = "mini, encoder, small, paper or a YAML file (%(default)s)"
+    profile.add_argument("--profile", default="mini", help=about)
+    about = "where it runs (%(default)s)"
+    engine.add_argument("--engine", choices=ENGINES, default="local", help=about)
+    about = "set a notebook parameter; may be repeated"
+    listed: Any = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
+    params.add_argument("-p", dest="parameters", type=parameter, help=about, **listed)
     packed.add_argument("--out", required=True, metavar="FOLDER", help="folder that is written")
     common = [build, profile]
 
