@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = [build, profile]
 
     run = verb(
-        *("run", verbs.run, "execute notebooks by papermill", [*common, engine, params]),
+        *("run", verbs.do_run, "execute notebooks by papermill", [*common, engine, params]),
         ("mosaic run", "all notebooks on the mini models"),
         ("mosaic run 02 04 --profile my.yaml", "two notebooks on own data or models"),
         ("mosaic run 04 -p 'tasks=[safety-en]'", "one parameter changed"),
@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     about = "execute the notebook that draws a figure"
     figure = verb(
-        *("figure", verbs.figure, about, [*common, engine, params]),
+        *("figure", verbs.do_figure, about, [*common, engine, params]),
         ("mosaic figure fig-baselines", "SVG, PNG and CSV below _build/runs/mini/figures"),
         ("mosaic figure fig-layers -p 'tasks=[sentiment-en]'", "of another task"),
         ("mosaic figure fig-layers --profile small", "of other models"),
@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     about = "score text baselines and write them as a bundle"
     sweep = verb(
-        *("sweep", verbs.sweep, about, [*common, engine, packed]),
+        *("sweep", verbs.do_sweep, about, [*common, engine, packed]),
         ("mosaic sweep --profile encoder --out runs/tfidf", "TF-IDF on real text as a bundle"),
         ("mosaic sweep --tasks sentiment-en --feature length --out runs/length", "one task"),
     )
@@ -121,19 +121,19 @@ def build_parser() -> argparse.ArgumentParser:
 
     about = "TF-IDF between all languages of a task, as a bundle"
     transfer = verb(
-        *("transfer", verbs.transfer, about, [*common, engine, packed]),
+        *("transfer", verbs.do_transfer, about, [*common, engine, packed]),
         ("mosaic transfer --task toxicity --out runs/transfer", "all pairs of its languages"),
     )
     transfer.add_argument("--task", required=True, help="name of a task in several languages")
     transfer.add_argument("--title", default="TF-IDF transfer", help="what the bundle is called")
 
     about = "pack the scores and figures of a finished run"
-    bundle = verb("bundle", verbs.bundle, about, [*common, packed])
+    bundle = verb("bundle", verbs.do_bundle, about, [*common, packed])
     bundle.add_argument("--title", required=True, help="what the bundle is called")
 
     about = "fill the feature store, or say what that would cost"
     extract = verb(
-        *("extract", verbs.extract, about, [*common, engine]),
+        *("extract", verbs.do_extract, about, [*common, engine]),
         ("mosaic extract --profile paper --dry-run", "what the paper's extraction costs here"),
         ("mosaic extract --tasks sentiment-en --models mini-small", "one task, one model"),
     )
@@ -150,14 +150,14 @@ def build_parser() -> argparse.ArgumentParser:
     about = "make tasks, models and SAEs anew from their seed"
     make = _parser(partial(steps.add_parser, "build"), help=about)
     make.add_argument("folder", help="an empty or new folder")
-    make.set_defaults(action=verbs.mini_build)
+    make.set_defaults(action=verbs.do_mini_build)
     about = "what its tasks and features show, as a table"
     check = _parser(partial(steps.add_parser, "check"), help=about, parents=[build])
     check.add_argument("folder", nargs="?", help="a built world; none means the shipped one")
-    check.set_defaults(action=verbs.mini_check)
+    check.set_defaults(action=verbs.do_mini_check)
 
     book = verb(
-        *("book", verbs.book, "run every notebook and build the book", [*common, engine]),
+        *("book", verbs.do_book, "run every notebook and build the book", [*common, engine]),
         ("mosaic book", "run every notebook on mini and build the pages"),
         ("mosaic book --no-run", "build the pages from the notebooks already run"),
     )
@@ -165,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     about = "choose a probe by cross-validation and save it"
     fit = verb(
-        *("fit", verbs.fit, about, [*common, engine, packed]),
+        *("fit", verbs.do_fit, about, [*common, engine, packed]),
         ("mosaic fit --profile my.yaml --out probe", "the first task of an own file"),
         ("mosaic fit --task toxicity-en --models mini-small --out probe", "a shipped task"),
     )
@@ -175,7 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = "mosaic predict probe --explain 0 --format csv < new.txt > answers.csv"
     predict = verb(
-        *("predict", verbs.predict, "apply a saved probe to new texts, and say why", [build]),
+        *("predict", verbs.do_predict, "apply a saved probe to new texts, and say why", [build]),
         ("mosaic predict probe new.csv --column body", "a column of a file"),
         (command, "one text a line"),
         ("mosaic predict probe new.jsonl --format jsonl | head", "as JSON, latents included"),
@@ -190,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--profile", help="where model and SAE are; default: as fitted")
 
     verb(
-        *("doctor", verbs.doctor, "what this machine can run, and why", [build]),
+        *("doctor", verbs.do_doctor, "what this machine can run, and why", [build]),
         ("mosaic doctor", "findings with their remedies; exit code 0 when `mini` can run"),
         ("mosaic doctor --build-dir scratch/build", "with the results in another folder"),
     )

@@ -74,13 +74,11 @@ def package_checks() -> Iterator[Diagnosis]:
         needed = [Requirement(text) for text in requires(PACKAGE) or ()]
         pythons = SpecifierSet(metadata(PACKAGE)["Requires-Python"] or "")
     except PackageNotFoundError:
-        remedy = "run `pip install -e .` in the clone"
-        yield Diagnosis("note", f"{PACKAGE} is not installed", remedy)
+        yield Diagnosis("note", f"{PACKAGE} is not installed", "run `pip install -e .` in a clone")
         return
     python = platform.python_version()
     if python not in pythons:
-        remedy = "make .venv with such a one"
-        yield Diagnosis("problem", f"Python {python}, needs {pythons}", remedy)
+        yield Diagnosis("problem", f"Python {python}, needs {pythons}", "make .venv with that")
     good = []
     for need in needed:
         if need.marker and not need.marker.evaluate({"extra": "book"}):
@@ -141,10 +139,9 @@ def memory_checks() -> Iterator[Diagnosis]:
 
     found = psutil.virtual_memory()
     what = f"memory: {gb(found.available)} free of {gb(found.total)}"
-    if found.available < MINI_MEMORY:
-        yield Diagnosis("problem", what, f"close programs; `mini` needs {gb(MINI_MEMORY)}")
-    else:
-        yield Diagnosis("ok", what)
+    little = f"close programs; `mini` needs {gb(MINI_MEMORY)}"
+    scarce = found.available < MINI_MEMORY
+    yield Diagnosis("problem", what, little) if scarce else Diagnosis("ok", what)
 
 
 def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
@@ -165,8 +162,8 @@ def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
             continue
         # Links are not followed.
         files = (Path(root) / file for root, _, names in os.walk(folder) for file in names)
-        size = float(sum(path.lstat().st_size for path in files if path.exists()))
-        what = f"{name} {folder} holds {gb(size)}, {gb(free)} free"
+        size = gb(sum(path.lstat().st_size for path in files if path.exists()))
+        what = f"{name} {folder} holds {size}, {gb(free)} free"
         if free < MINI_DISK:
             yield Diagnosis(bad, what, f"free {gb(MINI_DISK)}, or {remedy}")
         else:

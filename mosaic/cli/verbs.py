@@ -33,7 +33,7 @@ def _write_bundle(args: argparse.Namespace, results: Any) -> None:
     print(write_bundle(Path(args.out), to_scores(results), args.title, command))
 
 
-def run(args: argparse.Namespace) -> None:
+def do_run(args: argparse.Namespace) -> None:
     """Execute notebooks."""
     from mosaic.publish.run import run_chapters
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         print(path)
 
 
-def figure(args: argparse.Namespace) -> None:
+def do_figure(args: argparse.Namespace) -> None:
     """Execute the notebook that draws a figure."""
     from mosaic.figures import CHAPTER_OF_FIGURE
     from mosaic.publish.run import run_chapters
@@ -54,7 +54,7 @@ def figure(args: argparse.Namespace) -> None:
         print(workspace.figures / f"{args.figure}.{ending}")
 
 
-def sweep(args: argparse.Namespace) -> None:
+def do_sweep(args: argparse.Namespace) -> None:
     """Score text baselines as a bundle."""
     from mosaic.sweep.cells import Cell
     from mosaic.sweep.run import score_cells
@@ -70,7 +70,7 @@ def sweep(args: argparse.Namespace) -> None:
     _write_bundle(args, score_cells(cells, workspace))
 
 
-def transfer(args: argparse.Namespace) -> None:
+def do_transfer(args: argparse.Namespace) -> None:
     """Score TF-IDF between languages as a bundle."""
     from mosaic.experiments.transfer import languages_of, score_transfer, transfer_cells
 
@@ -80,18 +80,18 @@ def transfer(args: argparse.Namespace) -> None:
     _write_bundle(args, score_transfer(pairs, workspace))
 
 
-def bundle(args: argparse.Namespace) -> None:
+def do_bundle(args: argparse.Namespace) -> None:
     """Pack a finished run."""
     from mosaic.evidence.pack import pack_run
 
     print(pack_run(_workspace(args, train=False), args.title, Path(args.out)))
 
 
-def extract(args: argparse.Namespace) -> None:
+def do_extract(args: argparse.Namespace) -> None:
     """Fill the feature store, or print what that would cost."""
     from mosaic.data.load import load_task
     from mosaic.extraction.cost import cost_table, estimate
-    from mosaic.extraction.extract import extract as compute
+    from mosaic.extraction.extract import extract
 
     workspace = _workspace(args, train=not args.dry_run)
     profile = workspace.profile
@@ -103,18 +103,18 @@ def extract(args: argparse.Namespace) -> None:
         data = load_task(key, profile)
         for model in models if data.task.modality == "text" else ():
             store = workspace.cache / "features"
-            features = compute(model, data, profile, store=store, engine=args.engine)
+            features = extract(model, data, profile, store=store, engine=args.engine)
             print(f"{key}\t{model.name}\t{features.n_docs} documents")
 
 
-def mini_build(args: argparse.Namespace) -> None:
+def do_mini_build(args: argparse.Namespace) -> None:
     """Make the mini world anew."""
     from mosaic_mini.build import build_world
 
     build_world(args.folder)
 
 
-def mini_check(args: argparse.Namespace) -> None:
+def do_mini_check(args: argparse.Namespace) -> None:
     """Print what the mini world's tasks and features show."""
     from mosaic.storage.manifest import MINI
     from mosaic_mini.check import check_world, format_table, open_world
@@ -125,7 +125,7 @@ def mini_check(args: argparse.Namespace) -> None:
         raise MosaicError(f"{len(failed)} demands do not hold: {', '.join(failed)}.")
 
 
-def book(args: argparse.Namespace) -> None:
+def do_book(args: argparse.Namespace) -> None:
     """Execute every notebook and build the book."""
     from mosaic.publish.build import build_book
     from mosaic.publish.run import run_chapters
@@ -138,7 +138,7 @@ def book(args: argparse.Namespace) -> None:
     print(f"The book is ready. Open it in a browser: {index.resolve().as_uri()}")
 
 
-def fit(args: argparse.Namespace) -> None:
+def do_fit(args: argparse.Namespace) -> None:
     """Choose a probe and save it."""
     from mosaic.experiments.own_data import fit_probe, fit_report
     from mosaic.probes.saved import save_probe
@@ -148,7 +148,7 @@ def fit(args: argparse.Namespace) -> None:
     print(save_probe(Path(args.out), saved))
 
 
-def predict(args: argparse.Namespace) -> None:
+def do_predict(args: argparse.Namespace) -> None:
     """Apply a saved probe to texts."""
     from mosaic.cli.predictions import prediction_lines, printable
     from mosaic.data.own_files import read_texts
@@ -163,7 +163,7 @@ def predict(args: argparse.Namespace) -> None:
         print(printable(line) if steers else line)
 
 
-def doctor(args: argparse.Namespace) -> int:
+def do_doctor(args: argparse.Namespace) -> int:
     """Say what this machine can run."""
     from mosaic.cli.doctor import report
 

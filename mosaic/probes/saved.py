@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-WEIGHTS, CARD, CHECKSUM = "probe.safetensors", "probe.json", "checksum"
+WEIGHTS, CARD, CARD_CHECKSUM = "probe.safetensors", "probe.json", "checksum"
 
 YAML = (".yaml", ".yml")
 
@@ -75,7 +75,7 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / WEIGHTS, content)
-    write_sealed(folder / CARD, card, CHECKSUM, indent=1)
+    write_sealed(folder / CARD, card, CARD_CHECKSUM, indent=1)
     return folder
 
 
@@ -87,7 +87,7 @@ def load_probe(folder: Path) -> SavedProbe:
     for name in (CARD, WEIGHTS):
         if not (folder / name).is_file():
             raise AccessError(f"{folder} holds no {name}; name a folder that `mosaic fit` wrote.")
-    card = read_sealed(folder / CARD, FIT_AGAIN, CHECKSUM)
+    card = read_sealed(folder / CARD, FIT_AGAIN, CARD_CHECKSUM)
     if card["format"] != FORMAT:
         raise IntegrityError(
             f"{folder / CARD} has format {card['format']}, this version reads {FORMAT}. {FIT_AGAIN}"

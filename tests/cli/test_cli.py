@@ -137,7 +137,7 @@ def test_an_interrupted_run_says_what_is_kept(
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mosaic.cli.verbs.doctor", interrupt)
+    monkeypatch.setattr("mosaic.cli.verbs.do_doctor", interrupt)
     assert main(["doctor"]) == 130
     assert "interrupted; what was computed is kept" in capsys.readouterr().err
 
