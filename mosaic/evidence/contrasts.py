@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from mosaic.config.choices import DEPTHS
 from mosaic.evidence.claims import Claim, Finding, judge_claims, load_claims
-from mosaic.figures.style import DEPTH_POSITION
 from mosaic.scores.names import pooling_name, source_label
 
 FEWEST_TASKS = 5
@@ -183,7 +183,7 @@ def _widths(table: pd.DataFrame) -> dict[str, Claim]:
             second={**wider, "width": width, "depth": depth},
         )
         for width in dict.fromkeys(table["width"].dropna())  # the narrowest has no pair
-        for depth in DEPTH_POSITION
+        for depth in DEPTHS
     }
     return {**wanted, NARROW_TO_WIDER: claim}
 
