@@ -33,10 +33,10 @@ INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
 
 TOO_FEW = "too few tasks"
 
-MIN_TASKS = 3
-"""Below it there is no interval and no verdict. Of two tasks Student's interval reaches nine
-standard deviations to each side (12.7 / sqrt 2): it could decide only where both agree to within a
-sixth of their distance from the bound. Of three it reaches two and a half."""
+MIN_TASKS = 5
+"""Below it there is no interval and no verdict, on any page (ours). Student's interval reaches nine
+standard deviations to each side of two tasks' mean (12.7 / sqrt 2), of three two and a half, of
+five 1.2."""
 
 BUILT_IN = "built in"
 

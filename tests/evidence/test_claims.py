@@ -33,6 +33,7 @@ from mosaic.evidence.claims import (
     without_mini,
     without_one_pair,
 )
+from mosaic.evidence.contrasts import effect_table, in_words
 from mosaic.evidence.published import published_scores
 from mosaic.publish.scorecard import (
     CONTRIBUTED,
@@ -42,6 +43,7 @@ from mosaic.publish.scorecard import (
     run_scores,
     scorecard_columns,
     scorecard_page,
+    verdict_cell,
     without_one_table,
 )
 from mosaic.scores.intervals import holm
@@ -92,8 +94,8 @@ def gaps(*values: float) -> dict[str, float]:
         ((-0.04, -0.05, -0.06, -0.05, -0.04), NOT_SUPPORTED),
         ((0.10, -0.08, 0.05, -0.06, 0.01), INCONCLUSIVE),
         ((0.05,), TOO_FEW),
-        ((0.05, 0.05), TOO_FEW),
-        ((0.05, 0.05, 0.05), SUPPORTED),
+        ((0.05, 0.05, 0.05, 0.05), TOO_FEW),
+        ((0.05, 0.05, 0.05, 0.05, 0.05), SUPPORTED),
         ((), NOT_TESTED),
     ],
 )
@@ -108,13 +110,23 @@ def test_verdict_is_known(values: tuple[float, ...], verdict: str) -> None:
         assert (found.low, found.high, found.p_value) == (None, None, None)
 
 
-def test_two_tasks_could_only_decide_by_agreeing() -> None:
+def test_few_tasks_could_only_decide_by_agreeing() -> None:
     """The reason for the smallest number of tasks, from Student's distribution."""
-    reach = {n: t.isf(0.025, n - 1) / n**0.5 for n in (2, 3)}
+    reach = {n: t.isf(0.025, n - 1) / n**0.5 for n in (2, 3, MIN_TASKS)}
     assert reach[2] == pytest.approx(9, abs=0.05)
     assert reach[3] == pytest.approx(2.5, abs=0.05)
-    # Two tasks' standard deviation is their difference over the root of two.
-    assert 1 / (reach[2] / 2**0.5) == pytest.approx(1 / 6, abs=0.01)
+    assert reach[MIN_TASKS] == pytest.approx(1.2, abs=0.05)
+
+
+def test_four_tasks_are_too_few_on_every_page() -> None:
+    """One least number: scorecard, prose and tables leave the same out."""
+    few, enough = judged(gaps(0.05, 0.04, 0.06, 0.05)), judged(gaps(0.05, 0.04, 0.06, 0.05, 0.05))
+    assert (few.verdict, few.n_tasks) == (TOO_FEW, MIN_TASKS - 1)
+    assert (few.low, few.high, few.p_value, few.p_holm) == (None, None, None, None)
+    assert verdict_cell(few).endswith("+0.050 (4/4)")
+    assert in_words(few) == "+0.050 (4 tasks)"
+    table = effect_table({"few": few, "enough": enough}, "run")
+    assert list(table["low"].notna()) == [False, True]
 
 
 def test_splits_of_one_dataset_are_one_task() -> None:
@@ -135,10 +147,10 @@ def test_splits_of_one_dataset_are_one_task() -> None:
 def test_a_claim_about_several_tasks_is_counted() -> None:
     several = replace(CLAIM, several=3)
     assert judged(gaps(0.3, 0.3, 0.3, -0.5, -0.5), several).verdict == SUPPORTED
-    found = judged(gaps(0.3, 0.3, -0.01), several)
+    found = judged(gaps(0.3, 0.3, -0.01, -0.01, -0.01), several)
     assert found.verdict == NOT_SUPPORTED
     assert (found.low, found.p_holm) == (None, None)
-    assert judged(gaps(0.3, 0.3), several).verdict == TOO_FEW
+    assert judged(gaps(0.3, 0.3, 0.3, 0.3), several).verdict == TOO_FEW
 
 
 def test_the_pair_that_decides_is_found() -> None:
@@ -203,7 +215,7 @@ def test_only_seeds_that_both_sides_have_count() -> None:
 
 
 def test_cells_of_the_audit_and_other_protocols_do_not_count() -> None:
-    usual = gaps(0.05, 0.04, 0.06)
+    usual = gaps(0.05, 0.04, 0.06, 0.05, 0.05)
     for change in ({"bos": "keep"}, {"scaling": "none"}, {"protocol": "published"}):
         assert judged(usual, **change).verdict == NOT_TESTED, change
     assert judged(usual, scaling="auto", bos="drop").verdict == SUPPORTED
@@ -215,7 +227,7 @@ def test_cells_of_the_audit_and_other_protocols_do_not_count() -> None:
 def test_mini_is_built_in_and_never_evidence() -> None:
     clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04)
     assert judged(clear, profile="mini", source="run").verdict == BUILT_IN
-    mixed = pd.concat([cells(clear, profile="mini"), cells(gaps(-0.1, -0.1, -0.1))])
+    mixed = pd.concat([cells(clear, profile="mini"), cells(gaps(-0.1, -0.1, -0.1, -0.1, -0.1))])
     assert judge_claims([CLAIM], without_mini(mixed))[0].verdict == NOT_SUPPORTED
 
 
