@@ -16,7 +16,7 @@ from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.sweep.cells import Cell
-from mosaic.sweep.compare import _compared
+from mosaic.sweep.compare import compare_cells
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 
@@ -98,10 +98,16 @@ def compare_conditions(
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)
                 asked.append(Condition("SAE of tuned minus of base", name, first, second))
-    scored: dict[tuple[str, Cell], ScoredCell] = {}
-    for bos in ("drop", "keep"):
-        cells = dict.fromkeys(s for c in asked if c.bos == bos for s in (c.first, c.second))
-        specs = [replace(spec, seed=seed) for spec in cells for seed in seeds]
+    parts, scored = [], []
+    for bos in dict.fromkeys(c.bos for c in asked):
+        here = [c for c in asked if c.bos == bos]
+        cells = dict.fromkeys(cell for c in here for cell in (c.first, c.second))
         pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))
-        scored |= {(bos, result.spec): result for result in score_cells(specs, pooled)}
-    return pd.DataFrame([_compared(c, scored, seeds) for c in asked]), list(scored.values())
+        wanted = [replace(cell, seed=seed) for cell in cells for seed in seeds]
+        scored += (results := score_cells(wanted, pooled))
+        found = compare_cells([(c.first, c.second) for c in here], results)
+        names = {"claim": [c.claim for c in here], "condition": [c.condition for c in here]}
+        parts.append(found.assign(**names, place=[asked.index(c) for c in here]))
+    table = pd.concat(parts).sort_values("place", ignore_index=True)
+    columns = ["claim", "condition", "task", "model", "difference", "low", "high", "n_docs"]
+    return table[columns], scored
