@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ import yaml
 from scipy.stats import t as student
 
 from mosaic import ASSETS
-from mosaic.config.tasks import image_names, load_catalogue
+from mosaic.config.tasks import image_names
+from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.scores.intervals import holm
 
 CLAIMS = ASSETS / "claims.yaml"
@@ -227,25 +227,6 @@ def _without(finding: Finding, among: Sequence[Finding], left_out: Any) -> Findi
     rest = _finding(finding.claim, finding.pairs[~np.asarray(left_out)])
     others = [f for f in among if f.claim is not finding.claim]
     return _decided([rest, *others])[0]
-
-
-def one_per_dataset(tasks: pd.Series) -> pd.Series:
-    """Names of tasks, with one name for tasks that are splits of one dataset.
-
-    Languages and label models share a task's name already. Other labels, inputs or contexts of the
-    same documents are tasks of their own.
-    """
-    return tasks.map(lambda task: _first_of_dataset().get(task, task))
-
-
-@cache
-def _first_of_dataset() -> dict[str, str]:
-    first: dict[tuple[Any, ...], str] = {}
-    found: dict[str, str] = {}
-    for task in (t for name in ("paper", "mini") for t in load_catalogue(name).values()):
-        same = (task.dataset, task.config, task.input_field, task.label_field, task.annotations)
-        found.setdefault(task.name, first.setdefault(same, task.name))
-    return found
 
 
 def _kind(task: str, images: set[str]) -> str:

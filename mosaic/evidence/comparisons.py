@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
+from mosaic.config.tasks import load_catalogue
 from mosaic.scores.choose import best_rows
 from mosaic.scores.names import HIDDEN_SERIES, UNTRAINED, series_of, task_label
 from mosaic.scores.table import F1
@@ -213,3 +215,22 @@ def known_sizes(table: pd.DataFrame) -> pd.DataFrame:
     sizes = known["n_test"].astype(int).map("{:,}".format)
     named = known.assign(task_label=names, label=names + ", n = " + sizes)
     return named.sort_values(["n_test", "label"]).reset_index(drop=True)
+
+
+def one_per_dataset(tasks: pd.Series) -> pd.Series:
+    """Names of tasks, with one name for tasks that are splits of one dataset.
+
+    Languages and label models share a task's name already. Other labels, inputs or contexts of the
+    same documents are tasks of their own.
+    """
+    return tasks.map(lambda task: _first_of_dataset().get(task, task))
+
+
+@cache
+def _first_of_dataset() -> dict[str, str]:
+    first: dict[tuple[Any, ...], str] = {}
+    found: dict[str, str] = {}
+    for task in (t for name in ("paper", "mini") for t in load_catalogue(name).values()):
+        same = (task.dataset, task.config, task.input_field, task.label_field, task.annotations)
+        found.setdefault(task.name, first.setdefault(same, task.name))
+    return found

@@ -48,7 +48,7 @@ CYCLE: tuple[Look, ...] = (
     ("#56B4E9", "P", (0, (1, 1))),
 )
 
-KEPT = ("source", "profile", "task", "language", "label_model", "model", "depth", "series")
+CSV_COLUMNS = ("source", "profile", "task", "language", "label_model", "model", "depth", "series")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def legend_below(figure: Figure, ncols: int = 4) -> None:
 
 def drawn_rows(tables: Sequence[pd.DataFrame], without: Sequence[str] = ()) -> pd.DataFrame:
     """What a figure's CSV tells of the rows it draws; `without` names columns it does not need."""
-    wanted = [name for name in (*KEPT, *F1, "n_test") if name not in without]
+    wanted = [name for name in (*CSV_COLUMNS, *F1, "n_test") if name not in without]
     return pd.concat(tables)[[name for name in wanted if name in tables[0]]]
 
 

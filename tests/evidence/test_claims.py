@@ -37,12 +37,12 @@ from mosaic.evidence.claims import (
     Finding,
     judge_claims,
     load_claims,
-    one_per_dataset,
     sign_flip_p,
     without_mini,
     without_one_pair,
     without_one_task,
 )
+from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.evidence.contrasts import effect_table, in_words
 from mosaic.evidence.published import PUBLISHED_SCORES, published_scores
 from mosaic.publish.scorecard import (
