@@ -25,7 +25,7 @@ from mosaic.cli.verbs import (
     _sweep,
     _transfer,
 )
-from mosaic.config.choices import ENGINES
+from mosaic.config import choices
 from mosaic.errors import MosaicError
 
 
@@ -64,11 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False, parents=[build])
     common.add_argument(
-        "--profile", default="mini", help="mini, encoder, small, paper or a YAML file (%(default)s)"
+        "--profile",
+        default="mini",
+        help=f"{', '.join(choices.PRICED_PROFILES)} or a YAML file (%(default)s)",
     )
     engine = argparse.ArgumentParser(add_help=False)
     engine.add_argument(
-        "--engine", choices=ENGINES, default="local", help="where it runs (%(default)s)"
+        "--engine", choices=choices.ENGINES, default="local", help="where it runs (%(default)s)"
     )
     params = argparse.ArgumentParser(add_help=False)
     params.add_argument(
@@ -95,9 +97,8 @@ def build_parser() -> argparse.ArgumentParser:
         "sweep", parents=[common, engine], help="score text baselines and write them as a bundle"
     )
     sweep.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
-    sweep.add_argument("--feature", choices=("tfidf", "length", "base_rate"), default="tfidf")
-    protocols = ("published", "nested")
-    sweep.add_argument("--protocols", nargs="+", choices=protocols, default=["nested"])
+    sweep.add_argument("--feature", choices=choices.TEXT_BASELINES, default="tfidf")
+    sweep.add_argument("--protocols", nargs="+", choices=choices.PROTOCOLS, default=["nested"])
     sweep.add_argument("--title", default="text baselines", help="what the bundle is called")
     sweep.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
     sweep.set_defaults(action=_sweep)
@@ -162,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--explain", type=whole, default=3, metavar="N", help="latents named per text"
     )
-    predict.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
+    predict.add_argument("--format", choices=choices.PREDICTION_FORMATS, default="table")
     predict.add_argument("--profile", help="where model and SAE are; default: as fitted")
     predict.set_defaults(action=_predict)
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mosaic.experiments.own_data import Prediction
 
 
-FORMATS = ("table", "csv", "jsonl")
-
 TEXT_WIDTH = 72
 """Characters of a text shown in the table."""
 
@@ -34,7 +32,7 @@ def printable(text: str) -> str:
 
 
 def prediction_lines(predictions: Sequence[Prediction], kind: str) -> Iterator[str]:
-    """The predictions as lines of one of FORMATS; the first line of a CSV is its header."""
+    """The predictions in one of `PREDICTION_FORMATS`; the first line of a CSV is its header."""
     return {"table": _table, "csv": _csv, "jsonl": _jsonl}[kind](predictions)
 
 

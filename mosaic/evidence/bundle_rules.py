@@ -17,7 +17,10 @@ import pandas as pd
 from mosaic.errors import IntegrityError
 from mosaic.storage.files import sha256
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+READABLE_VERSIONS = (2, SCHEMA_VERSION)
+"""Tables of version 2 say neither a task's kind nor whether models and tasks are toys."""
 
 BUNDLE_MANIFEST, SCORES = "manifest.json", "scores.csv"
 
@@ -82,9 +85,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise IntegrityError(f"{path} must hold an object, found {type(manifest).__name__}.")
     version = manifest.get("schema_version")
-    if isinstance(version, int) and version != SCHEMA_VERSION:
+    if isinstance(version, int) and version not in READABLE_VERSIONS:
         raise IntegrityError(
-            f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}. {AGAIN}"
+            f"{path} has schema version {version}, this code reads {READABLE_VERSIONS}. {AGAIN}"
         )
     _check_fields(manifest, MANIFEST_FIELDS, str(path))
     for model in manifest["models"]:

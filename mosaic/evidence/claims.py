@@ -21,7 +21,7 @@ import yaml
 from scipy.stats import t as student
 
 from mosaic import ASSETS
-from mosaic.config.tasks import image_names
+from mosaic.config.profiles import latents_named
 from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.scores.intervals import holm
 
@@ -41,9 +41,7 @@ standard deviations to each side of two tasks' mean (12.7 / sqrt 2), of three tw
 five 1.2."""
 
 BUILT_IN = "built in"
-
-BUILT_IN_PROFILE = "mini"
-"""Its tasks were made to have these effects, so its scores never count."""
+"""Of toy models and tasks: they were made to have these effects, so their scores never count."""
 
 LEVEL = 0.95
 
@@ -87,7 +85,7 @@ class Finding:
     p_holm: float | None = None
     """The same, adjusted for all claims tested on the source; the verdict rests on it."""
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
-    """The claim's `same` columns and `value`, one row a pair."""
+    """The claim's `same` columns, `value` and `toy`, one row a pair."""
 
     @property
     def n_tasks(self) -> int:
@@ -120,7 +118,7 @@ def load_claims(path: Path = CLAIMS) -> list[Claim]:
 
 
 def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
-    """Verdict on every claim from the rows of one source; rows of `mini` are called built in.
+    """Verdict on every claim from the rows of one source; what toys show is called built in.
 
     Of runs and bundles only cells under `nested` count that were scaled and pooled as this book
     does by default, so that cells of the audit do not mix in.
@@ -165,13 +163,13 @@ def _with_verdict(finding: Finding, p_holm: float) -> Finding:
     return replace(finding, verdict=INCONCLUSIVE)
 
 
-def without_mini(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that can be evidence: all but those of the mini world."""
-    return table[table["profile"].fillna("") != BUILT_IN_PROFILE]
+def without_toys(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that can be evidence: all but those of toy models and tasks."""
+    return table[~table["toy"]]
 
 
 def _prepare(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that count, with the columns kind, size and training."""
+    """Rows that count, with the columns size and training."""
     plain = (table["source"] == "published") | (
         (table["protocol"] == "nested")
         & table["scaling"].fillna("auto").eq("auto")
@@ -183,12 +181,10 @@ def _prepare(table: pd.DataFrame) -> pd.DataFrame:
     native = kept["train_language"].fillna("") == kept["language"].fillna("")
     english = kept["train_language"].eq("en").fillna(False)
     kept["training"] = np.select([native, english], ["native", "from English"], "other")
-    images = image_names()
-    kinds = kept["task"].map({task: _kind(task, images) for task in kept["task"].unique()})
-    kept["kind"] = kinds.where(kept["label_model"].isna(), "behaviour")
-    latents = kept["width"].map(_latents, na_action="ignore").astype("Float64").astype(float)
-    narrowest = latents.groupby([kept["source"], kept["profile"], kept["model"]], dropna=False)
-    kept["size"] = np.where(latents == narrowest.transform("min"), "narrow", "wider")
+    by_model = kept.groupby(["source", "profile", "model"], dropna=False, sort=False)["width"]
+    narrow = kept["width"].eq(by_model.transform(_narrowest)).fillna(False)
+    kept["toy"] = kept["toy"].astype(bool)
+    kept["size"] = np.where(narrow, "narrow", "wider")
     return kept
 
 
@@ -229,21 +225,21 @@ def _without(finding: Finding, among: Sequence[Finding], left_out: Any) -> Findi
     return _decided([rest, *others])[0]
 
 
-def _kind(task: str, images: set[str]) -> str:
-    if task in images:
-        return "image"
-    return "translated" if task.endswith("-translated") else "text"
+def _narrowest(widths: pd.Series) -> str | None:
+    """Which of a model's widths has fewest latents, by their names: 256 < 1k < 16k < 1m.
 
-
-def _latents(width: str) -> float:
-    """Order of widths by their names: 256 < 1k < 16k < 1m."""
-    unit = {"k": 1e3, "m": 1e6}.get(width[-1].lower(), 1)
-    return float(width.rstrip("kKmM")) * unit
+    Where a name is no number it is the first in the table, which has a profile's order.
+    """
+    names = list(dict.fromkeys(widths.dropna()))
+    sizes = [latents_named(name) for name in names]
+    if not names or None in sizes:
+        return names[0] if names else None
+    return names[int(np.argmin(np.array(sizes)))]
 
 
 def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
     """One row a pair: the claim's `same` columns and `value`, the mean over the seeds, and with
-    them the test documents, that both sides have."""
+    them the test documents, that both sides have. Pairs of toys only where there are no others."""
     usual = cells[cells["kind"] == claim.kind]
     if claim.english:
         usual = usual[usual["language"].fillna("en") == "en"]
@@ -252,20 +248,29 @@ def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
     if "selection" not in claim.first:
         usual = usual[usual["selection"].fillna("all") == "all"]
     keys = ["source", "profile", "protocol", *claim.same]
-    value = _mean(usual, claim.first, [*keys, "seed"])
+    found = _mean(usual, claim.first, [*keys, "seed"])
     if claim.second is not None:
-        value = value - _mean(usual, claim.second, [*keys, "seed"])
-    return value.dropna().groupby(level=keys).mean().rename("value").reset_index()
+        second = _mean(usual, claim.second, [*keys, "seed"])
+        found, second = found.align(second, join="inner", axis=0)
+        found = found.assign(
+            value=found["value"] - second["value"], toy=found["toy"] | second["toy"]
+        )
+    found = found.groupby(level=keys).agg({"value": "mean", "toy": "max"}).reset_index()
+    return found if found["toy"].all() else found[~found["toy"]]
 
 
-def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.Series:
-    """Mean macro-F1 of the wanted cells per key; a missing key is a value of its own."""
+def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.DataFrame:
+    """Per key the mean macro-F1 of the wanted cells, `value`, and whether one of them is a `toy`.
+
+    A missing key is a value of its own.
+    """
     for column, values in wanted.items():
         values = values if isinstance(values, list) else [values]
         fits = cells[column].isin([v for v in values if v is not None])
         cells = cells[fits | cells[column].isna() if None in values else fits]
     filled = cells.assign(**{key: cells[key].astype("string").fillna("") for key in keys})
-    return filled.groupby(keys)["macro_f1"].mean().astype(float)
+    found = filled.groupby(keys).agg(value=("macro_f1", "mean"), toy=("toy", "max"))
+    return found.astype({"value": float, "toy": bool})  # of no cell the types are not known
 
 
 def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
@@ -276,7 +281,7 @@ def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
     finding = replace(finding, effect=float(by_task.mean()))
     if n_tasks >= MIN_TASKS:
         finding = _tested(finding, by_task) if claim.several is None else _counted(finding)
-    if set(pairs["profile"]) == {BUILT_IN_PROFILE}:
+    if pairs["toy"].all():
         finding = replace(finding, verdict=BUILT_IN)
     return finding
 

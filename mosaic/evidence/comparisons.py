@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from mosaic.config.tasks import load_catalogue
+from mosaic.config.tasks import shipped_tasks
 from mosaic.scores.choose import best_rows
 from mosaic.scores.names import HIDDEN_SERIES, UNTRAINED, series_of, task_label
 from mosaic.scores.table import F1
@@ -230,7 +230,7 @@ def one_per_dataset(tasks: pd.Series) -> pd.Series:
 def _first_of_dataset() -> dict[str, str]:
     first: dict[tuple[Any, ...], str] = {}
     found: dict[str, str] = {}
-    for task in (t for name in ("paper", "mini") for t in load_catalogue(name).values()):
+    for task in shipped_tasks():
         same = (task.dataset, task.config, task.input_field, task.label_field, task.annotations)
         found.setdefault(task.name, first.setdefault(same, task.name))
     return found

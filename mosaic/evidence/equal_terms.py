@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from mosaic.config.choices import Bos
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
@@ -29,12 +30,12 @@ class Condition:
     condition: str
     first: Cell
     second: Cell
-    bos: str = "drop"
+    bos: Bos = "drop"
 
 
 def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condition]:
     """SAE against hidden state, and binarized against raw sums, under each condition (seed 0)."""
-    layer, width = model.layers[depth], model.widths[0]
+    layer, width = model.layer(depth), model.narrowest
     latents = Cell(task, "sae", model.name, layer, width, "sum", threshold=1.0)
     raw = replace(latents, threshold=None)
     last = Cell(task, "hidden", model.name, layer, pooling="last")
@@ -93,7 +94,7 @@ def compare_conditions(
     if (pair := with_base_saes(workspace)) is not None:
         workspace, tuned, copy = pair
         for task in tasks:
-            own = Cell(task, "sae", tuned.name, tuned.layers[depth], tuned.widths[0], "sum")
+            own = Cell(task, "sae", tuned.name, tuned.layer(depth), tuned.narrowest, "sum")
             for threshold, name in ((1.0, "sum > 1"), (None, "raw sum")):
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)

@@ -22,9 +22,9 @@ from mosaic.evidence.claims import (
     Finding,
     judge_claims,
     load_claims,
-    without_mini,
     without_one_pair,
     without_one_task,
+    without_toys,
 )
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
@@ -44,12 +44,12 @@ def run_scores(workspace: Workspace) -> pd.DataFrame:
 def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:
     """Column of the scorecard to what it says of every claim: published, bundles, this run.
 
-    Bundles made with the mini models are left out; what a run of them tests is called built in.
+    What toy models and tasks show is left out of bundles, and called built in where a run tests it.
     """
     claims = load_claims()
     return {
         PUBLISHED: judge_claims(claims, published_scores()),
-        CONTRIBUTED: judge_claims(claims, without_mini(read_bundles(bundles_dir))),
+        CONTRIBUTED: judge_claims(claims, without_toys(read_bundles(bundles_dir))),
         f"This run: {workspace.profile.name}": judge_claims(claims, run_scores(workspace)),
     }
 

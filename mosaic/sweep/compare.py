@@ -46,7 +46,7 @@ def compare_cells(
 ) -> pd.DataFrame:
     """Paired differences in macro-F1 of the first cell from the second, over all seeds.
 
-    p-values are Holm's, adjusted for the number of pairs given. Columns: task, language, model,
+    p-values are Holm's, adjusted for the number of pairs given. Columns: task, model,
     first, second, difference, low, high, p_holm, n_docs, n_seeds.
     """
     cells = by_cell(results)

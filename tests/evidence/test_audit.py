@@ -128,7 +128,7 @@ def test_nothing_is_gained_without_a_choice() -> None:
 
 def test_both_choices_from_the_same_cells() -> None:
     row = {"source": "run", "protocol": "nested", "task": "t", "language": "en", "probe": "linear"}
-    row |= {"feature": "sae", "n_test": 100, "accuracy": 0.7}
+    row |= {"kind": "text", "toy": False, "feature": "sae", "n_test": 100, "accuracy": 0.7}
     rows = [
         {**row, "layer": 1, "macro_f1": 0.80, "cv_accuracy": 0.5},
         {**row, "layer": 2, "macro_f1": 0.70, "cv_accuracy": 0.9},
@@ -262,6 +262,7 @@ def test_critique_is_filled_with_numbers_of_the_tables(
     choices = two_choices(authors)
     contributed = read_bundles(RUNS)
     tower = {"source": "run", "protocol": "nested", "probe": "linear", "task": "digits"}
+    tower |= {"kind": "image", "toy": True}
     run = make_scores([{**tower, "feature": "vision_tower", "macro_f1": 0.713}])
     known = (authors, findings, spread, choices, measured)
     numbers = critique_numbers(*known, contributed, run, "mini")

@@ -38,9 +38,9 @@ from mosaic.evidence.claims import (
     judge_claims,
     load_claims,
     sign_flip_p,
-    without_mini,
     without_one_pair,
     without_one_task,
+    without_toys,
 )
 from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.evidence.contrasts import effect_table, in_words
@@ -72,6 +72,7 @@ CLAIM = Claim(
     figure="fig-baselines",
 )
 ROW = {"source": "bundle", "protocol": "nested", "profile": "encoder", "probe": "linear"}
+ROW |= {"kind": "text", "toy": False}
 ROW |= {"model": "m", "language": "en", "train_language": "en", "seed": 0}
 TASKS = ("banking77", "election", "reject", "stance", "toxicity", "intent")
 
@@ -142,7 +143,7 @@ def test_four_tasks_are_too_few_on_every_page() -> None:
 def test_splits_of_one_dataset_are_one_task() -> None:
     def food(*names: str) -> Finding:
         claim = replace(CLAIM, kind="image")
-        return judge_claims([claim], cells(dict.fromkeys(names, 0.05)))[0]
+        return judge_claims([claim], cells(dict.fromkeys(names, 0.05), kind="image"))[0]
 
     assert list(food("cifar100", "flowers", "food", "food-train").by_task.index) == [
         "cifar100",
@@ -268,14 +269,25 @@ def test_cells_of_the_audit_and_other_protocols_do_not_count() -> None:
     assert judged(usual, scaling="auto", bos="drop").verdict == SUPPORTED
     assert judged(usual, probe="tree").verdict == NOT_TESTED
     assert judged(usual, train_language="de").verdict == NOT_TESTED
-    assert judged(usual, label_model="gemma").verdict == NOT_TESTED
+    assert judged(usual, label_model="gemma", kind="behaviour").verdict == NOT_TESTED
 
 
 def test_mini_is_built_in_and_never_evidence() -> None:
     clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04)
-    assert judged(clear, profile="mini", source="run").verdict == BUILT_IN
-    mixed = pd.concat([cells(clear, profile="mini"), cells(gaps(*[-0.1] * 6))])
-    assert judge_claims([CLAIM], without_mini(mixed))[0].verdict == NOT_SUPPORTED
+    assert judged(clear, toy=True, source="run").verdict == BUILT_IN
+    mixed = pd.concat([cells(clear, profile="mini", toy=True), cells(gaps(*[-0.1] * 6))])
+    assert judge_claims([CLAIM], without_toys(mixed))[0].verdict == NOT_SUPPORTED
+
+
+def test_toys_are_known_by_model_and_task_not_by_the_name_of_a_profile() -> None:
+    clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04)
+    assert judged(clear, profile="renamed", toy=True, source="run").verdict == BUILT_IN
+    assert judged(clear, profile="mini", source="run").verdict == SUPPORTED
+    half = cells(clear)
+    half.loc[half["feature"] == "sae", "toy"] = True
+    assert judge_claims([CLAIM], half)[0].verdict == BUILT_IN, "one side is enough"
+    both = concat_scores([cells(clear, toy=True), cells(gaps(*[-0.1] * 6), model="real")])
+    assert judge_claims([CLAIM], both)[0].effect == pytest.approx(-0.1), "toys stand aside"
 
 
 def test_narrow_is_the_smallest_width_of_a_model() -> None:
@@ -446,7 +458,12 @@ def test_every_claim_names_a_chapter_and_its_figure() -> None:
 def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> None:
     workspace = open_workspace("mini", str(tmp_path))
     run = cells(
-        gaps(0.04, -0.02, 0.01), profile="mini", source="run", threshold=1.0, depth="middle"
+        gaps(0.04, -0.02, 0.01),
+        profile="mini",
+        toy=True,
+        source="run",
+        threshold=1.0,
+        depth="middle",
     )
     write_scores(run, workspace.scores_path("04_baselines"))
     columns = scorecard_columns(workspace, tmp_path / "no bundles")
@@ -530,7 +547,7 @@ def test_page_and_tables_say_the_same(build_dir: Path) -> None:
     rows = [[" ".join(c.split()) for c in row] for row in Cells(page).rows if row]
     wanted = load_claims()
     assert [row[0] for row in rows] == [claim.says for claim in wanted]
-    contributed = without_mini(read_bundles(ROOT / "book" / "runs"))
+    contributed = without_toys(read_bundles(ROOT / "book" / "runs"))
     for table, column in ((published_scores(), 1), (contributed, 2)):
         for row, words in zip(rows, _words(judge_claims(wanted, table)), strict=True):
             assert row[column] == words
