@@ -163,6 +163,7 @@ def _store_files(root: Path) -> list[Target]:
 
 def _tables(root: Path) -> list[Target]:
     row = {"source": "run", "protocol": "nested", "profile": "p", "task": "t", "probe": "linear"}
+    row |= {"kind": "text", "toy": False}
     rows = [
         {**row, "feature": "sae", "layer": 3, "threshold": 1.0, "macro_f1": 0.5, "seed": s}
         for s in range(3)

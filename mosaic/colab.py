@@ -17,13 +17,11 @@ from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+from mosaic.config.choices import GEMMA_PROFILES
 from mosaic.errors import AccessError
 
 KEPT = ("torch", "torchvision", "torchaudio", "numpy", "pandas")
 """Never changed: compiled against one another, and perhaps imported before this ran."""
-
-REAL_PROFILES = ("paper", "colab-large", "colab")
-"""Profiles with Gemma 2, the one that needs most memory first."""
 
 HEADROOM = 0.9
 """Share of a GPU's memory that a profile may be estimated to take."""
@@ -141,7 +139,7 @@ def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
     if gpu is None:
         return Choice("mini", 'Profile "mini": this machine has no GPU.')
     has = f"{gpu.name} has {gpu.memory / 1e9:.0f} GB"
-    needs = {profile: memory_of(profile, gpu.bfloat16) for profile in REAL_PROFILES}
+    needs = {profile: memory_of(profile, gpu.bfloat16) for profile in GEMMA_PROFILES}
     fitting = [p for p, need in needs.items() if need <= HEADROOM * gpu.memory]
     if not fitting:
         return Choice("mini", f'Profile "mini": {has}, too little for Gemma 2 2B with 16k SAEs.')

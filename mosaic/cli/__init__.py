@@ -13,7 +13,7 @@ import yaml
 
 from mosaic import __version__
 from mosaic.cli import verbs
-from mosaic.config.choices import ENGINES
+from mosaic.config import choices
 from mosaic.errors import MosaicError
 
 EXIT_CODES = """exit codes:
@@ -80,10 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
     build, profile, engine, params, packed = plain(), plain(), plain(), plain(), plain()
     about = "folder for everything made (%(default)s)"
     build.add_argument("--build-dir", default="_build", help=about)
-    about = "mini, encoder, small, paper or a YAML file (%(default)s)"
+    about = f"{', '.join(choices.PRICED_PROFILES)} or a YAML file (%(default)s)"
     profile.add_argument("--profile", default="mini", help=about)
     about = "where it runs (%(default)s)"
-    engine.add_argument("--engine", choices=ENGINES, default="local", help=about)
+    engine.add_argument("--engine", choices=choices.ENGINES, default="local", help=about)
     about = "set a notebook parameter; may be repeated"
     listed: Any = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
     params.add_argument("-p", dest="parameters", type=parameter, help=about, **listed)
@@ -114,9 +114,8 @@ def build_parser() -> argparse.ArgumentParser:
         ("mosaic sweep --tasks sentiment-en --feature length --out runs/length", "one task"),
     )
     sweep.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
-    sweep.add_argument("--feature", choices=("tfidf", "length", "base_rate"), default="tfidf")
-    protocols = ("published", "nested")
-    sweep.add_argument("--protocols", nargs="+", choices=protocols, default=["nested"])
+    sweep.add_argument("--feature", choices=choices.TEXT_BASELINES, default="tfidf")
+    sweep.add_argument("--protocols", nargs="+", choices=choices.PROTOCOLS, default=["nested"])
     sweep.add_argument("--title", default="text baselines", help="what the bundle is called")
 
     about = "TF-IDF between all languages of a task, as a bundle"
@@ -186,7 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--column", metavar="NAME", help="of the texts; default: as fitted")
     about = "latents named per text"
     predict.add_argument("--explain", type=whole, default=3, metavar="N", help=about)
-    predict.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
+    predict.add_argument("--format", choices=choices.PREDICTION_FORMATS, default="table")
     predict.add_argument("--profile", help="where model and SAE are; default: as fitted")
 
     verb(

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from mosaic import ASSETS
+from mosaic.config.choices import PRICED_PROFILES
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.errors import MosaicError
 from mosaic.extraction.cost import GATED
@@ -24,7 +25,6 @@ PACKAGE = "mosaic-companion"
 
 LOCK = ASSETS.parents[1] / "requirements.lock"
 
-PRICED_PROFILES = ("mini", "encoder", "small", "paper")
 
 MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
 """Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what

@@ -33,7 +33,7 @@ def printable(text: str) -> str:
 
 
 def prediction_lines(predictions: Sequence[Prediction], kind: str) -> Iterator[str]:
-    """The predictions as lines of table, csv or jsonl; the first line of a CSV is its header."""
+    """The predictions in one of `PREDICTION_FORMATS`; the first line of a CSV is its header."""
     return {"table": _table, "csv": _csv, "jsonl": _jsonl}[kind](predictions)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ def _own_table(task: Task, path: Path, names: list[str]) -> Dataset:
 
 
 def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
-    from datasets import disable_progress_bars, enable_progress_bars, load_dataset
+    from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from pyarrow import ArrowException
 
@@ -141,9 +142,8 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
         # would be served stale. So a folder is read afresh, through a cache that does not last.
         cache = TemporaryDirectory(prefix="mosaic-")
         options = {"keep_in_memory": True}
-    disable_progress_bars()  # a local Parquet file needs none, and they would fill the book's pages
     try:
-        with cache as cache_dir:
+        with cache as cache_dir, _without_bars():
             options["cache_dir"] = cache_dir
             return load_dataset(source, task.config, split=split, **options)
     except FileNotFoundError as error:
@@ -169,5 +169,17 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
                 f"network, or point MOSAIC_DATA_DIR at a local copy."
             ) from error
         raise IntegrityError(f"{called(task)} cannot be read ({error}). Fetch it again.") from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of `datasets`, afterwards as before: they would fill the book's pages."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
     finally:
-        enable_progress_bars()
+        if not before:
+            enable_progress_bars()

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from mosaic.config.tasks import image_names
+from mosaic.config.tasks import kind_of, shipped_tasks
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence.bundle_rules import (
     BUNDLE_MANIFEST,
@@ -31,7 +31,7 @@ from mosaic.evidence.bundle_rules import (
     check_table,
     read_manifest,
 )
-from mosaic.scores.table import concat_scores, read_scores, write_scores
+from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
 
@@ -148,7 +148,8 @@ def open_bundle(folder: Path) -> Bundle:
     """
     manifest = read_manifest(folder)
     check_content(folder, manifest)
-    table = read_scores(folder / SCORES)
+    old = manifest.schema_version < SCHEMA_VERSION
+    table = read_scores(folder / SCORES, complete=_from_version_2 if old else None)
     check_table(table, manifest, str(folder / SCORES))
     return Bundle(folder, manifest, table.assign(source="bundle").astype({"source": "string"}))
 
@@ -199,7 +200,7 @@ def bundle_grid(
     in that language and those that name none, `kind` tasks of one of `KINDS`.
     """
     table = bundle.table
-    grid = _usual(table) & (_kinds(table) == kind) & (table["seed"] == table["seed"].min())
+    grid = _usual(table) & (table["kind"] == kind) & (table["seed"] == table["seed"].min())
     grid &= (table["selection"] != "topk").fillna(True)
     grid &= ~((table["feature"] == "sae") & table["pooling"].eq("last").fillna(False))
     grid &= table["threshold"].isna() | (table["threshold"] == 1)
@@ -242,13 +243,22 @@ def _usual(table: pd.DataFrame) -> pd.Series:
     return (table["protocol"] == "nested") & whole & default
 
 
-def _kinds(table: pd.DataFrame) -> pd.Series:
-    """One of `KINDS` per row. An image task has a catalogue's name, or the vision tower beside."""
-    images = image_names() | set(table.loc[table["feature"] == "vision_tower", "task"])
-    kinds = pd.Series("text", index=table.index)
-    return kinds.mask(table["task"].isin(images), "image").mask(
-        table["label_model"].notna(), "behaviour"
-    )
+def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of version 2 with `kind` and `toy`, by what its other columns tell of them.
+
+    An image task has the name of a shipped one, or the vision tower beside it; toys were known by
+    the profile `mini`. A table that lacks columns is left for validation to refuse.
+    """
+    if tuple(table.columns) != tuple(c for c in SCORE_COLUMNS if c not in ("kind", "toy")):
+        return table
+    images = {task.name for task in shipped_tasks() if task.kind == "image"}
+    images |= set(table.loc[table["feature"] == "vision_tower", "task"].dropna())
+    kinds = [
+        kind_of(str(task), behaviour=pd.notna(label_model), image=task in images)
+        for task, label_model in zip(table["task"], table["label_model"], strict=True)
+    ]
+    found = table.assign(kind=kinds, toy=table["profile"].eq("mini").fillna(False))
+    return found[list(SCORE_COLUMNS)]
 
 
 def bundle_origin(manifest: Manifest) -> dict[str, str]:

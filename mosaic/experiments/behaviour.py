@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mosaic.config.choices import TEXT_BASELINES
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
@@ -35,7 +36,7 @@ from mosaic.models.resolve import (
     load_config,
     model_identity,
 )
-from mosaic.scores.choose import level
+from mosaic.scores.choose import rows_best_by_cv
 from mosaic.scores.intervals import bootstrap_interval
 from mosaic.storage.sealed import read_sealed_or_set_aside, write_sealed
 from mosaic.storage.versions import code_digest
@@ -142,9 +143,9 @@ def behaviour_cells(
                 for layer in model.layers.values():
                     base = Cell(key, "hidden", model.name, layer, seed=seed)
                     found += [replace(base, pooling=pooling) for pooling in ("last", "mean")]
-                    sae = replace(base, feature="sae", width=model.widths[0])
+                    sae = replace(base, feature="sae", width=model.narrowest)
                     found += [replace(sae, **pooling) for pooling in BEHAVIOUR_POOLINGS]
-            found += [Cell(key, name, seed=seed) for name in ("tfidf", "length", "base_rate")]
+            found += [Cell(key, name, seed=seed) for name in TEXT_BASELINES]
     return found
 
 
@@ -170,23 +171,14 @@ def model_sizes(profile: Profile) -> dict[str, int]:
 def best_by_cv(
     results: Iterable[ScoredCell], *keys: str, hidden_apart: bool = True
 ) -> list[ScoredCell]:
-    """Per task key, feature and `keys` (columns of a row) the cell best in inner cross-validation.
-
-    Hidden states of different poolings are different baselines and stay apart unless told. The test
-    score takes no part; cells without an inner choice (base rates) stay as they are.
-    """
-    best: dict[tuple[Any, ...], ScoredCell] = {}
-    for result in results:
-        side = result.spec.pooling if hidden_apart and result.spec.feature == "hidden" else None
-        group = (result.spec.task, result.spec.feature, side, *(result.row[key] for key in keys))
-        score = level(result.row["cv_accuracy"] or 0)
-        if group not in best or score > level(best[group].row["cv_accuracy"] or 0):
-            best[group] = result
-    return list(best.values())
+    """Per task key, feature and `keys` (columns of a row) the cell that `rows_best_by_cv` names."""
+    results = list(results)
+    table = pd.DataFrame([{**r.row, "key": r.spec.task} for r in results])
+    return [results[i] for i in rows_best_by_cv(table, ["key", *keys], hidden_apart)]
 
 
 def against_baselines(chosen: Iterable[ScoredCell]) -> list[tuple[Cell, Cell]]:
-    """Pairs for `comparison.compare`: the SAE cell of each label set and every other cell of it."""
+    """Pairs for `compare_cells`: the SAE cell of each label set and every other cell of it."""
     chosen = list(chosen)
     first = {r.spec.task: r.spec for r in chosen if r.spec.feature == "sae"}
     return [

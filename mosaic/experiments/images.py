@@ -106,5 +106,5 @@ def image_cells(
         found.append(Cell(task, "base_rate", seed=seed))
         if untrained is not None:
             cells = paper_grid(profile, [task], [untrained], [seed])
-            found += [cell for cell in cells if cell.width == untrained.widths[0]]
+            found += [cell for cell in cells if cell.width == untrained.narrowest]
     return found

@@ -19,7 +19,7 @@ from mosaic.errors import ConfigError
 from mosaic.experiments.latents import TokenActivations, contributions, read_cell, token_activations
 from mosaic.probes.saved import SavedProbe, check_same
 from mosaic.probes.select import N_FOLDS
-from mosaic.scores.choose import level
+from mosaic.scores.choose import first_best
 from mosaic.storage.shards import Store
 from mosaic.storage.versions import made_with
 from mosaic.sweep.cells import paper_grid
@@ -58,7 +58,7 @@ def fit_probe(
             f"Profile {profile.name!r} has no text model with an SAE; add one under `models`."
         )
     results = score_cells(specs, workspace)
-    best = results[int(level([result.row["cv_accuracy"] for result in results]).argmax())]
+    best = results[first_best(result.row["cv_accuracy"] for result in results)]
     probe = read_cell(best.spec, workspace).outcome.probe
     assert probe is not None
     classes = [data.label_names[c] for c in probe.classes]

@@ -21,7 +21,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.data.load import load_task
 from mosaic.errors import ConfigError
 from mosaic.probes.scaling import Scaler
-from mosaic.scores.choose import level
+from mosaic.scores.choose import first_best
 from mosaic.sweep.cells import Cell, recipe_cells
 from mosaic.sweep.compare import compare_cells
 from mosaic.sweep.languages import Languages, TransferCell, trained_on
@@ -53,8 +53,7 @@ def transfer_features(
     floor = Cell(task, "tfidf", seed=seed)
     if model is None:
         return [floor]
-    layer = model.layers[depth]
-    latents, *hidden = (replace(s, layer=layer) for s in recipe_cells(profile, task, model, seed))
+    latents, *hidden = recipe_cells(profile, task, model, seed, depth)
     last = replace(latents, pooling="last", threshold=None)
     return [latents, replace(latents, k=k), *hidden, last, floor]
 
@@ -67,7 +66,7 @@ def choose_depth(
     for depth in model.layers:
         specs = [transfer_features(workspace.profile, task, model, 1, s, depth)[0] for s in seeds]
         means[depth] = np.mean([r.row["cv_accuracy"] for r in score_cells(specs, workspace)])
-    return list(means)[int(level(list(means.values())).argmax())]
+    return list(means)[first_best(means.values())]
 
 
 def transfer_cells(
@@ -128,8 +127,8 @@ def compare_transfer(
 ) -> pd.DataFrame:
     """Differences in macro-F1, first minus second cell, on the same documents and seeds.
 
-    Columns: task, trained_on, train_fraction, k (all of the first cell), then those of
-    `comparison.compare`; p-values are adjusted for the number of pairs given.
+    Columns: trained_on, train_fraction, k (all of the first cell), beside those of `compare_cells`;
+    p-values are adjusted for the number of pairs given.
     """
     table = compare_cells(pairs, results)
     table.insert(1, "trained_on", [first.train_task for first, _ in pairs])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from mosaic.config.profiles import latents_named
 from mosaic.config.tasks import Task
 from mosaic.data.load import load_task, missing_reason
 from mosaic.errors import AccessError, ConfigError, ResourceError
@@ -158,13 +159,10 @@ def latents_of(sae: SAESpec) -> int:
         return sae.train
     if sae.folder is not None and (Path(sae.folder) / "cfg.json").is_file():
         return int(json.loads((Path(sae.folder) / "cfg.json").read_text())["d_sae"])
-    unit = {"k": 1e3, "m": 1e6}.get(sae.width[-1:].lower(), 1)
-    try:
-        number = float(sae.width.rstrip("kKmM")) * unit
-    except ValueError as error:
+    if (number := latents_named(sae.width)) is None:
         raise ConfigError(
             f"Width {sae.width!r} is not a number such as '16k'; rename it in the profile."
-        ) from error
+        )
     return 2 ** round(math.log2(number))
 
 

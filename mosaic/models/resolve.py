@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import AccessError, IntegrityError
+from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import NO_NEED, local_folder, reachable
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
@@ -103,11 +103,17 @@ def model_identity(folder: Path) -> dict[str, Any]:
 
 
 def load_config(source: str | Path, revision: str | None = None) -> PretrainedConfig:
-    """The configuration of a Hub id or folder, untruncated. Raises AccessError."""
+    """The configuration of a Hub id or folder, untruncated. Raises AccessError, ConfigError."""
     from transformers import AutoConfig
 
-    with reachable(str(source)):
-        return AutoConfig.from_pretrained(source, revision=revision)
+    try:
+        with reachable(str(source)):
+            return AutoConfig.from_pretrained(source, revision=revision)
+    except (ValueError, KeyError) as error:  # what transformers raises of an unknown `model_type`
+        raise ConfigError(
+            f"The configuration of {str(source)!r} does not fit the installed transformers "
+            f"({str(error).splitlines()[0]}); name a model of a type that it knows in the profile."
+        ) from error
 
 
 def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:

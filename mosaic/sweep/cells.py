@@ -64,11 +64,15 @@ def paper_grid(
     return specs
 
 
-def recipe_cells(profile: Profile, task: str, model: ModelSpec, seed: int) -> list[Cell]:
-    """The paper's recipe (sums, > 1, middle layer) at the narrowest width, and hidden states."""
-    layer = model.layers["middle"]
-    base = Cell(task, "hidden", model.name, layer, seed=seed)
-    sae = replace(base, feature="sae", width=model.widths[0], pooling="sum", threshold=1.0)
+def recipe_cells(
+    profile: Profile, task: str, model: ModelSpec, seed: int, depth: str = "middle"
+) -> list[Cell]:
+    """The paper's recipe (sums, > 1, middle layer) at the narrowest width, and hidden states.
+
+    Raises ConfigError for a model without a layer of that depth or without SAEs.
+    """
+    base = Cell(task, "hidden", model.name, model.layer(depth), seed=seed)
+    sae = replace(base, feature="sae", width=model.narrowest, pooling="sum", threshold=1.0)
     return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
 
 

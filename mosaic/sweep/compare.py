@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,6 @@ from mosaic.scores.intervals import bootstrap_interval, holm, paired_difference
 from mosaic.scores.table import make_scores
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
-
-if TYPE_CHECKING:
-    from mosaic.evidence.equal_terms import Condition
 
 
 def mean_over_seeds(results: Sequence[ScoredCell]) -> pd.DataFrame:
@@ -50,7 +46,7 @@ def compare_cells(
 ) -> pd.DataFrame:
     """Paired differences in macro-F1 of the first cell from the second, over all seeds.
 
-    p-values are Holm's, adjusted for the number of pairs given. Columns: task, language, model,
+    p-values are Holm's, adjusted for the number of pairs given. Columns: task, model,
     first, second, difference, low, high, p_holm, n_docs, n_seeds.
     """
     cells = by_cell(results)
@@ -92,23 +88,3 @@ def _cell_name(spec: Cell) -> str:
     parts.append(f"n={spec.top_n}" if spec.top_n is not None else None)
     parts.append(f"> {spec.threshold:g}" if spec.threshold is not None else None)
     return " ".join(part for part in parts if part)
-
-
-def _compared(
-    contrast: Condition, scored: dict[tuple[str, Cell], ScoredCell], seeds: Sequence[int]
-) -> dict[str, object]:
-    first, second = (
-        [scored[contrast.bos, replace(spec, seed=seed)] for seed in seeds]
-        for spec in (contrast.first, contrast.second)
-    )
-    found = paired_difference(first, second)
-    return {
-        "claim": contrast.claim,
-        "condition": contrast.condition,
-        "task": contrast.first.task,
-        "model": contrast.first.model,
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "n_docs": found.n_docs,
-    }

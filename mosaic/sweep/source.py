@@ -89,15 +89,22 @@ class Source:
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return self.workspace.cache / "cells" / key[:2] / f"{key}.json"
 
-    def names(self, spec: Cell) -> dict[str, str | None]:
-        """What this profile calls a cell; another one may call the same numbers otherwise."""
+    def names(self, spec: Cell) -> dict[str, Any]:
+        """What this profile says of a cell; another one may call the same numbers otherwise."""
         depth = release = None
         if self.model is not None and spec.layer is not None:
             depth = self.model.depth_of(spec.layer)
             if spec.width is not None:
                 sae = self.model.sae(spec.layer, spec.width)
                 release = sae.release or Path(str(sae.folder)).name
-        return {"profile": self.profile.name, "depth": depth, "sae_release": release}
+        task = self.data.task
+        return {
+            "profile": self.profile.name,
+            "depth": depth,
+            "sae_release": release,
+            "kind": task.kind,
+            "toy": task.toy or (self.model is not None and self.model.toy),
+        }
 
     def named(self, result: ScoredCell) -> ScoredCell:
         """A scored cell from disk under the names of this profile."""

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mosaic.config.profiles import Profile
+from mosaic.config.profiles import Profile, load_profile
 from mosaic.config.tasks import load_catalogue
 from mosaic.data.load import load_task, missing_reason
 from mosaic.errors import AccessError, ConfigError, IntegrityError
@@ -71,8 +71,21 @@ def test_a_cap_on_documents_draws_a_fixed_sample_of_the_checked_set(tmp_path: Pa
     assert list(some.ids) == list(load_task("colour", replace(profile, max_docs=10)).ids)
     assert some.inputs[3] == whole.inputs[list(whole.ids).index(some.ids[3])]
     assert load_task("colour", replace(profile, max_docs=40)).fingerprint == whole.fingerprint
-    with pytest.raises(ConfigError, match="max_docs is 0; it must be a positive integer"):
-        replace(profile, max_docs=0)
+    with pytest.raises(ConfigError, match="max_docs is 0, which does not fit .*greater than 0"):
+        load_profile("mini", max_docs=0)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_are_left_as_they_were(tmp_path: Path, shown: bool) -> None:
+    import datasets
+
+    before = datasets.are_progress_bars_disabled()
+    try:
+        (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+        load_task("colour", make(tmp_path, COLUMNS))
+        assert datasets.are_progress_bars_disabled() is not shown
+    finally:
+        (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
 
 
 def test_inputs_are_cast_as_the_authors_do(tmp_path: Path) -> None:
@@ -158,7 +171,7 @@ def test_unknown_task_names_what_exists(tmp_path: Path) -> None:
         ("- 3", "must be a mapping"),
         ("- {name: x}", "missing"),
         (yaml.safe_dump([{**ENTRY, "colour": 1}]), "unknown field 'colour'"),
-        (yaml.safe_dump([{**ENTRY, "role": "poetry"}]), "use one of"),
+        (yaml.safe_dump([{**ENTRY, "role": "poetry"}]), "role is 'poetry'.*'safety'"),
         (yaml.safe_dump([{**ENTRY, "dataset": "no-org"}]), "<org>/<name>"),
         (yaml.safe_dump([ENTRY, ENTRY]), "twice"),
     ],

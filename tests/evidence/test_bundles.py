@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
+import tiny
 from PIL import Image
 from places import RUNS
 
@@ -48,6 +50,8 @@ ROW = {
     "pooling": "sum",
     "selection": "all",
     "task": "banking77",
+    "kind": "text",
+    "toy": False,
     "probe": "linear",
     "seed": 0,
     "n_train": 100,
@@ -87,7 +91,7 @@ def bundle(tmp_path: Path) -> Path:
         {**ROW, "feature": "tfidf", "language": "de", "train_language": "en", "layer": None},
         {**ROW, "scaling": "none"},
         {**ROW, "bos": "keep"},
-        {**ROW, "label_model": "big"},
+        {**ROW, "label_model": "big", "kind": "behaviour"},
         {**ROW, "feature": "base_rate", "cv_accuracy": None},
     ]
     figure = tmp_path / "fig-baselines.png"
@@ -161,7 +165,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
     "other schema": (
         lambda f: change_manifest(f, schema_version=1, command=3),
-        "field 'schema_version' is 1, which does not fit .input should be 2",
+        "field 'schema_version' is 1, which does not fit .input should be 2 or 3",
     ),
     "script in a text": (
         lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),
@@ -373,6 +377,54 @@ def test_every_shipped_bundle_is_read() -> None:
     found = bundle_folders(SHIPPED)
     assert len(found) >= 3
     assert all(len(read_bundle(folder)) for folder in found)
+
+
+def as_version_2(folder: Path, profile: str = "mine") -> Path:
+    """The bundle as it was written before tables said kind and toy."""
+    path = folder / "scores.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=["kind", "toy"])
+    table.assign(profile=profile).to_csv(path, index=False)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files |= {"scores.csv": sha256(path)}
+    change_manifest(folder, schema_version=2, files=files, profile=profile)
+    return folder
+
+
+def test_shipped_bundles_are_of_version_2_and_read_as_before() -> None:
+    for folder in bundle_folders(SHIPPED):
+        assert read_manifest(folder)["schema_version"] == 2
+        table = read_bundle(folder)
+        assert set(table["kind"]) == {"text"}
+        assert not table["toy"].any()
+
+
+def test_a_bundle_of_version_2_is_completed_by_its_other_columns(tmp_path: Path) -> None:
+    bundle = tiny.mixed_bundle(tmp_path)
+    now, then = read_bundle(bundle), read_bundle(as_version_2(bundle))
+    pd.testing.assert_frame_equal(now, then)
+    assert set(now.loc[now["task"] == "my-pictures", "kind"]) == {"image"}
+    assert read_bundle(as_version_2(tiny.mixed_bundle(tmp_path), "mini"))["toy"].all()
+
+
+def test_old_tables_lack_no_other_column(tmp_path: Path) -> None:
+    bundle = as_version_2(tiny.mixed_bundle(tmp_path))
+    change_scores(bundle, "label_model,", "label,", honest=True)
+    with pytest.raises(IntegrityError, match="columns do not fit the schema"):
+        read_bundle(bundle)
+    change_manifest(bundle, schema_version=3)
+    with pytest.raises(IntegrityError, match="columns do not fit the schema"):
+        read_bundle(bundle)
+
+
+def test_own_pictures_are_images_without_a_vision_tower_beside(tmp_path: Path) -> None:
+    rows = [{**ROW, "task": "my-snaps", "kind": "image"}, ROW]
+    bundle = write_bundle(
+        tmp_path / "b" / "b", make_scores(rows), "b", "mosaic run", "cpu", [MODEL]
+    )
+    [images] = bundle_grids(bundle.parent, kind="image")
+    assert set(images["task"]) == {"my-snaps"}
+    [texts] = bundle_grids(bundle.parent)
+    assert set(texts["task"]) == {"banking77"}
 
 
 def test_the_grid_of_a_bundle_is_what_chapters_compare(bundle: Path) -> None:

@@ -272,7 +272,13 @@ def test_length_wins_where_only_length_decides(spec: ModelSpec, tmp_path: Path) 
 def test_best_by_cv_never_looks_at_the_test_score() -> None:
     def result(layer: int, cv: float, test: float) -> ScoredCell:
         none = np.empty(0)
-        row = {"cv_accuracy": cv, "macro_f1": test, "model": "m"}
+        row = {
+            "cv_accuracy": cv,
+            "macro_f1": test,
+            "model": "m",
+            "feature": "sae",
+            "pooling": "sum",
+        }
         spec = Cell("t", "sae", "m", layer)
         return ScoredCell(spec, row, none, none, none, none, None)
 
@@ -331,7 +337,7 @@ def test_label_sets_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> No
 def test_hidden_states_are_one_choice_or_two_baselines() -> None:
     rows = [
         dict(source="run", protocol="nested", feature="hidden", pooling=pooling, task="t",
-             probe="linear", macro_f1=f1, cv_accuracy=cv)
+             kind="text", toy=False, probe="linear", macro_f1=f1, cv_accuracy=cv)
         for pooling, f1, cv in (("last", 0.9, 0.5), ("mean", 0.4, 0.6))
     ]  # fmt: skip
     table = make_scores(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,14 @@ def test_dtype_follows_the_device() -> None:
 
 def spec(source: str) -> ModelSpec:
     return ModelSpec(name="m", source=source, layers={"early": 0})
+
+
+@pytest.mark.parametrize("config", [{"model_type": "mosaicformer"}, {"hidden_size": 8}])
+def test_an_unknown_type_of_model_is_one_sentence(tmp_path: Path, config: dict) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="does not fit the installed transformers") as caught:
+        load_config(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def raiser(error: BaseException) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,6 +92,20 @@ def test_a_stored_cell_takes_the_names_of_the_profile_that_reads_it(workspace: W
     assert len(cell_files(workspace)) == 1
 
 
+def test_every_row_says_what_the_task_asks_and_whether_it_is_a_toy(workspace: Workspace) -> None:
+    def changed(**fields: Any) -> dict[str, Any]:
+        def load(key: str, profile: Profile) -> TaskData:
+            data = load_task(key, profile)
+            return replace(data, task=replace(data.task, **fields))
+
+        return score_cells(SPECS[1:2], workspace, n_jobs=1, load=load)[0].row
+
+    assert (changed()["kind"], changed()["toy"]) == ("text", False)
+    assert changed(modality="image")["kind"] == "image"
+    assert changed(label_model="m")["kind"] == "behaviour"
+    assert changed(toy=True)["toy"] is True
+
+
 def test_a_damaged_cell_is_named_and_never_used(workspace: Workspace) -> None:
     score_cells(SPECS[:1], workspace, n_jobs=1)
     [path] = cell_files(workspace)
@@ -107,6 +122,7 @@ def test_a_cell_without_its_model_says_what_is_missing(workspace: Workspace) -> 
 
 
 ROW = {"source": "run", "protocol": "nested", "task": "t", "language": "en", "probe": "linear"}
+ROW |= {"kind": "text", "toy": False}
 
 
 def test_selection_looks_at_cross_validation_only() -> None:
@@ -126,7 +142,7 @@ def test_selection_looks_at_cross_validation_only() -> None:
 
 def test_a_seed_counts_once_over_several_tables() -> None:
     row = {"source": "run", "protocol": "nested", "feature": "tfidf", "task": "a"}
-    row |= {"probe": "linear", "n_train": 8, "n_test": 2}
+    row |= {"kind": "text", "toy": False, "probe": "linear", "n_train": 8, "n_test": 2}
     one, two = {**row, "seed": 0, "macro_f1": 0.4}, {**row, "seed": 1, "macro_f1": 0.6}
     mean = {**row, "repeat": 2, "macro_f1": 0.5}
     [found] = over_seeds(make_scores([one, two, mean, one]), ["task", "protocol"]).to_dict(
@@ -137,7 +153,7 @@ def test_a_seed_counts_once_over_several_tables() -> None:
 
 
 def test_wins_tell_level_from_behind() -> None:
-    row = {"source": "run", "protocol": "nested", "probe": "linear"}
+    row = {"source": "run", "protocol": "nested", "probe": "linear", "kind": "text", "toy": False}
     rows = []
     for task, sae, tfidf in (("a", 0.9, 0.8), ("b", 1.0, 1.0), ("c", 0.5, 0.6), ("d", 0.5, None)):
         rows.append({**row, "task": task, "feature": "sae", "macro_f1": sae})
