@@ -38,8 +38,7 @@ from mosaic.models.resolve import (
 )
 from mosaic.scores.choose import rows_best_by_cv
 from mosaic.scores.intervals import bootstrap_interval
-from mosaic.storage.files import replace_file, storage_errors
-from mosaic.storage.sealed import read_sealed_or_set_aside, seal
+from mosaic.storage.sealed import read_sealed_or_set_aside, write_sealed
 from mosaic.storage.versions import code_digest
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
@@ -228,14 +227,11 @@ def correctness(
     }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     path = workspace.cache / "labels" / f"{name}.json"
-    content = read_sealed_or_set_aside(path)
-    if content is None:
+    if (kept := read_sealed_or_set_aside(path)) is None:
         said = _ask(spec, questions, profile, SCORINGS[scoring], max_new_tokens)
-        content = {"identity": identity, "ids": questions.data.ids.tolist(), "answers": said}
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, seal(content))
-    said = content["answers"]
+        kept = {"identity": identity, "ids": questions.data.ids.tolist(), "answers": said}
+        write_sealed(path, kept)
+    said = kept["answers"]
     if questions.options is None:
         right = [includes(*pair) for pair in zip(said, questions.answers, strict=True)]
     else:

@@ -7,7 +7,6 @@ tokenizer and SAE, and how texts are read. A probe is applied to nothing else.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from mosaic.errors import AccessError, IntegrityError
 from mosaic.probes.select import FittedProbe
 from mosaic.storage.files import replace_file, sha256, storage_errors
+from mosaic.storage.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from mosaic.config.profiles import Profile
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-WEIGHTS, CARD = "probe.safetensors", "probe.json"
+WEIGHTS, CARD, CARD_CHECKSUM = "probe.safetensors", "probe.json", "checksum"
 
 STORED = {"coef": np.float64, "intercept": np.float64, "columns": np.int64, "classes": np.int64}
 
@@ -68,12 +68,10 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
     if card["profile"].endswith(YAML):
         card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())
-    card["checksum"] = _checksum(card)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / WEIGHTS, content)
-        text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-        replace_file(folder / CARD, text.encode("utf-8"))
+    write_sealed(folder / CARD, card, CARD_CHECKSUM, indent=1)
     return folder
 
 
@@ -85,19 +83,14 @@ def load_probe(folder: Path) -> SavedProbe:
     for name in (CARD, WEIGHTS):
         if not (folder / name).is_file():
             raise AccessError(f"{folder} holds no {name}; name a folder that `mosaic fit` wrote.")
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        intact = card["checksum"] == _checksum(card)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"{folder / CARD} is damaged ({error}). {FIT_AGAIN}") from error
-    if not intact or sha256(folder / WEIGHTS) != card["weights_sha256"]:
-        name = WEIGHTS if intact else CARD
-        raise IntegrityError(
-            f"{folder / name} was changed after it was written: its checksum differs. {FIT_AGAIN}"
-        )
+    card = read_sealed(folder / CARD, FIT_AGAIN, CARD_CHECKSUM)
     if card["format"] != FORMAT:
         raise IntegrityError(
             f"{folder / CARD} has format {card['format']}, this version reads {FORMAT}. {FIT_AGAIN}"
+        )
+    if sha256(folder / WEIGHTS) != card["weights_sha256"]:
+        raise IntegrityError(
+            f"{folder / WEIGHTS} is damaged (its checksum does not fit). {FIT_AGAIN}"
         )
     try:
         arrays = load_file(folder / WEIGHTS)
@@ -152,8 +145,3 @@ def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile)
             stated["dtype"],
             identity["dtype"],
         )
-
-
-def _checksum(card: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in card.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -381,3 +382,22 @@ def test_label_file_says_what_was_asked(spec: ModelSpec, tmp_path: Path) -> None
     assert len(said["answers"]) == 2
     with pytest.raises(ConfigError, match="Unknown scoring"):
         correctness(spec, ask_about(["a"]), workspace, scoring="other")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:40], lambda text: text.replace("ids", "idx")]
+)
+def test_damaged_labels_are_set_aside_and_asked_anew(
+    spec: ModelSpec, tmp_path: Path, damage: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    asked = ask_about(["Is it?", "Or not?"])
+    expected = correctness(spec, asked, workspace).labels
+    (path,) = (tmp_path / "cache" / "labels").glob("*.json")
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    again = correctness(spec, asked, workspace).labels
+    assert again.tolist() == expected.tolist()
+    assert path.read_text() == whole
+    assert f"{path} is damaged" in caplog.text
+    assert f"kept as {path.name}.corrupt-1 and computed again" in caplog.text

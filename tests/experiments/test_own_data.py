@@ -17,9 +17,8 @@ import pytest
 import tiny
 from scipy import sparse
 
-from mosaic.cli import build_parser, main
-from mosaic.cli.examples import EXAMPLES
-from mosaic.cli.predictions import FORMATS, prediction_lines, printable
+from mosaic.cli import main
+from mosaic.cli.predictions import prediction_lines, printable
 from mosaic.config.profiles import load_profile
 from mosaic.config.workspace import open_workspace
 from mosaic.data.load import load_task
@@ -186,7 +185,7 @@ def test_evidence_of_three_classes_speaks_for_the_answer() -> None:
         assert value == 1
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["table", "csv", "jsonl"])
 def test_answers_can_be_piped(
     moved: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,8 +228,11 @@ def test_a_long_text_is_shortened_in_the_table_only() -> None:
         ("model/config.json", "weights of the model 'own' .* config.json differ"),
         ("model/tokenizer_config.json", "tokenizer of 'own' .* tokenizer_config.json differ"),
         ("sae_{layer}/cfg.json", "SAE at layer .* cfg.json differ"),
-        ("probe/probe.json", "probe.json was changed after it was written"),
-        ("probe/probe.safetensors", "probe.safetensors was changed after it was written"),
+        (
+            "probe/probe.json",
+            "probe.json is damaged .its checksum.*fit the probe again",
+        ),
+        ("probe/probe.safetensors", "probe.safetensors is damaged .its checksum does not fit"),
     ],
 )
 def test_what_changed_is_refused(moved: Path, path: str, says: str) -> None:
@@ -267,22 +269,11 @@ def test_a_probe_without_its_profile_asks_for_one(moved: Path) -> None:
 
 def test_a_reader_that_has_enough_gets_no_traceback() -> None:
     code = (
-        "import sys, mosaic.cli as c; c._doctor = lambda _: [print('x' * 99) for _ in range(9999)];"
+        "import sys, mosaic.cli as c;"
+        "c.verbs.do_doctor = lambda _: [print('x' * 99) for _ in range(9999)];"
         "sys.exit(c.main(['doctor']))"
     )
     command = f'"{sys.executable}" -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}'
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (141, "")
     assert result.stdout == "x" * 99 + "\n"
-
-
-def test_every_example_of_the_help_is_a_command_that_parses() -> None:
-    import shlex
-
-    parser = build_parser()
-    for verb, examples in EXAMPLES.items():
-        for command, _ in examples:
-            words = shlex.split(command.partition(" <")[0].partition(" |")[0])
-            assert words[0] == "mosaic"
-            assert verb in ("mosaic", words[1])
-            parser.parse_args(words[1:])

@@ -429,8 +429,8 @@ def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
     assert set(table["feature"]) == {"tfidf"}
     pairs = table.groupby(["train_language", "language"]).size()
     assert len(pairs) == 64
-    assert set(pairs) == {len(read_manifest(folder)["seeds"])}
-    assert read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
+    assert set(pairs) == {len(read_manifest(folder).seeds)}
+    assert read_manifest(folder).command.startswith("mosaic transfer --profile encoder")
     native = table["train_language"] == table["language"]
     assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
 
