@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mosaic import ASSETS
 from mosaic.config.choices import PRICED_PROFILES
@@ -21,10 +21,6 @@ from mosaic.config.profiles import Profile, load_profile
 from mosaic.errors import MosaicError
 from mosaic.extraction.cost import GATED
 from mosaic.extraction.memory import device_memory, lack_of_memory
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
 
 PACKAGE = "mosaic-companion"
 
@@ -35,38 +31,43 @@ MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
 """Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
 a notebook with its workers takes."""
 
+PUBLIC_MODEL = "EleutherAI/pythia-70m-deduped"
+
+HUB_TIMEOUT = 3.0
+"""Seconds to wait for one answer of the Hub."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One line of the report."""
+
+    state: str
+    """ok, note or problem; for a profile yes or no."""
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state:9}{self.what}" + (f" -> {self.remedy}" if self.remedy else "")
+
 
 def report(build_dir: str) -> int:
-    """Print every finding as it comes; 0 where `mini` can run, else 1."""
-    problems = 0
-    for finding in diagnose(Path(build_dir).absolute()):
+    """Print every finding as it comes, then what each shipped profile would need here.
+
+    Returns 0 where `mini` can run, else 1.
+    """
+    place, problems = Path(build_dir).absolute(), 0
+    access = dict.fromkeys([PUBLIC_MODEL, *GATED], "")
+    machine = chain(package_checks(), device_checks(), memory_checks(), storage_checks(place))
+    for finding in chain(machine, mini_files(), data_dir(), hub_access(access)):
         print(finding, flush=True)
         problems += finding.state == "problem"
+    for name in PRICED_PROFILES:
+        print(can_run(load_profile(name), problems, access, place), flush=True)
     return min(1, problems)
 
 
-def diagnose(build_dir: Path) -> Iterator[Diagnosis]:
-    """All findings, then what each shipped profile would need here."""
-    problems = 0
-    for check in (
-        package_checks(),
-        device_checks(),
-        memory_checks(),
-        storage_checks(build_dir),
-        mini_files(),
-        data_dir(),
-    ):
-        for finding in check:
-            problems += finding.state == "problem"
-            yield finding
-    access = dict.fromkeys([PUBLIC_MODEL, *GATED], "")
-    yield from hub_access(access)
-    for name in PRICED_PROFILES:
-        yield can_run(load_profile(name), problems, access, build_dir)
-
-
 def package_checks() -> Iterator[Diagnosis]:
-    """Python and every required package against the ranges of the project."""
+    """Python and every required package against the project's ranges, then against its pins."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -74,55 +75,36 @@ def package_checks() -> Iterator[Diagnosis]:
         needed = [Requirement(text) for text in requires(PACKAGE) or ()]
         pythons = SpecifierSet(metadata(PACKAGE)["Requires-Python"] or "")
     except PackageNotFoundError:
-        yield Diagnosis(
-            "note", f"{PACKAGE} is not installed", "run `pip install -e .` in the clone"
-        )
+        yield Diagnosis("note", f"{PACKAGE} is not installed", "run `pip install -e .` in a clone")
         return
     python = platform.python_version()
     if python not in pythons:
-        yield Diagnosis(
-            "problem", f"Python {python}, needs {pythons}", "make .venv with such a one"
-        )
+        yield Diagnosis("problem", f"Python {python}, needs {pythons}", "make .venv with that")
     good = []
     for need in needed:
         if need.marker and not need.marker.evaluate({"extra": "book"}):
             continue
-        state = "problem" if need.marker is None else "note"
-        installed = _installed(need)
+        installed = _installed(need.name)
         if installed and need.specifier.contains(installed, prereleases=True):
             good.append(f"{need.name} {installed}")
             continue
-        found = f"{need.name} is {installed}" if installed else f"{need.name} is not installed"
-        wanted = f"{need.name}{need.specifier}"
-        yield Diagnosis(state, f"{found}, needs {need.specifier}", f'run `pip install "{wanted}"`')
+        state = "problem" if need.marker is None else "note"
+        found = f"{need.name} is {installed or 'not installed'}, needs {need.specifier}"
+        yield Diagnosis(state, found, f'run `pip install "{need.name}{need.specifier}"`')
     yield Diagnosis("ok", f"Python {python}; {', '.join(good)}")
-    yield from _pins()
+    lines = LOCK.read_text().splitlines() if LOCK.is_file() else []
+    pins = dict(line.split("==") for line in lines if line and line[0] != "#")
+    there = {name: (_installed(name) or pin).split("+")[0] for name, pin in pins.items()}
+    if off := [
+        f"{name} {there[name]} for {pin}" for name, pin in pins.items() if there[name] != pin
+    ]:
+        what = f"{len(off)} packages differ from requirements.lock ({', '.join(off[:3])})"
+        yield Diagnosis("note", what, "run `pip install -r requirements.lock` for the same digits")
 
 
-def _pins() -> Iterator[Diagnosis]:
-    if not LOCK.is_file():
-        return
-    pinned = [line for line in LOCK.read_text().splitlines() if line and line[0] != "#"]
-    off = []
-    for line in pinned:
-        name, pin = line.split("==")
-        try:
-            installed = version(name).split("+")[0]
-        except PackageNotFoundError:
-            continue
-        if installed != pin:
-            off.append(f"{name} {installed} for {pin}")
-    if off:
-        yield Diagnosis(
-            "note",
-            f"{len(off)} packages differ from requirements.lock ({', '.join(off[:3])})",
-            "run `pip install -r requirements.lock` for the same digits",
-        )
-
-
-def _installed(need: Requirement) -> str | None:
+def _installed(package: str) -> str | None:
     try:
-        return version(need.name)
+        return version(package)
     except PackageNotFoundError:
         return None
 
@@ -156,21 +138,20 @@ def memory_checks() -> Iterator[Diagnosis]:
 
     found = psutil.virtual_memory()
     what = f"memory: {gb(found.available)} free of {gb(found.total)}"
-    if found.available < MINI_MEMORY:
-        yield Diagnosis("problem", what, f"close programs; `mini` needs {gb(MINI_MEMORY)}")
-    else:
-        yield Diagnosis("ok", what)
+    little = f"close programs; `mini` needs {gb(MINI_MEMORY)}"
+    scarce = found.available < MINI_MEMORY
+    yield Diagnosis("problem", what, little) if scarce else Diagnosis("ok", what)
 
 
 def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
     """Space and write access where results go, and the size of what is there."""
     from huggingface_hub import constants
 
-    places = [("build folder", build_dir, "name another by --build-dir")]
-    places += [("Hub cache", Path(constants.HF_HUB_CACHE), "set HF_HOME to another folder")]
-    for name, folder, remedy in places:
-        # Only real models fill the Hub's cache.
-        bad = "note" if name == "Hub cache" else "problem"
+    hub = Path(constants.HF_HUB_CACHE)  # only real models fill it
+    for name, folder, bad, remedy in (
+        ("build folder", build_dir, "problem", "name another by --build-dir"),
+        ("Hub cache", hub, "note", "set HF_HOME to another folder"),
+    ):
         base = next(p for p in (folder, *folder.parents) if p.exists())
         try:
             with tempfile.TemporaryFile(dir=base):
@@ -178,7 +159,10 @@ def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
         except OSError as error:
             yield Diagnosis(bad, f"{name} {folder} cannot be written ({error.strerror})", remedy)
             continue
-        what = f"{name} {folder} holds {gb(_size(folder))}, {gb(free)} free"
+        # Links are not followed.
+        files = (Path(root) / file for root, _, names in os.walk(folder) for file in names)
+        size = gb(sum(path.lstat().st_size for path in files if path.exists()))
+        what = f"{name} {folder} holds {size}, {gb(free)} free"
         if free < MINI_DISK:
             yield Diagnosis(bad, what, f"free {gb(MINI_DISK)}, or {remedy}")
         else:
@@ -189,14 +173,13 @@ def mini_files() -> Iterator[Diagnosis]:
     """The shipped models, SAEs and tasks against their manifest."""
     from mosaic.storage.manifest import MANIFEST, MINI, verify_folder
 
-    restore = "run `git checkout mosaic/assets/mini`, or install again"
     try:
         if not (MINI / MANIFEST).is_file():
-            yield Diagnosis("problem", f"{MINI / MANIFEST} is missing", restore)
-            return
+            raise MosaicError(f"{MINI / MANIFEST} is missing")
         verify_folder(MINI)
         yield Diagnosis("ok", "mini models, SAEs and tasks are as shipped")
     except MosaicError as error:
+        restore = "run `git checkout mosaic/assets/mini`, or install again"
         yield Diagnosis("problem", str(error).split(". ")[0], restore)
 
 
@@ -216,31 +199,6 @@ def data_dir() -> Iterator[Diagnosis]:
         tasks = load_catalogue("paper").values()
         there = sum(missing_reason(task, profile) is None for task in tasks)
         yield Diagnosis("ok", f"MOSAIC_DATA_DIR {folder} holds {there} of {len(tasks)} real tasks")
-
-
-def _size(folder: Path) -> float:
-    """Bytes of the files below a folder; links are not followed."""
-    names = (Path(root) / name for root, _, files in os.walk(folder) for name in files)
-    return float(sum(path.lstat().st_size for path in names if path.exists()))
-
-
-PUBLIC_MODEL = "EleutherAI/pythia-70m-deduped"
-
-HUB_TIMEOUT = 3.0
-"""Seconds to wait for one answer of the Hub."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """One line of the report."""
-
-    state: str
-    """ok, note or problem; for a profile yes or no."""
-    what: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:9}{self.what}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
 def hub_access(access: dict[str, str]) -> Iterator[Diagnosis]:
@@ -264,8 +222,7 @@ def hub_access(access: dict[str, str]) -> Iterator[Diagnosis]:
         if reason := _ask(source):
             gated = isinstance(reason, errors.GatedRepoError)
             access[source] = "gated" if gated else type(reason).__name__
-    closed = [source for source, why in access.items() if why]
-    if closed:
+    if closed := [source for source, why in access.items() if why]:
         remedy = "accept the licence on the model's page and set HF_TOKEN to that account's token"
         yield Diagnosis("note", f"not open to you: {', '.join(closed)}", remedy)
     else:

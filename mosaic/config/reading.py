@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mosaic.errors import MALFORMED, ConfigError
+from mosaic.errors import FOREIGN, MALFORMED, ConfigError
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file. Raises ConfigError where it is not readable."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, *MALFORMED) as error:
+    except (OSError, yaml.YAMLError, *FOREIGN) as error:
         raise ConfigError(f"{path} is not readable YAML ({error}); correct it.") from error
 
 

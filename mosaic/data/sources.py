@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mosaic.config.tasks import Task
 
 
+CONVERTED = "refs/convert/parquet"
+"""Branch of the Hub's own copies of script-only sets: a folder per configuration, no README."""
+
 PARTS = ("train", "test")
 """What a `split_field` may hold."""
 
@@ -126,7 +129,7 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from pyarrow import ArrowException
 
-    source = name
+    source, by_folder = name, task.revision == CONVERTED
     cache: AbstractContextManager[str | None] = nullcontext()
     options: dict[str, Any] = {"revision": task.revision}
     if os.path.isabs(name) or profile.data_dir is not None:
@@ -138,14 +141,19 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
                 f"the Hub."
             )
         verify_folder(source)
+        by_folder = not (Path(source) / "README.md").is_file()
         # datasets keys the cache of a local folder by its README alone: a changed Parquet file
         # would be served stale. So a folder is read afresh, through a cache that does not last.
         cache = TemporaryDirectory(prefix="mosaic-")
         options = {"keep_in_memory": True}
+    # Without a README datasets knows the configuration "default" alone: all of a folder.
+    if by_folder and task.config not in (None, "default"):
+        options["data_dir"] = task.config
+    else:
+        options["name"] = task.config
     try:
         with cache as cache_dir, _without_bars():
-            options["cache_dir"] = cache_dir
-            return load_dataset(source, task.config, split=split, **options)
+            return load_dataset(source, split=split, cache_dir=cache_dir, **options)
     except FileNotFoundError as error:
         raise AccessError(
             f"A file of {called(task)} is missing ({error}). Fetch the dataset again."

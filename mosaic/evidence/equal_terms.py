@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from mosaic.config.choices import BOS
+from mosaic.config.choices import Bos
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
-from mosaic.scores.intervals import paired_difference
 from mosaic.sweep.cells import Cell
+from mosaic.sweep.compare import compare_cells
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 
@@ -30,7 +30,7 @@ class Condition:
     condition: str
     first: Cell
     second: Cell
-    bos: str = "drop"
+    bos: Bos = "drop"
 
 
 def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condition]:
@@ -41,8 +41,8 @@ def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condi
     last = Cell(task, "hidden", model.name, layer, pooling="last")
     sae, binarized = "SAE minus hidden state", "binarized minus raw sums"
 
-    def unscaled(spec: Cell) -> Cell:
-        return replace(spec, scaling="none")
+    def unscaled(cell: Cell) -> Cell:
+        return replace(cell, scaling="none")
 
     return [
         Condition(sae, "paper's pooling: sum > 1, last token", latents, last),
@@ -99,30 +99,16 @@ def compare_conditions(
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)
                 asked.append(Condition("SAE of tuned minus of base", name, first, second))
-    scored: dict[tuple[str, Cell], ScoredCell] = {}
-    for bos in BOS:
-        cells = dict.fromkeys(s for c in asked if c.bos == bos for s in (c.first, c.second))
-        specs = [replace(spec, seed=seed) for spec in cells for seed in seeds]
+    parts, scored = [], []
+    for bos in dict.fromkeys(c.bos for c in asked):
+        here = [c for c in asked if c.bos == bos]
+        cells = dict.fromkeys(cell for c in here for cell in (c.first, c.second))
         pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))
-        scored |= {(bos, result.spec): result for result in score_cells(specs, pooled)}
-    return pd.DataFrame([_compared(c, scored, seeds) for c in asked]), list(scored.values())
-
-
-def _compared(
-    condition: Condition, scored: dict[tuple[str, Cell], ScoredCell], seeds: Sequence[int]
-) -> dict[str, object]:
-    first, second = (
-        [scored[condition.bos, replace(cell, seed=seed)] for seed in seeds]
-        for cell in (condition.first, condition.second)
-    )
-    found = paired_difference(first, second)
-    return {
-        "claim": condition.claim,
-        "condition": condition.condition,
-        "task": condition.first.task,
-        "model": condition.first.model,
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "n_docs": found.n_docs,
-    }
+        wanted = [replace(cell, seed=seed) for cell in cells for seed in seeds]
+        scored += (results := score_cells(wanted, pooled))
+        found = compare_cells([(c.first, c.second) for c in here], results)
+        names = {"claim": [c.claim for c in here], "condition": [c.condition for c in here]}
+        parts.append(found.assign(**names, place=[asked.index(c) for c in here]))
+    table = pd.concat(parts).sort_values("place", ignore_index=True)
+    columns = ["claim", "condition", "task", "model", "difference", "low", "high", "n_docs"]
+    return table[columns], scored

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from mosaic.config.choices import TEXT_BASELINES
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
-from mosaic.errors import MALFORMED, ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.experiments.questions import Questions, load_questions
 from mosaic.extraction.memory import require_memory_to_ask
 from mosaic.models.ask import (
@@ -35,8 +34,7 @@ from mosaic.models.options import score_options
 from mosaic.models.resolve import ResolvedModel, resolve
 from mosaic.scores.choose import rows_best_by_cv
 from mosaic.scores.intervals import bootstrap_interval
-from mosaic.storage.files import replace_file, storage_errors
-from mosaic.storage.sealed import seal, unseal
+from mosaic.storage.sealed import read_sealed_or_set_aside, write_sealed
 from mosaic.storage.versions import code_digest, versions_of
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
@@ -173,18 +171,18 @@ def best_by_cv(
 ) -> list[ScoredCell]:
     """Per task key, feature and `keys` (columns of a row) the cell that `rows_best_by_cv` names."""
     results = list(results)
-    table = pd.DataFrame([{**r.row, "key": r.spec.task} for r in results])
+    table = pd.DataFrame([{**r.row, "key": r.cell.task} for r in results])
     return [results[i] for i in rows_best_by_cv(table, ["key", *keys], hidden_apart)]
 
 
 def against_baselines(chosen: Iterable[ScoredCell]) -> list[tuple[Cell, Cell]]:
     """Pairs for `compare_cells`: the SAE cell of each label set and every other cell of it."""
     chosen = list(chosen)
-    first = {r.spec.task: r.spec for r in chosen if r.spec.feature == "sae"}
+    first = {r.cell.task: r.cell for r in chosen if r.cell.feature == "sae"}
     return [
-        (first[r.spec.task], r.spec)
+        (first[r.cell.task], r.cell)
         for r in chosen
-        if r.spec.feature not in ("sae", "base_rate") and r.spec.task in first
+        if r.cell.feature not in ("sae", "base_rate") and r.cell.task in first
     ]
 
 
@@ -209,8 +207,8 @@ def correctness(
 ) -> TaskData:
     """The questions with the label "was `spec` right?", asked once and read from disk afterwards.
 
-    The texts are the prompts without chat template. Raises ConfigError for an unknown scoring,
-    IntegrityError for a damaged label file, and what loading a model raises.
+    The texts are the prompts without chat template. A damaged label file is set aside with a
+    warning, and asked anew. Raises ConfigError for an unknown scoring, and what loading raises.
     """
     if scoring not in SCORINGS:
         raise ConfigError(f"Unknown scoring {scoring!r}; use one of {tuple(SCORINGS)}.")
@@ -229,14 +227,12 @@ def correctness(
     }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     path = workspace.cache / "labels" / f"{name}.json"
-    if not path.is_file():
+    if (kept := read_sealed_or_set_aside(path)) is None:
         said, finished = _ask(model, questions, profile, SCORINGS[scoring], max_new_tokens)
-        content = {"identity": identity, "ids": questions.data.ids.tolist()}
-        content |= {"answers": said, "finished": finished}
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, seal(content))
-    said, finished = _read_answers(path, questions)
+        kept = {"identity": identity, "ids": questions.data.ids.tolist()}
+        kept |= {"answers": said, "finished": finished}
+        write_sealed(path, kept)
+    said, finished = kept["answers"], kept["finished"]
     if questions.options is None:
         right = [includes(*pair) for pair in zip(said, questions.answers, strict=True)]
     else:
@@ -269,16 +265,3 @@ def _ask(
     found = score_options(answerer, prompts, questions.options, scoring, budget)
     best = [o[int(s.argmax())] for o, s in zip(questions.options, found, strict=True)]
     return best, [True] * len(best)
-
-
-def _read_answers(path: Path, questions: Questions) -> tuple[list[str], list[bool]]:
-    try:
-        content = unseal(path.read_text(encoding="utf-8"))
-        ids, said, finished = content["ids"], content["answers"], content["finished"]
-    except MALFORMED as error:
-        raise IntegrityError(
-            f"The labels in {path} are damaged ({error}). Delete the file and run again."
-        ) from error
-    if ids != questions.data.ids.tolist() or len(said) != len(ids):
-        raise IntegrityError(f"The labels in {path} are of other questions. Delete it, run again.")
-    return said, finished

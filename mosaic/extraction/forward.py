@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +12,10 @@ import numpy as np
 
 from mosaic.config.choices import HIDDEN_POOLINGS
 from mosaic.errors import ResourceError
-from mosaic.extraction.encode import document_statistics, encode, hidden_statistics
+from mosaic.extraction.encode import Triplets, document_statistics, encode, hidden_statistics
 from mosaic.extraction.features import Block
 from mosaic.extraction.pooling import compress
-from mosaic.models.batches import BatchRunner, Documents
+from mosaic.models.batches import Batch, BatchRunner, Documents
 from mosaic.models.language_model import LanguageModel, residual_stream
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Pass:
     saes: dict[Block, SAE[Any]]
     top_n: tuple[int, ...]
     token_budget: int
+    listener: Callable[[Block, np.ndarray, Batch, Triplets], None] | None = None
+    """Is told the activations of every batch: block, rows, batch, activations of its tokens."""
     n_tokens: int = 0
     """Pooled so far, for the progress bar."""
 
@@ -101,6 +103,8 @@ class Pass:
                     sae = self.saes[block]
                     with _tensor_cores(self.model):
                         active = encode(sae, x)
+                    if self.listener is not None:
+                        self.listener(block, rows, batch, active)
                     found[block] = document_statistics(active, lengths, sae.cfg.d_sae, self.top_n)
         return found
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,10 +149,12 @@ def _train(
     # A folder of this name is whole: it takes its place when everything is written.
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
+    shown = {"texts": len(parts[0]), "held_out": len(parts[1]), "steps": STATES // SAE_BATCH}
+    shown |= {"batch": SAE_BATCH, "active": ACTIVE}
     for sae in wanted:
         target = part / sae.name
         train_sae(states[sae.layer], int(sae.train or 0), STATES, SAE_SEED, target)
-        write_metrics(target, measure_sae(load_trained(target), unseen[sae.layer]))
+        write_metrics(target, shown | measure_sae(load_trained(target), unseen[sae.layer]))
     (part / "README.md").write_text(_card(model, wanted, part, record), encoding="utf-8")
     (part / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     write_manifest(part)
@@ -281,7 +283,7 @@ def load_trained(folder: Path) -> SAE:
     return SAE.load_from_disk(str(folder))
 
 
-def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
-    """Figures of an SAE beside its weights, rounded to four digits."""
+def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Figures of an SAE and of its training beside its weights, rounded to four digits."""
     rounded = {name: round(float(np.float64(value)), 4) for name, value in metrics.items()}
     (folder / "metrics.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")

@@ -36,8 +36,8 @@ def mean_over_seeds(results: Sequence[ScoredCell]) -> pd.DataFrame:
 def by_cell(results: Iterable[ScoredCell]) -> dict[Cell, list[ScoredCell]]:
     """Results grouped by cell, seeds in order; the key is the cell with seed 0."""
     cells: dict[Cell, list[ScoredCell]] = {}
-    for result in sorted(results, key=lambda r: r.spec.seed):
-        cells.setdefault(replace(result.spec, seed=0), []).append(result)
+    for result in sorted(results, key=lambda r: r.cell.seed):
+        cells.setdefault(replace(result.cell, seed=0), []).append(result)
     return cells
 
 
@@ -73,6 +73,24 @@ def compare_cells(
     return pd.DataFrame(rows)
 
 
+def by_classifier(table: pd.DataFrame, first: str) -> pd.DataFrame:
+    """Macro-F1 of the recipe's SAE cells, a column per probe and protocol, seed 0 where it has one.
+
+    Only cells that have `first`, such as "tree, published", which takes the first column. Columns:
+    source, task, language, model, then those of the classifiers.
+    """
+    keys = ["source", "task", "language", "model", "width"]
+    recipe = (table["depth"] == "middle") & (table["pooling"] == "sum") & (table["threshold"] == 1)
+    recipe &= (table["selection"] == "all") & (table["seed"].fillna(0) == 0)
+    rows = table[recipe.fillna(False)].astype({key: object for key in keys})
+    rows = rows.assign(by=rows["probe"] + ", " + rows["protocol"]).fillna({"language": ""})
+    wide = rows.pivot_table(index=keys, columns="by", values="macro_f1", sort=False)
+    if first not in wide:
+        return pd.DataFrame(columns=[*keys[:-1], first])
+    wide = wide[[first, *wide.columns.drop(first)]].dropna(subset=first)
+    return wide.reset_index().drop(columns="width").rename_axis(columns=None)
+
+
 def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) -> int:
     """In how many tasks of a `compare` table the first cell beats every cell named `second...`.
 
@@ -83,8 +101,8 @@ def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) ->
     return int(beaten.groupby(against["task"]).all().sum())
 
 
-def _cell_name(spec: Cell) -> str:
-    parts = [spec.feature, spec.width, spec.pooling]
-    parts.append(f"n={spec.top_n}" if spec.top_n is not None else None)
-    parts.append(f"> {spec.threshold:g}" if spec.threshold is not None else None)
+def _cell_name(cell: Cell) -> str:
+    parts = [cell.feature, cell.width, cell.pooling]
+    parts.append(f"n={cell.top_n}" if cell.top_n is not None else None)
+    parts.append(f"> {cell.threshold:g}" if cell.threshold is not None else None)
     return " ".join(part for part in parts if part)

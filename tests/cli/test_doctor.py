@@ -98,7 +98,7 @@ def test_a_damaged_mini_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "mini"
-    shutil.copytree(ASSETS, copy)
+    shutil.copytree(ASSETS / "mini", copy)
     damaged = next((copy / "saes").rglob("sae_weights.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
     monkeypatch.setattr("mosaic.storage.manifest.MINI", copy)

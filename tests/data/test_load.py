@@ -158,6 +158,49 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
         load_task("colour", profile)
 
 
+def converted(folder: Path) -> Profile:
+    """A set as the Hub converts a script-only one: a folder per configuration and no README."""
+    for config in ("english", "spanish"):
+        target = folder / "data" / "org" / "colour" / config / "test"
+        target.mkdir(parents=True)
+        columns = {"text": [f"{config} {i}" for i in range(4)], "label": [0, 1, 0, 1]}
+        pd.DataFrame(columns).to_parquet(target / "0000.parquet")
+    entry = {**ENTRY, "split": "test", "revision": "refs/convert/parquet"}
+    entry["languages"] = {"en": {"config": "english"}, "es": {"config": "spanish"}}
+    (folder / "catalogue.yaml").write_text(yaml.safe_dump([entry]))
+    catalogue, keys = str(folder / "catalogue.yaml"), ("colour-en", "colour-es")
+    return Profile("test", catalogue, (), keys, data_dir=str(folder / "data"))
+
+
+def test_a_converted_set_without_readme_has_a_folder_per_configuration(tmp_path: Path) -> None:
+    profile = converted(tmp_path)
+    for key, config in (("colour-en", "english"), ("colour-es", "spanish")):
+        assert load_task(key, profile).inputs == [f"{config} {i}" for i in range(4)]
+
+
+def test_the_hub_is_asked_for_the_folder_of_a_converted_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load_dataset(source: str, **options: object) -> object:
+        asked.append((source, options))
+        raise FileNotFoundError("stop here")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    for key, profile in (
+        ("colour-en", replace(converted(tmp_path), data_dir=None)),
+        ("sentiment-en", Profile("p", "paper", (), ("sentiment-en",))),
+        ("piqa-questions", Profile("p", "paper", (), ("piqa-questions",))),
+        ("toxicity-de", Profile("p", "paper", (), ("toxicity-de",))),
+    ):
+        with pytest.raises(AccessError):
+            load_task(key, profile)
+    folders = [(options.get("data_dir"), options.get("name")) for _, options in asked]
+    assert folders[:3] == [("english", None), ("english", None), (None, "default")]
+    assert folders[3][0] is None
+
+
 def test_unknown_task_names_what_exists(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"No task 'shape'.*\['colour'\]"):
         load_task("shape", make(tmp_path, COLUMNS))

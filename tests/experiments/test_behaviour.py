@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_grids
 from mosaic.evidence.claims import INCONCLUSIVE, judge_claims, load_claims
 from mosaic.evidence.comparisons import behaviour_gaps, published_both_ways
@@ -23,7 +24,6 @@ from mosaic.evidence.published import best_on_test, published_scores
 from mosaic.experiments.behaviour import behaviour_cells, best_by_cv, correctness, score_behaviour
 from mosaic.experiments.questions import Questions, prompt
 from mosaic.figures.behaviour import PUBLISHED_SIZES, fig_behaviour, fig_oversight
-from mosaic.models import ask
 from mosaic.models.ask import SCORINGS, Answerer, generate_answers, includes, load_answerer
 from mosaic.models.options import score_options
 from mosaic.models.resolve import resolve
@@ -189,21 +189,28 @@ def ask_about(texts: list[str], groups: list[str] | None = None) -> Questions:
     return Questions(data, tuple(("yes", "no") for _ in texts), tuple(("yes",) for _ in texts))
 
 
-def test_labels_are_asked_once_and_read_afterwards(
-    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_labels_are_asked_once_and_read_afterwards_and_damaged_ones_asked_anew(
+    spec: ModelSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
     questions = ask_about([f"Is {i} odd?" for i in range(20)])
     first = correctness(spec, questions, workspace)
     assert first.task.label_model == spec.name
     assert first.label_names == ("wrong", "right")
-    monkeypatch.setattr(ask, "load_answerer", lambda *_: pytest.fail("the model ran again"))
-    again = correctness(spec, questions, workspace)
-    assert again.fingerprint == first.fingerprint
+    with monkeypatch.context() as patch:
+        again = "the model ran again"
+        patch.setattr("mosaic.experiments.behaviour._ask", lambda *_: pytest.fail(again))
+        assert correctness(spec, questions, workspace).fingerprint == first.fingerprint
     (path,) = (tmp_path / "cache" / "labels").glob("*.json")
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(IntegrityError, match="damaged"):
-        correctness(spec, questions, workspace)
+    whole = path.read_text()
+    path.write_text(whole[:-20])
+    assert correctness(spec, questions, workspace).fingerprint == first.fingerprint
+    assert f"{path.name} is damaged" in caplog.text
+    assert path.read_text() == whole
+    assert path.with_name(f"{path.name}.corrupt-1").read_text() == whole[:-20]
 
 
 def test_label_is_whether_the_best_option_is_right(spec: ModelSpec, tmp_path: Path) -> None:
@@ -282,7 +289,7 @@ def test_best_by_cv_never_looks_at_the_test_score() -> None:
         return ScoredCell(spec, row, none, none, none, none, None)
 
     best = best_by_cv([result(0, 0.7, 0.9), result(1, 0.8, 0.1)], "model")
-    assert [b.spec.layer for b in best] == [1]
+    assert [b.cell.layer for b in best] == [1]
 
 
 def test_means_over_layers_say_less_against_sae_features_than_the_best_test_scores() -> None:
@@ -371,3 +378,22 @@ def test_label_file_says_what_was_asked(spec: ModelSpec, tmp_path: Path) -> None
     assert len(said["answers"]) == 2
     with pytest.raises(ConfigError, match="Unknown scoring"):
         correctness(spec, ask_about(["a"]), workspace, scoring="other")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:40], lambda text: text.replace("ids", "idx")]
+)
+def test_damaged_labels_are_set_aside_and_asked_anew(
+    spec: ModelSpec, tmp_path: Path, damage: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    asked = ask_about(["Is it?", "Or not?"])
+    expected = correctness(spec, asked, workspace).labels
+    (path,) = (tmp_path / "cache" / "labels").glob("*.json")
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    again = correctness(spec, asked, workspace).labels
+    assert again.tolist() == expected.tolist()
+    assert path.read_text() == whole
+    assert f"{path} is damaged" in caplog.text
+    assert f"kept as {path.name}.corrupt-1 and computed again" in caplog.text
