@@ -34,7 +34,7 @@ from mosaic.sweep.results import ScoredCell, read_scored, write_scored
 from mosaic.sweep.source import Source, extract_for, fit
 
 SCORE_CODE = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
-           "scores/choose.py")  # fmt: skip
+               "scores/choose.py")  # fmt: skip
 """Rooms and modules that decide a scored cell: what other code scored is not read."""
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy")

@@ -30,7 +30,7 @@ from mosaic.extraction.extract import extract
 from mosaic.extraction.features import Features
 from mosaic.models import language_model, saes
 from mosaic.models.readers import text_reader
-from mosaic.models.resolve import load_tokenizer
+from mosaic.models.resolve import resolve
 from mosaic.probes.saved import load_probe
 from mosaic.probes.select import Candidate, fit_select
 from mosaic.sweep.run import score_cells
@@ -133,7 +133,7 @@ def test_predict_loads_model_and_sae_once_and_reads_each_text_once(
     assert [len(p.evidence) > 0 for p in found] == [explain > 0] * 3
     assert (calls["load_model"], calls["load_sae"]) == (1, 1)
     profile = load_profile(str(moved / "mine.yaml"))
-    reader = text_reader(load_tokenizer(moved / "model"), profile, None)
+    reader = text_reader(resolve(profile.models[0], profile), profile)
     assert calls["tokens"] == reader.read(NEW).n_tokens.sum()
 
 

@@ -201,7 +201,7 @@ def test_naming_cells_fetches_no_sae_that_none_of_them_reads(
     source = Source(Workspace(profile, tmp_path / "b", "paper"), tiny.task_data(), model.name)
     for cell in cells:
         if cell.model is not None:
-            source.path(cell)
+            source.identity(cell)
     wanted = {(c.layer, c.width) for c in cells if c.width is not None}
     assert {width for _, width in wanted} == {"16k"}
     assert sorted(hub.fetched) == sorted(
