@@ -27,9 +27,10 @@ import torch
 import world
 from tqdm import tqdm
 
-from mosaic.extraction.cost import device_memory, matmul_peak, pass_flops
+from mosaic.extraction.cost import matmul_peak, pass_flops
 from mosaic.extraction.extract import extract
 from mosaic.extraction.jobs import load_workers, missing_shards, resolve_job
+from mosaic.extraction.memory import device_memory
 from mosaic.models.resolve import load_config
 from mosaic.publish.pages import markdown_table
 from mosaic.storage.shards import Store
@@ -183,10 +184,10 @@ def one_pass(root: Path, size: world.Size) -> pd.DataFrame:
     n_tokens = runner.run.n_tokens - warm
     n_docs = sum(len(job.rows(shard)) for shard in missing)
     rate = pass_flops(spec, load_config(spec.source), n_docs, n_tokens) / seconds
-    peak = matmul_peak(job.device, job.dtype)
+    peak = matmul_peak(job.model.device, job.model.dtype)
     row = {
-        "device": device_memory(job.device)[0],
-        "dtype": str(job.dtype).removeprefix("torch."),
+        "device": device_memory(job.model.device)[0],
+        "dtype": str(job.model.dtype).removeprefix("torch."),
         "tokens": n_tokens,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(n_tokens / seconds),

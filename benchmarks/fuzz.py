@@ -28,7 +28,7 @@ import yaml
 from mosaic.config.profiles import Profile, SAESpec, load_profile
 from mosaic.config.tasks import load_catalogue
 from mosaic.data.load import load_task
-from mosaic.errors import MosaicError
+from mosaic.errors import IntegrityError, MosaicError
 from mosaic.evidence.bundles import bundle_origins, read_bundle, write_bundle
 from mosaic.extraction.features import Block, Features
 from mosaic.models.hub import check_pin
@@ -163,6 +163,7 @@ def _store_files(root: Path) -> list[Target]:
 
 def _tables(root: Path) -> list[Target]:
     row = {"source": "run", "protocol": "nested", "profile": "p", "task": "t", "probe": "linear"}
+    row |= {"kind": "text", "toy": False}
     rows = [
         {**row, "feature": "sae", "layer": 3, "threshold": 1.0, "macro_f1": 0.5, "seed": s}
         for s in range(3)
@@ -183,17 +184,20 @@ def _tables(root: Path) -> list[Target]:
         read_bundle(bundle)
         bundle_origins(root)
 
-    spec = Cell("t", "sae")
+    kept = Cell("t", "sae")
     cell = root / "cell.json"
     numbers = np.array([0, 1])
     write_scored(
         cell,
-        ScoredCell(spec, dict(rows[0]), np.array(["a", "b"]), numbers, numbers, np.eye(2), 1.0),
+        ScoredCell(kept, dict(rows[0]), np.array(["a", "b"]), numbers, numbers, np.eye(2), 1.0),
     )
 
     def read_cell() -> None:
-        result = read_scored(cell, spec)
-        assert result is not None
+        result = read_scored(cell, kept)
+        if result is None:
+            for aside in cell.parent.glob(f"{cell.name}.corrupt-*"):
+                aside.unlink()
+            raise IntegrityError("it was set aside, to be scored anew")
         to_scores([result])
 
     return [

@@ -17,13 +17,11 @@ from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+from mosaic.config.choices import GEMMA_PROFILES
 from mosaic.errors import AccessError
 
 KEPT = ("torch", "torchvision", "torchaudio", "numpy", "pandas")
 """Never changed: compiled against one another, and perhaps imported before this ran."""
-
-REAL_PROFILES = ("paper", "colab-large", "colab")
-"""Profiles with Gemma 2, the one that needs most memory first."""
 
 HEADROOM = 0.9
 """Share of a GPU's memory that a profile may be estimated to take."""
@@ -121,7 +119,8 @@ def memory_of(profile: str, bfloat16: bool) -> int:
     import torch
 
     from mosaic.config.profiles import load_profile
-    from mosaic.extraction.cost import memory_bytes, shape_of
+    from mosaic.extraction.cost import shape_of
+    from mosaic.extraction.memory import memory_bytes
 
     loaded = load_profile(profile)
     dtype = torch.bfloat16 if bfloat16 else torch.float16
@@ -164,7 +163,7 @@ def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
             f"HF_TOKEN, and run this cell again.",
         )
     has = f"{gpu.name} has {gpu.memory / 1e9:.0f} GB"
-    needs = {profile: memory_of(profile, gpu.bfloat16) for profile in REAL_PROFILES}
+    needs = {profile: memory_of(profile, gpu.bfloat16) for profile in GEMMA_PROFILES}
     fitting = [p for p, need in needs.items() if need <= HEADROOM * gpu.memory]
     if not fitting:
         return Choice("mini", f'Profile "mini": {has}, too little for Gemma 2 2B with 16k SAEs.')

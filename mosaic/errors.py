@@ -33,13 +33,9 @@ class ResourceError(MosaicError):
     exit_code = 5
 
 
-MALFORMED = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What parsers raise, ours and other people's, on a file that is not what they expect."""
+MALFORMED = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a file's content raises where it is not what is expected."""
+
+FOREIGN = (*MALFORMED, AssertionError, AttributeError, RuntimeError)
+"""What other people's parsers raise besides. Caught around a call of theirs and nothing of ours,
+so that an error of our own code is never told as a damaged file."""

@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mosaic.config.profiles import ModelSpec
 from mosaic.errors import ConfigError
-from mosaic.models import readers
+from mosaic.models.batches import Batch, Documents
 from mosaic.models.language_model import load_model
+from mosaic.models.resolve import ResolvedModel
 from mosaic.models.sae_metrics import load_trained, measure_sae, write_metrics
 from mosaic.models.train_saes import residual_vectors, train_sae
 from mosaic.storage.manifest import write_manifest
@@ -192,6 +194,7 @@ def _save(
     metrics["tokens"] = int(history[-1]["tokens"])
     metrics |= {"parameters": model.num_parameters(), "seed": SEED}
     metrics["minutes"] = (time.monotonic() - started) / 60
+    metrics["toy"] = True  # profiles read it: what such a model shows is built in
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
     (folder / "metrics.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
     with (folder / "history.csv").open("w", encoding="utf-8", newline="") as file:
@@ -219,13 +222,13 @@ class _Cut:
 
     identity: dict[str, Any] = {}
 
-    def read(self, inputs: list[lm.Batch]) -> readers.Documents:
-        def collate(rows: np.ndarray) -> readers.Batch:
+    def read(self, inputs: list[lm.Batch]) -> Documents:
+        def collate(rows: np.ndarray) -> Batch:
             (batch,) = (inputs[row] for row in rows)
-            return readers.Batch({"input_ids": batch.tokens}, batch.weights > 0)
+            return Batch({"input_ids": batch.tokens}, batch.weights > 0)
 
         n_tokens = np.asarray([(batch.weights > 0).sum() for batch in inputs])
-        return readers.Documents(np.ones_like(n_tokens), n_tokens, collate)
+        return Documents(np.ones_like(n_tokens), n_tokens, n_tokens < 0, collate)
 
 
 def residuals(folder: Path, batches: list[Any], layers: Sequence[int]) -> dict[int, torch.Tensor]:
@@ -233,8 +236,9 @@ def residuals(folder: Path, batches: list[Any], layers: Sequence[int]) -> dict[i
 
     Layer to `[n_tokens, d_model]` float32.
     """
-    model = load_model(folder, max(layers) + 1, torch.device("cpu"), torch.float32)
-    return residual_vectors(model, _Cut(), batches, layers, budget=1)
+    spec = ModelSpec(folder.name, str(folder), {})
+    found = ResolvedModel(spec, folder, torch.device("cpu"), torch.float32)
+    return residual_vectors(load_model(found, max(layers) + 1), _Cut(), batches, layers, budget=1)
 
 
 @contextmanager

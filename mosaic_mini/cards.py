@@ -100,7 +100,7 @@ def _size(folder: Path) -> str:
 
 def _model_card(folder: Path) -> str:
     metrics, name = _metrics(folder), folder.name
-    rows = [(what.replace("_", " "), str(value)) for what, value in metrics.items()]
+    rows = [(k.replace("_", " "), str(value)) for k, value in metrics.items() if k != "toy"]
     rows.append(("weights", f"{_size(folder)}, bfloat16, safetensors"))
     corpus = "The mini corpus: a seeded grammar in " + ", ".join(LANGUAGES) + "."
     losses = LOSSES.get(name, "on documents of another seed")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,11 @@ from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.experiments.behaviour import correctness, question_tasks, score_behaviour
 from mosaic.experiments.images import image_tasks, vision_model, with_untrained_connector
 from mosaic.experiments.questions import load_questions
-from mosaic.experiments.transfer import languages_of, score_transfer
+from mosaic.experiments.transfer import languages_of
 from mosaic.publish.pages import markdown_table
 from mosaic.scores.intervals import bootstrap_interval
 from mosaic.storage.manifest import MINI
 from mosaic.sweep.cells import Cell, recipe_cells
-from mosaic.sweep.languages import TransferCell, trained_on
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 
@@ -107,9 +106,9 @@ def language_rows(workspace: Workspace, task: str) -> list[Row]:
     """Probes trained on the first language of a task (English), tested on every other."""
     profile = workspace.profile
     origin, *others = languages_of(task, profile)
-    trained = trained_on(origin, 1.0, tuple(others))
     native = [cell for key in others for cell in _wide(profile, key, profile.text_models[0])]
-    results = score_transfer([TransferCell(**asdict(c), **trained) for c in native], workspace)
+    moved = [replace(c, train_task=origin, kept_out=tuple(others)) for c in native]
+    results = score_cells(moved, workspace)
     table = [_row(f"{origin} to {k}, SAE", _of(results, k, "sae"), "accuracy") for k in others]
     second = sorted(table, key=lambda row: row.value)[-2]
     return [*table, replace(second, what="second best of these", demands=((">=", 0.7),))]
@@ -172,7 +171,7 @@ def _both(profile: Profile, task: str) -> list[Cell]:
 
 
 def _of(results: Sequence[ScoredCell], task: str, feature: str) -> list[ScoredCell]:
-    return [r for r in results if (r.spec.task, r.spec.feature) == (task, feature)]
+    return [r for r in results if (r.cell.task, r.cell.feature) == (task, feature)]
 
 
 def _row(what: str, results: Sequence[ScoredCell], score: str, *demands: Demand) -> Row:

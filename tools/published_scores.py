@@ -78,6 +78,8 @@ def _common(task: Task) -> dict[str, object]:
         "language": task.language,
         "train_language": task.language,
         "label_model": task.label_model,
+        "kind": task.kind,
+        "toy": task.toy,
         "n_test": n_test,
         "n_train": None if task.rows is None else task.rows - (n_test or 0),
     }

@@ -5,29 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import yaml
 
 from mosaic import __version__
-from mosaic.cli.examples import EXAMPLES, EXIT_CODES, epilog
-from mosaic.cli.verbs import (
-    _book,
-    _bundle,
-    _doctor,
-    _extract,
-    _figure,
-    _fit,
-    _mini_build,
-    _mini_check,
-    _model_from_gguf,
-    _predict,
-    _run,
-    _sweep,
-    _transfer,
-)
-from mosaic.config.choices import ENGINES
+from mosaic.cli import verbs
+from mosaic.config import choices
 from mosaic.errors import MosaicError
+
+EXIT_CODES = """exit codes:
+  0 done   1 failed   2 wrong usage or settings   3 something could not be reached
+  4 data that is not what it should be   5 no room (disk, memory)   130 interrupted
+"""
 
 
 def parameter(text: str) -> tuple[str, Any]:
@@ -48,149 +40,178 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def _parser(make: Callable[..., argparse.ArgumentParser], **options: Any) -> Any:
+    """A parser that takes no abbreviations, with its `examples` (command, what it does) as lines
+    below its help."""
+    examples = options.pop("examples", ())
+    width = max((len(command) for command, _ in examples), default=0)
+    lines = ["examples:", *(f"  {command:{width}}  {what}" for command, what in examples), ""]
+    options["epilog"] = "\n".join([*(lines if examples else []), options.pop("after", "")])
+    how = argparse.RawDescriptionHelpFormatter
+    return make(allow_abbrev=False, formatter_class=how, **options)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    """The parser of all verbs, each with what to type and the function that does it."""
+    parser = _parser(
+        argparse.ArgumentParser,
         prog="mosaic",
         description="Rerun, check and extend the MOSAIC paper's experiments.",
-        epilog=f"{epilog('mosaic')}\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=(
+            ("mosaic doctor", "what this machine can run, and why not more"),
+            ("mosaic run", "every notebook on the shipped mini models"),
+            ("mosaic figure fig-layers -p 'tasks=[sentiment-en]'", "one figure, of another task"),
+            ("mosaic fit --profile my.yaml --out probe", "a probe of your own texts"),
+            ("mosaic predict probe new.txt", "its answers for new texts, and why"),
+            ("mosaic book", "run every notebook, then build the book"),
+        ),
+        after=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"mosaic {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    every = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    build = argparse.ArgumentParser(add_help=False)
-    build.add_argument(
-        "--build-dir", default="_build", help="folder for everything made (%(default)s)"
-    )
-    common = argparse.ArgumentParser(add_help=False, parents=[build])
-    common.add_argument(
-        "--profile",
-        default="mini",
-        help="a shipped name, such as mini, or a YAML file (%(default)s)",
-    )
-    engine = argparse.ArgumentParser(add_help=False)
-    engine.add_argument(
-        "--engine", choices=ENGINES, default="local", help="where it runs (%(default)s)"
-    )
-    params = argparse.ArgumentParser(add_help=False)
-    params.add_argument(
-        "-p",
-        dest="parameters",
-        type=parameter,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set a notebook parameter; may be repeated",
-    )
+    def verb(name: str, action: Any, help: str, parents: Any, *examples: Any) -> Any:
+        make = partial(every.add_parser, name)
+        made = _parser(make, help=help, parents=parents, examples=examples)
+        made.set_defaults(action=action)
+        return made
 
-    run = verbs.add_parser("run", parents=[common, params], help="execute notebooks by papermill")
+    plain = partial(argparse.ArgumentParser, add_help=False)
+    build, profile, engine, params, packed = plain(), plain(), plain(), plain(), plain()
+    about = "folder for everything made (%(default)s)"
+    build.add_argument("--build-dir", default="_build", help=about)
+    about = f"{', '.join(choices.PRICED_PROFILES)} or a YAML file (%(default)s)"
+    profile.add_argument("--profile", default="mini", help=about)
+    about = "where it runs (%(default)s)"
+    engine.add_argument("--engine", choices=choices.ENGINES, default="local", help=about)
+    about = "set a notebook parameter; may be repeated"
+    listed: Any = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
+    params.add_argument("-p", dest="parameters", type=parameter, help=about, **listed)
+    packed.add_argument("--out", required=True, metavar="FOLDER", help="folder that is written")
+    common = [build, profile]
+
+    run = verb(
+        *("run", verbs.do_run, "execute notebooks by papermill", [*common, engine, params]),
+        ("mosaic run", "all notebooks on the mini models"),
+        ("mosaic run 02 04 --profile my.yaml", "two notebooks on own data or models"),
+        ("mosaic run 04 -p 'tasks=[safety-en]'", "one parameter changed"),
+    )
     run.add_argument("notebooks", nargs="*", help="names or leading parts; none means all")
-    run.set_defaults(action=_run)
 
-    figure = verbs.add_parser(
-        "figure", parents=[common, params], help="execute the notebook that draws a figure"
+    about = "execute the notebook that draws a figure"
+    figure = verb(
+        *("figure", verbs.do_figure, about, [*common, engine, params]),
+        ("mosaic figure fig-baselines", "SVG, PNG and CSV below _build/runs/mini/figures"),
+        ("mosaic figure fig-layers -p 'tasks=[sentiment-en]'", "of another task"),
+        ("mosaic figure fig-layers --profile small", "of other models"),
     )
     figure.add_argument("figure", help="such as fig-baselines")
-    figure.set_defaults(action=_figure)
 
-    sweep = verbs.add_parser(
-        "sweep", parents=[common, engine], help="score text baselines and write them as a bundle"
+    about = "score text baselines and write them as a bundle"
+    sweep = verb(
+        *("sweep", verbs.do_sweep, about, [*common, engine, packed]),
+        ("mosaic sweep --profile encoder --out runs/tfidf", "TF-IDF on real text as a bundle"),
+        ("mosaic sweep --tasks sentiment-en --feature length --out runs/length", "one task"),
     )
     sweep.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
-    sweep.add_argument("--feature", choices=("tfidf", "length", "base_rate"), default="tfidf")
-    protocols = ("published", "nested")
-    sweep.add_argument("--protocols", nargs="+", choices=protocols, default=["nested"])
+    sweep.add_argument("--feature", choices=choices.TEXT_BASELINES, default="tfidf")
+    sweep.add_argument("--protocols", nargs="+", choices=choices.PROTOCOLS, default=["nested"])
     sweep.add_argument("--title", default="text baselines", help="what the bundle is called")
-    sweep.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
-    sweep.set_defaults(action=_sweep)
 
-    transfer = verbs.add_parser(
-        "transfer", parents=[common], help="TF-IDF between all languages of a task, as a bundle"
+    about = "TF-IDF between all languages of a task, as a bundle"
+    transfer = verb(
+        *("transfer", verbs.do_transfer, about, [*common, engine, packed]),
+        ("mosaic transfer --task toxicity --out runs/transfer", "all pairs of its languages"),
     )
     transfer.add_argument("--task", required=True, help="name of a task in several languages")
     transfer.add_argument("--title", default="TF-IDF transfer", help="what the bundle is called")
-    transfer.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
-    transfer.set_defaults(action=_transfer)
 
-    bundle = verbs.add_parser(
-        "bundle", parents=[common], help="pack the scores and figures of a finished run"
-    )
+    about = "pack the scores and figures of a finished run"
+    bundle = verb("bundle", verbs.do_bundle, about, [*common, packed])
     bundle.add_argument("--title", required=True, help="what the bundle is called")
-    bundle.add_argument("--out", required=True, metavar="FOLDER", help="folder of the bundle")
-    bundle.set_defaults(action=_bundle)
 
-    extract = verbs.add_parser(
-        "extract",
-        parents=[common, engine],
-        help="fill the feature store, or say what that would cost",
+    about = "fill the feature store, or say what that would cost"
+    extract = verb(
+        *("extract", verbs.do_extract, about, [*common, engine]),
+        ("mosaic extract --profile paper --dry-run", "what the paper's extraction costs here"),
+        ("mosaic extract --tasks sentiment-en --models mini-small", "one task, one model"),
     )
     extract.add_argument("--tasks", nargs="+", metavar="KEY", help="default: the profile's tasks")
-    extract.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
-    extract.add_argument("--dry-run", action="store_true", help="print the cost, load no weights")
-    extract.set_defaults(action=_extract)
-
-    mini = verbs.add_parser("mini", help="the mini world that ships with the repository")
-    steps = mini.add_subparsers(dest="step", required=True, metavar="STEP")
-    make = steps.add_parser("build", help="make tasks, models and SAEs anew from their seed")
-    make.add_argument("folder", help="an empty or new folder")
-    make.set_defaults(action=_mini_build)
-    check = steps.add_parser(
-        "check", parents=[build], help="what its tasks and features show, as a table"
+    extract.add_argument(
+        "--models", nargs="+", metavar="NAME", help="default: all readers of the tasks"
     )
+    extract.add_argument("--dry-run", action="store_true", help="print the cost, load no weights")
+
+    mini = verb(
+        *("mini", None, "the mini world that ships with the repository", []),
+        ("mosaic mini check", "what the shipped tasks and features show"),
+        ("mosaic mini build world", "make them anew in the folder `world`"),
+    )
+    steps = mini.add_subparsers(dest="step", required=True, metavar="STEP")
+    about = "make tasks, models and SAEs anew from their seed"
+    make = _parser(partial(steps.add_parser, "build"), help=about)
+    make.add_argument("folder", help="an empty or new folder")
+    make.set_defaults(action=verbs.do_mini_build)
+    about = "what its tasks and features show, as a table"
+    check = _parser(partial(steps.add_parser, "check"), help=about, parents=[build])
     check.add_argument("folder", nargs="?", help="a built world; none means the shipped one")
-    check.set_defaults(action=_mini_check)
+    check.set_defaults(action=verbs.do_mini_check)
 
-    model = verbs.add_parser("model", help="language models from other formats")
+    model = verb(
+        *("model", None, "language models from other formats", []),
+        ("mosaic model from-gguf model.gguf --out models/own/model", "as a folder in safetensors"),
+    )
     kinds = model.add_subparsers(dest="step", required=True, metavar="STEP")
-    gguf = kinds.add_parser("from-gguf", help="a GGUF file as a folder in safetensors")
+    about = "a GGUF file as a folder in safetensors, dequantized"
+    gguf = _parser(partial(kinds.add_parser, "from-gguf"), help=about, parents=[packed])
     gguf.add_argument("file", help="the GGUF file")
-    gguf.add_argument("--out", required=True, metavar="FOLDER", help="an empty or new folder")
     gguf.add_argument("--sha256", metavar="HEX", help="what the file's checksum must be")
-    gguf.set_defaults(action=_model_from_gguf)
+    gguf.set_defaults(action=verbs.do_model_from_gguf)
 
-    book = verbs.add_parser("book", parents=[common], help="run every notebook and build the book")
+    book = verb(
+        *("book", verbs.do_book, "run every notebook and build the book", [*common, engine]),
+        ("mosaic book", "run every notebook on mini and build the pages"),
+        ("mosaic book --no-run", "build the pages from the notebooks already run"),
+    )
     book.add_argument("--no-run", action="store_true", help="use the notebooks already executed")
-    book.set_defaults(action=_book)
 
-    fit = verbs.add_parser(
-        "fit", parents=[common], help="choose a probe by cross-validation and save it"
+    about = "choose a probe by cross-validation and save it"
+    fit = verb(
+        *("fit", verbs.do_fit, about, [*common, engine, packed]),
+        ("mosaic fit --profile my.yaml --out probe", "the first task of an own file"),
+        ("mosaic fit --task toxicity-en --models mini-small --out probe", "a shipped task"),
     )
     fit.add_argument("--task", metavar="KEY", help="default: the profile's first task")
     fit.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
     fit.add_argument("--seed", type=whole, default=0, help="of the split and folds (%(default)s)")
-    fit.add_argument("--out", required=True, metavar="FOLDER", help="folder of the probe")
-    fit.set_defaults(action=_fit)
 
-    predict = verbs.add_parser(
-        "predict", parents=[build], help="apply a saved probe to new texts, and say why"
+    command = "mosaic predict probe --explain 0 --format csv < new.txt > answers.csv"
+    predict = verb(
+        *("predict", verbs.do_predict, "apply a saved probe to new texts, and say why", [build]),
+        ("mosaic predict probe new.csv --column body", "a column of a file"),
+        (command, "one text a line"),
+        ("mosaic predict probe new.jsonl --format jsonl | head", "as JSON, latents included"),
     )
     predict.add_argument("probe", help="folder that `mosaic fit` wrote")
-    predict.add_argument(
-        "texts", nargs="?", default="-", help="CSV, TSV, JSONL, or one text a line"
-    )
+    texts = "CSV, TSV, JSONL, or one text a line"
+    predict.add_argument("texts", nargs="?", default="-", help=texts)
     predict.add_argument("--column", metavar="NAME", help="of the texts; default: as fitted")
-    predict.add_argument(
-        "--explain", type=whole, default=3, metavar="N", help="latents named per text"
-    )
-    predict.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
+    about = "latents named per text"
+    predict.add_argument("--explain", type=whole, default=3, metavar="N", help=about)
+    predict.add_argument("--format", choices=choices.PREDICTION_FORMATS, default="table")
     predict.add_argument("--profile", help="where model and SAE are; default: as fitted")
-    predict.set_defaults(action=_predict)
 
-    doctor = verbs.add_parser("doctor", parents=[build], help="what this machine can run, and why")
-    doctor.set_defaults(action=_doctor)
-
-    for name, verb in verbs.choices.items():
-        if name in EXAMPLES:
-            verb.epilog = epilog(name)
-            verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb(
+        *("doctor", verbs.do_doctor, "what this machine can run, and why", [build]),
+        ("mosaic doctor", "findings with their remedies; exit code 0 when `mini` can run"),
+        ("mosaic doctor --build-dir scratch/build", "with the results in another folder"),
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; a MosaicError prints its sentence and returns its exit code."""
     args = build_parser().parse_args(argv)
-    args.argv = sys.argv[1:] if argv is None else argv
     try:
         code = args.action(args) or 0
         sys.stdout.flush()

@@ -12,60 +12,62 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mosaic import ASSETS
+from mosaic.config.choices import PRICED_PROFILES
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.errors import MosaicError
 from mosaic.extraction.cost import GATED
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
+from mosaic.extraction.memory import device_memory, lack_of_memory
 
 PACKAGE = "mosaic-companion"
 
 LOCK = ASSETS.parents[1] / "requirements.lock"
 
-PRICED_PROFILES = ("mini", "encoder", "small", "gemma", "paper")
 
 MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
 """Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
 a notebook with its workers takes."""
 
+PUBLIC_MODEL = "EleutherAI/pythia-70m-deduped"
+
+HUB_TIMEOUT = 3.0
+"""Seconds to wait for one answer of the Hub."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One line of the report."""
+
+    state: str
+    """ok, note or problem; for a profile yes or no."""
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state:9}{self.what}" + (f" -> {self.remedy}" if self.remedy else "")
+
 
 def report(build_dir: str) -> int:
-    """Print every finding as it comes; 0 where `mini` can run, else 1."""
-    problems = 0
-    for finding in diagnose(Path(build_dir).absolute()):
+    """Print every finding as it comes, then what each shipped profile would need here.
+
+    Returns 0 where `mini` can run, else 1.
+    """
+    place, problems = Path(build_dir).absolute(), 0
+    access = dict.fromkeys([PUBLIC_MODEL, *GATED], "")
+    machine = chain(package_checks(), device_checks(), memory_checks(), storage_checks(place))
+    for finding in chain(machine, mini_files(), data_dir(), hub_access(access)):
         print(finding, flush=True)
         problems += finding.state == "problem"
+    for name in PRICED_PROFILES:
+        print(can_run(load_profile(name), problems, access, place), flush=True)
     return min(1, problems)
 
 
-def diagnose(build_dir: Path) -> Iterator[Diagnosis]:
-    """All findings, then what each shipped profile would need here."""
-    problems = 0
-    for check in (
-        package_checks(),
-        device_checks(),
-        memory_checks(),
-        storage_checks(build_dir),
-        mini_files(),
-        data_dir(),
-    ):
-        for finding in check:
-            problems += finding.state == "problem"
-            yield finding
-    access = dict.fromkeys([PUBLIC_MODEL, *GATED], "")
-    yield from hub_access(access)
-    for name in PRICED_PROFILES:
-        yield can_run(load_profile(name), problems, access, build_dir)
-
-
 def package_checks() -> Iterator[Diagnosis]:
-    """Python and every required package against the ranges of the project."""
+    """Python and every required package against the project's ranges, then against its pins."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -73,55 +75,36 @@ def package_checks() -> Iterator[Diagnosis]:
         needed = [Requirement(text) for text in requires(PACKAGE) or ()]
         pythons = SpecifierSet(metadata(PACKAGE)["Requires-Python"] or "")
     except PackageNotFoundError:
-        yield Diagnosis(
-            "note", f"{PACKAGE} is not installed", "run `pip install -e .` in the clone"
-        )
+        yield Diagnosis("note", f"{PACKAGE} is not installed", "run `pip install -e .` in a clone")
         return
     python = platform.python_version()
     if python not in pythons:
-        yield Diagnosis(
-            "problem", f"Python {python}, needs {pythons}", "make .venv with such a one"
-        )
+        yield Diagnosis("problem", f"Python {python}, needs {pythons}", "make .venv with that")
     good = []
     for need in needed:
         if need.marker and not need.marker.evaluate({"extra": "book"}):
             continue
-        state = "problem" if need.marker is None else "note"
-        installed = _installed(need)
+        installed = _installed(need.name)
         if installed and need.specifier.contains(installed, prereleases=True):
             good.append(f"{need.name} {installed}")
             continue
-        found = f"{need.name} is {installed}" if installed else f"{need.name} is not installed"
-        wanted = f"{need.name}{need.specifier}"
-        yield Diagnosis(state, f"{found}, needs {need.specifier}", f'run `pip install "{wanted}"`')
+        state = "problem" if need.marker is None else "note"
+        found = f"{need.name} is {installed or 'not installed'}, needs {need.specifier}"
+        yield Diagnosis(state, found, f'run `pip install "{need.name}{need.specifier}"`')
     yield Diagnosis("ok", f"Python {python}; {', '.join(good)}")
-    yield from _pins()
+    lines = LOCK.read_text().splitlines() if LOCK.is_file() else []
+    pins = dict(line.split("==") for line in lines if line and line[0] != "#")
+    there = {name: (_installed(name) or pin).split("+")[0] for name, pin in pins.items()}
+    if off := [
+        f"{name} {there[name]} for {pin}" for name, pin in pins.items() if there[name] != pin
+    ]:
+        what = f"{len(off)} packages differ from requirements.lock ({', '.join(off[:3])})"
+        yield Diagnosis("note", what, "run `pip install -r requirements.lock` for the same digits")
 
 
-def _pins() -> Iterator[Diagnosis]:
-    if not LOCK.is_file():
-        return
-    pinned = [line for line in LOCK.read_text().splitlines() if line and line[0] != "#"]
-    off = []
-    for line in pinned:
-        name, pin = line.split("==")
-        try:
-            installed = version(name).split("+")[0]
-        except PackageNotFoundError:
-            continue
-        if installed != pin:
-            off.append(f"{name} {installed} for {pin}")
-    if off:
-        yield Diagnosis(
-            "note",
-            f"{len(off)} packages differ from requirements.lock ({', '.join(off[:3])})",
-            "run `pip install -r requirements.lock` for the same digits",
-        )
-
-
-def _installed(need: Requirement) -> str | None:
+def _installed(package: str) -> str | None:
     try:
-        return version(need.name)
+        return version(package)
     except PackageNotFoundError:
         return None
 
@@ -129,8 +112,6 @@ def _installed(need: Requirement) -> str | None:
 def device_checks() -> Iterator[Diagnosis]:
     """Where models run, and in which precision."""
     try:
-        import torch
-
         from mosaic.models.resolve import choose_device, choose_dtype
 
         chosen = choose_device()
@@ -139,7 +120,7 @@ def device_checks() -> Iterator[Diagnosis]:
         yield Diagnosis("problem", f"torch does not load ({error})", "install torch again")
         return
     if chosen.type == "cuda":
-        name, size = torch.cuda.get_device_name(), free_memory()
+        name, size = device_memory(chosen)
         yield Diagnosis("ok", f"GPU {name}, {gb(size)}, runs in {dtype}")
     elif chosen.type == "mps":
         yield Diagnosis("ok", f"Apple GPU, shares the memory, runs in {dtype}")
@@ -157,21 +138,20 @@ def memory_checks() -> Iterator[Diagnosis]:
 
     found = psutil.virtual_memory()
     what = f"memory: {gb(found.available)} free of {gb(found.total)}"
-    if found.available < MINI_MEMORY:
-        yield Diagnosis("problem", what, f"close programs; `mini` needs {gb(MINI_MEMORY)}")
-    else:
-        yield Diagnosis("ok", what)
+    little = f"close programs; `mini` needs {gb(MINI_MEMORY)}"
+    scarce = found.available < MINI_MEMORY
+    yield Diagnosis("problem", what, little) if scarce else Diagnosis("ok", what)
 
 
 def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
     """Space and write access where results go, and the size of what is there."""
     from huggingface_hub import constants
 
-    places = [("build folder", build_dir, "name another by --build-dir")]
-    places += [("Hub cache", Path(constants.HF_HUB_CACHE), "set HF_HOME to another folder")]
-    for name, folder, remedy in places:
-        # Only real models fill the Hub's cache.
-        bad = "note" if name == "Hub cache" else "problem"
+    hub = Path(constants.HF_HUB_CACHE)  # only real models fill it
+    for name, folder, bad, remedy in (
+        ("build folder", build_dir, "problem", "name another by --build-dir"),
+        ("Hub cache", hub, "note", "set HF_HOME to another folder"),
+    ):
         base = next(p for p in (folder, *folder.parents) if p.exists())
         try:
             with tempfile.TemporaryFile(dir=base):
@@ -179,7 +159,10 @@ def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
         except OSError as error:
             yield Diagnosis(bad, f"{name} {folder} cannot be written ({error.strerror})", remedy)
             continue
-        what = f"{name} {folder} holds {gb(_size(folder))}, {gb(free)} free"
+        # Links are not followed.
+        files = (Path(root) / file for root, _, names in os.walk(folder) for file in names)
+        size = gb(sum(path.lstat().st_size for path in files if path.exists()))
+        what = f"{name} {folder} holds {size}, {gb(free)} free"
         if free < MINI_DISK:
             yield Diagnosis(bad, what, f"free {gb(MINI_DISK)}, or {remedy}")
         else:
@@ -190,14 +173,13 @@ def mini_files() -> Iterator[Diagnosis]:
     """The shipped models, SAEs and tasks against their manifest."""
     from mosaic.storage.manifest import MANIFEST, MINI, verify_folder
 
-    restore = "run `git checkout mosaic/assets/mini`, or install again"
     try:
         if not (MINI / MANIFEST).is_file():
-            yield Diagnosis("problem", f"{MINI / MANIFEST} is missing", restore)
-            return
+            raise MosaicError(f"{MINI / MANIFEST} is missing")
         verify_folder(MINI)
         yield Diagnosis("ok", "mini models, SAEs and tasks are as shipped")
     except MosaicError as error:
+        restore = "run `git checkout mosaic/assets/mini`, or install again"
         yield Diagnosis("problem", str(error).split(". ")[0], restore)
 
 
@@ -217,31 +199,6 @@ def data_dir() -> Iterator[Diagnosis]:
         tasks = load_catalogue("paper").values()
         there = sum(missing_reason(task, profile) is None for task in tasks)
         yield Diagnosis("ok", f"MOSAIC_DATA_DIR {folder} holds {there} of {len(tasks)} real tasks")
-
-
-def _size(folder: Path) -> float:
-    """Bytes of the files below a folder; links are not followed."""
-    names = (Path(root) / name for root, _, files in os.walk(folder) for name in files)
-    return float(sum(path.lstat().st_size for path in names if path.exists()))
-
-
-PUBLIC_MODEL = "EleutherAI/pythia-70m-deduped"
-
-HUB_TIMEOUT = 3.0
-"""Seconds to wait for one answer of the Hub."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """One line of the report."""
-
-    state: str
-    """ok, note or problem; for a profile yes or no."""
-    what: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:9}{self.what}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
 def hub_access(access: dict[str, str]) -> Iterator[Diagnosis]:
@@ -265,8 +222,7 @@ def hub_access(access: dict[str, str]) -> Iterator[Diagnosis]:
         if reason := _ask(source):
             gated = isinstance(reason, errors.GatedRepoError)
             access[source] = "gated" if gated else type(reason).__name__
-    closed = [source for source, why in access.items() if why]
-    if closed:
+    if closed := [source for source, why in access.items() if why]:
         remedy = "accept the licence on the model's page and set HF_TOKEN to that account's token"
         yield Diagnosis("note", f"not open to you: {', '.join(closed)}", remedy)
     else:
@@ -285,9 +241,10 @@ def _ask(source: str) -> Exception | None:
 
 
 def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: Path) -> Diagnosis:
-    """Whether a profile can run here, and why (not), by the numbers of `plan.dry_run`."""
+    """Whether a profile can run here, and why (not), by the numbers of `extraction.cost`."""
     from mosaic.data.load import missing_reason
     from mosaic.extraction.cost import all_tasks, estimate
+    from mosaic.models.resolve import choose_device
 
     say = f"{profile.name:8}"
     if problems:
@@ -300,17 +257,19 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
         if len(absent) == len(tasks):
             return Diagnosis("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
     try:
-        costs = estimate(profile, tasks=keys[:1])
+        reads = {"text": "text", "vision": "image"}
+        first = [(m, [t for t in tasks[:1] if t.modality == reads[m.kind]]) for m in profile.models]
+        costs = estimate(profile, work=first)
     except MosaicError as error:
         return Diagnosis("no", f"{say} {str(error).split(': ')[0]}", "go online once")
     closed = [m.source for m in profile.models if access.get(m.source)]
     if closed:
         return Diagnosis("no", f"{say} {closed[0]}: {access[closed[0]]}", "see the notes above")
-    room = free_memory()
-    fits = [cost for cost in costs if cost.memory_bytes <= room]
+    device = choose_device()
+    fits = [cost for cost in costs if lack_of_memory(cost.memory_bytes, device) is None]
     if costs and not fits:
         least = min(costs, key=lambda cost: cost.memory_bytes)
-        what = f"{least.model} needs {gb(least.memory_bytes)} of memory, there is {gb(room)}"
+        what = f"{least.model} {lack_of_memory(least.memory_bytes, device)}"
         return Diagnosis("no", f"{say} {what}", "use a larger device, or fewer widths in a profile")
     needed = sum(cost.download_bytes for cost in fits)
     free = shutil.disk_usage(next(p for p in (build_dir, *build_dir.parents) if p.exists())).free
@@ -326,16 +285,6 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
             f"about {minutes:,.1f} min to extract {keys[0]} (tokens {fits[0].tokens_from})"
         )
     return Diagnosis("yes", f"{say} {what}")
-
-
-def free_memory() -> float:
-    """Bytes that a model may take: of the GPU where there is one, else free memory."""
-    import psutil
-    import torch
-
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    return float(psutil.virtual_memory().available)
 
 
 def gb(n_bytes: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,8 +13,6 @@ import pandas as pd
 if TYPE_CHECKING:
     from mosaic.experiments.own_data import Prediction
 
-
-FORMATS = ("table", "csv", "jsonl")
 
 TEXT_WIDTH = 72
 """Characters of a text shown in the table."""
@@ -34,7 +33,7 @@ def printable(text: str) -> str:
 
 
 def prediction_lines(predictions: Sequence[Prediction], kind: str) -> Iterator[str]:
-    """The predictions as lines of one of FORMATS; the first line of a CSV is its header."""
+    """The predictions in one of `PREDICTION_FORMATS`; the first line of a CSV is its header."""
     return {"table": _table, "csv": _csv, "jsonl": _jsonl}[kind](predictions)
 
 
@@ -47,17 +46,11 @@ def because(prediction: Prediction) -> str:
 
 def prediction_table(predictions: Sequence[Prediction]) -> pd.DataFrame:
     """One row per text: text, answer, a probability per class (`p_<class>`), latents."""
-    return pd.DataFrame(
-        [
-            {
-                "text": p.text,
-                "answer": p.answer,
-                **{f"p_{name}": share for name, share in p.probabilities.items()},
-                "latents": because(p),
-            }
-            for p in predictions
-        ]
-    )
+    rows = []
+    for p in predictions:
+        shares = {f"p_{name}": share for name, share in p.probabilities.items()}
+        rows.append({"text": p.text, "answer": p.answer, **shares, "latents": because(p)})
+    return pd.DataFrame(rows)
 
 
 def _table(predictions: Sequence[Prediction]) -> Iterator[str]:
@@ -74,25 +67,12 @@ def _table(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 
 def _csv(predictions: Sequence[Prediction]) -> Iterator[str]:
-    yield from (
-        prediction_table(predictions)
-        .to_csv(index=False, float_format="%.4f")
-        .rstrip("\n")
-        .split("\n")
-    )
+    written = prediction_table(predictions).to_csv(index=False, float_format="%.4f")
+    yield from written.rstrip("\n").split("\n")
 
 
 def _jsonl(predictions: Sequence[Prediction]) -> Iterator[str]:
     for p in predictions:
-        evidence = [
-            {
-                "latent": e.latent,
-                "weight": e.weight,
-                "value": e.value,
-                "contribution": e.contribution,
-                "tokens": e.tokens,
-            }
-            for e in p.evidence
-        ]
         row = {"text": p.text, "answer": p.answer, "probabilities": p.probabilities}
-        yield json.dumps({**row, "latents": evidence}, ensure_ascii=False)
+        latents = [{**asdict(e), "contribution": e.contribution} for e in p.evidence]
+        yield json.dumps({**row, "latents": latents}, ensure_ascii=False)

@@ -1,16 +1,32 @@
-"""Every vocabulary once: what depths, poolings, features, protocols and probes are called."""
+"""Every vocabulary once: what depths, poolings, features, protocols and probes are called.
+
+A `Literal` is what a settings file may say; the tuple beside it has the same words in order.
+Nothing but the standard library is imported here.
+"""
 
 from __future__ import annotations
 
-DEPTHS = ("early", "middle", "late")
+from typing import Literal, get_args
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+Depth = Literal["early", "middle", "late"]
+DEPTHS: tuple[str, ...] = get_args(Depth)
 
-POOLINGS = ("sum", "mean", "max", "last", "count", "top_n")
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+Pooling = Literal["sum", "mean", "max", "last", "count", "top_n"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 HIDDEN_POOLINGS = ("last", "mean", "max")
 
-FEATURES = ("sae", "hidden", "tfidf", "length", "base_rate", "vision_tower")
+Bos = Literal["drop", "keep"]
+BOS: tuple[Bos, ...] = get_args(Bos)
+
+TEXT_BASELINES = ("tfidf", "length", "base_rate")
+"""Features that need no model."""
+
+FEATURES = ("sae", "hidden", *TEXT_BASELINES, "vision_tower")
+
+SELECTIONS = ("all", "topk")
 
 PROTOCOLS = ("published", "nested")
 
@@ -20,7 +36,12 @@ PROBES = ("linear", "tree")
 
 ENGINES = ("local", "ray")
 
-ROLES = (
+PREDICTION_FORMATS = ("table", "csv", "jsonl")
+
+SOURCES = ("published", "run", "bundle")
+"""Where a row of scores comes from."""
+
+Role = Literal[
     "safety",
     "toxicity",
     "sentiment",
@@ -31,7 +52,21 @@ ROLES = (
     "behaviour",
     "vision",
     "own",
-)
+]
 
-KINDS = ("text", "behaviour", "image")
-"""What a task asks: a label of a text, whether a model's answer is right, a label of an image."""
+ModelKind = Literal["text", "vision"]
+
+Modality = Literal["text", "image"]
+
+KINDS = ("text", "translated", "behaviour", "image")
+"""What a task asks: a label of a text, or of its translation, whether a model's answer is right, a
+label of an image. `mosaic.config.tasks.Task.kind` says which."""
+
+CATALOGUES = ("paper", "mini")
+"""The shipped task catalogues."""
+
+GEMMA_PROFILES = ("paper", "colab-large", "colab")
+"""Shipped profiles with Gemma 2, the one that needs most memory first."""
+
+PRICED_PROFILES = ("mini", "encoder", "small", "gemma", "paper")
+"""Shipped profiles that `mosaic doctor` asks this machine about."""

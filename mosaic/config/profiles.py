@@ -7,16 +7,24 @@ the file may start from a shipped profile (`base`) and hold its tasks itself (`c
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass, field, fields, replace
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from mosaic import ASSETS
-from mosaic.config.choices import DEPTHS, DTYPES
+from mosaic.config.choices import Bos, Depth, DType, ModelKind, Pooling
 from mosaic.config.reading import beside, local_or_id, read_yaml, typed
 from mosaic.config.tasks import Task, load_catalogue
 from mosaic.errors import ConfigError
+
+Positive = Annotated[int, Field(gt=0)]
+
+Index = Annotated[int, Field(ge=0)]
 
 PROFILES = ASSETS / "profiles"
 
@@ -28,7 +36,9 @@ ABOUT_TASKS = ("catalogue", "tasks", "chapters", "data_dir", "max_docs", "n_trai
 class SAESpec:
     """One SAE: `release` and `sae_id` of sae-lens' registry, a `folder`, or one to `train`."""
 
-    layer: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    layer: Index
     width: str
     """Name of the width, such as "16k"; the number of latents is read from the SAE itself."""
     release: str | None = None
@@ -36,7 +46,7 @@ class SAESpec:
     path: str | None = None
     """What `sae_id` must resolve to in the registry ("canonical" is only an alias)."""
     folder: str | None = None
-    train: int | None = None
+    train: Positive | None = None
     """Number of latents of an SAE that a run trains; its folder is in the workspace's cache."""
 
     def __post_init__(self) -> None:
@@ -58,34 +68,50 @@ class SAESpec:
 class ModelSpec:
     """One language model, the layers studied and the SAEs that belong to it."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     source: str
     """Hub id, or a folder written by `save_pretrained`. See `mosaic.models.hub.local_folder`."""
-    layers: dict[str, int]
+    layers: dict[Depth, Index]
     """Depth (early, middle, late) to 0-based block index."""
     saes: tuple[SAESpec, ...] = ()
     revision: str | None = None
     sha256: dict[str, str] = field(default_factory=dict)
     """File name to the checksum it must have, wherever the file comes from."""
-    kind: str = "text"
+    kind: ModelKind = "text"
     """"text", or "vision" for a vision-language model whose text model is probed."""
     chat: bool = False
     """Whether prompts for generated answers go through the tokenizer's chat template."""
+    toy: bool = False
+    """Whether the model was made for this book: what it shows is built in and no evidence. A folder
+    whose `metrics.json` says so is a toy whatever the profile says."""
     note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("text", "vision"):
-            raise ConfigError(
-                f"Model {self.name!r} has kind {self.kind!r}; use 'text' or 'vision'."
-            )
-        unknown = sorted(set(self.layers) - set(DEPTHS))
-        if unknown:
-            raise ConfigError(f"Model {self.name!r} names depth {unknown[0]!r}; use {DEPTHS}.")
 
     @property
     def widths(self) -> tuple[str, ...]:
         """Names of the widths that exist for any layer, in the profile's order."""
         return tuple(dict.fromkeys(sae.width for sae in self.saes))
+
+    @property
+    def narrowest(self) -> str:
+        """Name of the first width, by convention the narrowest; ConfigError without SAEs."""
+        if not self.saes:
+            raise ConfigError(
+                f"Model {self.name!r} has no SAE, and here one is read; add one to its `saes` in "
+                f"the profile."
+            )
+        return self.saes[0].width
+
+    def layer(self, depth: str) -> int:
+        """Block index of a depth; ConfigError where the profile names no layer for it."""
+        for name, index in self.layers.items():
+            if name == depth:
+                return index
+        raise ConfigError(
+            f"Model {self.name!r} has no {depth!r} layer, only {self.layers}; add it to its "
+            f"`layers` in the profile."
+        )
 
     def depth_of(self, layer: int) -> str:
         """early, middle or late; ConfigError where the layer is not one of the model's."""
@@ -114,6 +140,8 @@ class ModelSpec:
 class Profile:
     """Everything a run needs besides code; see the fields' own lines."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     catalogue: str
     """Name of a shipped task catalogue, or a YAML file; in a profile's file also the tasks
@@ -125,50 +153,37 @@ class Profile:
     """Task keys a chapter uses by default; a chapter without an entry uses `tasks`."""
     data_dir: str | None = None
     """Folder laid out like Hub repositories; None reads MOSAIC_DATA_DIR, else the Hub."""
-    max_docs: int | None = None
+    max_docs: Positive | None = None
     """Cap on documents of a task, drawn once and for all; None takes every row."""
-    max_length: int = 512
+    max_length: Positive = 512
     """Tokens kept of a document, special tokens included."""
-    bos: str = "drop"
+    bos: Bos = "drop"
     """"drop" pools over real tokens; "keep" pools special tokens too, as the authors do."""
-    poolings: tuple[str, ...] = ("sum", "top_n")
+    poolings: tuple[Pooling, ...] = ("sum", "top_n")
     """Poolings of SAE latents in the grid; sums and counts also binarized at 1 (paper §4.2)."""
-    top_n: tuple[int, ...] = (20, 50)
+    top_n: tuple[Positive, ...] = (20, 50)
     thresholds: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 5.0)
-    n_train: int | None = None
+    n_train: Positive | None = None
     """Cap on training documents of a split, or None for all."""
-    n_test: int | None = None
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    token_budget: int = 8192
+    n_test: Positive | None = None
+    seeds: tuple[Index, ...] = (0, 1, 2, 3, 4)
+    token_budget: Positive = 8192
     """Padded tokens in one forward pass."""
-    shard_docs: int = 2048
-    dtype: str = "auto"
+    shard_docs: Positive = 2048
+    dtype: DType = "auto"
     sae_texts: tuple[str, ...] = ()
     """Keys of text sets to train SAEs on, each giving as many tokens; without such, texts of the
     profile's tasks that are never tested."""
     sae_catalogue: str | None = None
     """Catalogue of `sae_texts`, if not the profile's own."""
-    sae_tokens: int = 150_000
+    sae_tokens: Positive = 150_000
     """Tokens taken from `sae_texts` together."""
-    sae_steps: int = 196
+    sae_steps: Positive = 196
     """Steps of 1,024 residual vectors each SAE is trained for."""
-    sae_active: int = 24
+    sae_active: Positive = 24
     """Latents kept per token in training; the L0 after training is near it."""
     sae_floor: float = 0.0
     """Least explained variance of an SAE that a run goes on with."""
-
-    def __post_init__(self) -> None:
-        if self.bos not in ("drop", "keep"):
-            raise ConfigError(f"Profile {self.name!r}: bos is {self.bos!r}; use 'drop' or 'keep'.")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"Profile {self.name!r}: dtype is {self.dtype!r}; use {DTYPES}.")
-        sizes = ("max_docs", "max_length", "token_budget", "shard_docs")
-        for name in (*sizes, "sae_tokens", "sae_steps", "sae_active"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value > 0) and (name, value) != ("max_docs", None):
-                raise ConfigError(
-                    f"Profile {self.name!r}: {name} is {value!r}; it must be a positive integer."
-                )
 
     def model(self, name: str) -> ModelSpec:
         """The model of exactly that name (never a prefix: 9B and 9B-IT have other SAEs)."""
@@ -207,83 +222,78 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     Paths in the file are relative to the file. A file with `base` takes from that shipped profile
     what it does not say itself, and may name single models of it; where it brings its own
     `catalogue`, nothing that is about tasks. `name` defaults to the file's, `tasks` to all of an
-    own catalogue. Raises ConfigError for what does not fit.
+    own catalogue. Raises ConfigError for what does not fit, in the file or among `overrides`.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"No profile {name!r}; use one of {profile_names()} or a YAML file.")
+    profile = _placed(typed(Profile, _completed(path), str(path)), path)
+    if not overrides:
+        return profile
+    return typed(Profile, {**asdict(profile), **overrides}, f"Profile {name!r} with {overrides}")
+
+
+def latents_named(width: str) -> float | None:
+    """The number in a width's name ("16k" is 16,000), or None where the name is of another kind."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", width.lower())
+    number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
+    return number if number > 0 else None
+
+
+def _completed(path: Path) -> dict[str, Any]:
+    """The file's fields, and what it takes from the profile it starts from."""
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping of profile fields, found {raw!r}.")
-    where = str(path)
-    parent = _parent(raw, path)
-    inherited = {f.name: getattr(parent, f.name) for f in fields(Profile)} if parent else {}
+    base = raw.pop("base", None)
+    if base is not None and base not in profile_names():
+        raise ConfigError(f"{path}: `base` is {base!r}; use one of {profile_names()}.")
+    inherited = asdict(load_profile(base)) if base else {}
     if "catalogue" in raw:
         inherited = {k: v for k, v in inherited.items() if k not in ABOUT_TASKS}
+    known = {model["name"]: model for model in inherited.get("models", ())}
     raw = {**inherited, "name": path.stem, "description": "", **raw}
-    models, chapters = raw.get("models") or (), raw.get("chapters") or {}
-    if not (isinstance(models, (list, tuple)) and isinstance(chapters, dict)):
-        raise ConfigError(f"{where}: `models` must be a list, `chapters` a mapping; correct it.")
-    raw["models"] = tuple(_model(entry, path.parent, where, parent) for entry in models)
-    raw["chapters"] = {k: tuple(v) if isinstance(v, list) else v for k, v in chapters.items()}
-    if "data_dir" not in inherited:
-        folder = raw.get("data_dir")
-        own = os.environ.get("MOSAIC_DATA_DIR") or None
-        raw["data_dir"] = beside(path.parent, folder) if folder else own
+    raw |= {"models": raw.get("models") or [], "chapters": raw.get("chapters") or {}}
+    if isinstance(raw["models"], (list, tuple)):
+        named = [model for model in raw["models"] if isinstance(model, str)]
+        if strange := [name for name in named if name not in known]:
+            raise ConfigError(
+                f"{path}: there is no model {strange[0]!r} in its `base` ({sorted(known)}); write "
+                f"a mapping of fields, or with `base` a name."
+            )
+        raw["models"] = [known[m] if isinstance(m, str) else m for m in raw["models"]]
     if isinstance(raw.get("catalogue"), list):
         raw["catalogue"] = str(path.resolve())
-        raw.setdefault("tasks", tuple(load_catalogue(raw["catalogue"])))
-    elif str(raw.get("catalogue", "")).endswith((".yaml", ".yml")):
-        raw["catalogue"] = beside(path.parent, raw["catalogue"])
-    profile = typed(Profile, raw, where)
-    try:
-        return replace(profile, **overrides)
-    except TypeError as error:
-        known = [f.name for f in fields(Profile)]
-        raise ConfigError(f"Unknown profile field in {sorted(overrides)}; use {known}.") from error
+        raw.setdefault("tasks", list(load_catalogue(raw["catalogue"])))
+    return raw
 
 
-def place_trained(profile: Profile, folder: Path) -> Profile:
-    """The profile with a place below `folder` for each SAE that a run trains."""
+def _placed(profile: Profile, path: Path) -> Profile:
+    """The profile with its paths absolute, those of the file taken as beside it."""
+    home = path.parent
     models = []
     for model in profile.models:
-        home = folder / profile.name / model.name
-        placed = (replace(s, folder=str(home / s.name)) if s.train else s for s in model.saes)
-        models.append(replace(model, saes=tuple(placed)))
-    return replace(profile, models=tuple(models))
+        saes = (replace(s, folder=s.folder and beside(home, s.folder)) for s in model.saes)
+        source = local_or_id(home, model.source)
+        toy = model.toy or _says_toy(source)
+        models.append(replace(model, source=source, saes=tuple(saes), toy=toy))
+    own = profile.catalogue.endswith((".yaml", ".yml"))
+    folder = profile.data_dir
+    return replace(
+        profile,
+        models=tuple(models),
+        catalogue=beside(home, profile.catalogue) if own else profile.catalogue,
+        data_dir=beside(home, folder) if folder else os.environ.get("MOSAIC_DATA_DIR") or None,
+    )
 
 
-def _parent(raw: dict[str, Any], path: Path) -> Profile | None:
-    """The shipped profile a file starts from, if it names one."""
-    base = raw.pop("base", None)
-    if base is None:
-        return None
-    if base not in profile_names():
-        raise ConfigError(f"{path}: `base` is {base!r}; use one of {profile_names()}.")
-    return load_profile(base)
-
-
-def _model(entry: Any, base: Path, where: str, parent: Profile | None) -> ModelSpec:
-    """A model from its mapping, or, named by a string, from the profile the file starts from."""
-    if isinstance(entry, ModelSpec):
-        return entry
-    if isinstance(entry, str) and parent is not None:
-        return parent.model(entry)
-    if not isinstance(entry, dict):
-        raise ConfigError(
-            f"{where}: a model must be a mapping of fields, or with `base` a name; found {entry!r}."
-        )
-    entry = dict(entry)
-    where = f"{where}: model {entry.get('name')!r}"
-    saes = entry.get("saes") or []
-    entry["source"] = local_or_id(base, str(entry.get("source", "")))
-    if not (isinstance(saes, list) and all(isinstance(sae, dict) for sae in saes)):
-        raise ConfigError(f"{where}: `saes` must be a list of mappings, found {saes!r}.")
-    entry["saes"] = [_sae(sae, base, where) for sae in saes]
-    return typed(ModelSpec, entry, where)
-
-
-def _sae(entry: dict[str, Any], base: Path, where: str) -> SAESpec:
-    if entry.get("folder") is not None:
-        entry = {**entry, "folder": beside(base, entry["folder"])}
-    return typed(SAESpec, entry, where)
+def _says_toy(source: str) -> bool:
+    """Whether a model's folder says that it is a toy, as those of the mini world do."""
+    path = Path(source) / "metrics.json"
+    if not (os.path.isabs(source) and path.is_file()):
+        return False
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # a file of this name in a reader's model may hold anything
+        return False
+    return isinstance(said, dict) and said.get("toy") is True

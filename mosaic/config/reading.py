@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+from pydantic import TypeAdapter, ValidationError
 
-from mosaic.errors import MALFORMED, ConfigError
+from mosaic.errors import FOREIGN, MALFORMED, ConfigError
 
 T = TypeVar("T")
 
@@ -19,33 +20,49 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file. Raises ConfigError where it is not readable."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, *MALFORMED) as error:
+    except (OSError, yaml.YAMLError, *FOREIGN) as error:
         raise ConfigError(f"{path} is not readable YAML ({error}); correct it.") from error
 
 
 def typed(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """The dataclass of these values, lists as tuples.
+    """The dataclass of these values, lists as tuples, mappings as the dataclasses they stand for.
 
     Raises ConfigError, which begins with `where`, for a field that is unknown, missing or of
-    another type than declared.
+    another type than declared. Nothing is converted: "100" is no number.
     """
-    known = sorted(f.name for f in fields(kind))  # type: ignore[arg-type]
-    values = {name: _frozen(value) for name, value in values.items()}
-    if unknown := [name for name in values if name not in known]:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; use {known}.")
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        try:
-            every = CollectionCheckStrategy.ALL_ITEMS
-            check_type(value, hints[name], collection_check_strategy=every)
-        except TypeCheckError as error:
-            raise ConfigError(
-                f"{where}: {name} is {value!r}, which does not fit ({error}); correct it."
-            ) from error
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}.") from error
+        # By way of JSON, where a list may be a tuple and all else is as strict as it gets.
+        text = json.dumps(values, default=str)
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_complaint(kind, json.loads(text), error)}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{where}: this cannot be read as settings ({error}).") from error
+
+
+def _complaint(kind: Any, values: Any, error: ValidationError) -> str:
+    """The first of pydantic's errors as a sentence: which field of what, its value, what fits."""
+    first = error.errors(include_url=False)[0]
+    *outer, name = [part for part in first["loc"] if part != "[key]"] or ["all of it"]
+    place = ""
+    for part in outer:
+        values = values[part]
+        if isinstance(part, int):
+            called = values.get("name") if isinstance(values, dict) else None
+            place += f" {called!r}" if called else f" {part + 1}"
+            kind = get_args(kind)[0]
+        else:
+            place += f", {part}" if place else str(part)
+            kind = get_type_hints(kind).get(part) if is_dataclass(kind) else kind
+    place += ": " if place else ""
+    known = [f.name for f in fields(kind)] if is_dataclass(kind) else []
+    if first["type"] == "unexpected_keyword_argument":
+        return f"{place}unknown field {name!r}; use one of {known}."
+    if first["type"] == "missing":
+        return f"{place}the field {name!r} is missing; the fields are {known}."
+    name = f"entry {name + 1}" if isinstance(name, int) else name
+    said = first["msg"][:1].lower() + first["msg"][1:]
+    return f"{place}{name} is {first['input']!r}, which does not fit ({said}); correct it."
 
 
 def beside(base: Path, folder: Any) -> str:
@@ -59,7 +76,3 @@ def beside(base: Path, folder: Any) -> str:
 def local_or_id(base: Path, source: str) -> str:
     """A path beginning with "." or "/" is a file or folder beside `base`; all else is a Hub id."""
     return beside(base, source) if source.startswith((".", "/")) else source
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value

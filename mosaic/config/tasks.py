@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import ConfigDict
 
 from mosaic import ASSETS
-from mosaic.config.choices import ROLES
+from mosaic.config.choices import CATALOGUES, Modality, Role
 from mosaic.config.reading import local_or_id, read_yaml, typed
 from mosaic.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
-
-
-CATALOGUES = ASSETS / "tasks"
+TASKS = ASSETS / "tasks"
 
 
 @dataclass(frozen=True)
 class Task:
     """One labelled dataset; `key` is its unique name in a catalogue (paper §3, our wording)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     dataset: str
@@ -35,7 +35,7 @@ class Task:
     of a folder laid out like a Hub repository or of a CSV, TSV or JSONL file."""
     input_field: str
     label_field: str
-    role: str = "own"
+    role: Role = "own"
     split: str = "train"
     licence: str = ""
     section: str = ""
@@ -51,7 +51,9 @@ class Task:
     language: str | None = None
     label_model: str | None = None
     """The model whose correctness is the label (behaviour prediction only)."""
-    modality: str = "text"
+    modality: Modality = "text"
+    toy: bool = False
+    """Whether its texts and labels were made for this book: scores on them are no evidence."""
     label_names: tuple[str, ...] | None = None
     rows: int | None = None
     class_counts: tuple[int, ...] | None = None
@@ -64,12 +66,6 @@ class Task:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise ConfigError(f"Task {self.name!r} has role {self.role!r}; use one of {ROLES}.")
-        if self.modality not in ("text", "image"):
-            raise ConfigError(
-                f"Task {self.name!r} has modality {self.modality!r}; use 'text' or 'image'."
-            )
         for name in filter(None, (self.dataset, self.test_dataset)):
             if not (os.path.isabs(name) or (name.count("/") == 1 and all(name.split("/")))):
                 raise ConfigError(
@@ -87,6 +83,27 @@ class Task:
         """`name[-language][-label_model]`, such as `toxicity-de` or `pubmedqa-gemma-2-9b`."""
         return "-".join(part for part in (self.name, self.language, self.label_model) if part)
 
+    @property
+    def kind(self) -> str:
+        """What the task asks, one of `mosaic.config.choices.KINDS`."""
+        return kind_of(
+            self.name,
+            behaviour=self.label_model is not None or self.role == "behaviour",
+            image=self.modality == "image",
+        )
+
+
+def kind_of(name: str, behaviour: bool, image: bool) -> str:
+    """One of `KINDS` by a task's name and by what is known of its labels and inputs.
+
+    By the catalogues' convention `name` ends in "-translated" where the texts were translated.
+    """
+    if behaviour:
+        return "behaviour"
+    if image:
+        return "image"
+    return "translated" if name.endswith("-translated") else "text"
+
 
 def task_from_mapping(entry: dict[str, Any], where: str) -> Iterator[Task]:
     """Tasks of one catalogue entry; `languages: {en: {split: en}}` gives one task per language."""
@@ -94,20 +111,15 @@ def task_from_mapping(entry: dict[str, Any], where: str) -> Iterator[Task]:
         raise ConfigError(f"{where}: a task must be a mapping of fields, found {entry!r}.")
     entry = dict(entry)
     base = Path(where).parent
-    needed = [f.name for f in fields(Task) if f.default is MISSING and f.default_factory is MISSING]
     languages = entry.pop("languages", None) or {entry.get("language"): {}}
     where = f"{where}: task {entry.get('name')!r}"
     if not (isinstance(languages, dict) and all(isinstance(v, dict) for v in languages.values())):
         raise ConfigError(f"{where}: `languages` must map languages to fields; correct it.")
     for language, overrides in languages.items():
         values = {**entry, "language": language, **overrides}
-        if absent := [name for name in needed if not isinstance(values.get(name), str)]:
-            raise ConfigError(
-                f"{where}: the field {absent[0]!r} is missing; a task needs {needed}."
-            )
         for name in ("dataset", "test_dataset"):
-            if values.get(name) is not None:
-                values[name] = local_or_id(base, str(values[name]))
+            if isinstance(values.get(name), str):
+                values[name] = local_or_id(base, values[name])
         yield typed(Task, values, where)
 
 
@@ -117,10 +129,9 @@ def load_catalogue(name: str) -> dict[str, Task]:
 
     Raises ConfigError for an unknown catalogue, a malformed entry or a key that occurs twice.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CATALOGUES / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else TASKS / f"{name}.yaml"
     if not path.is_file():
-        shipped = sorted(p.stem for p in CATALOGUES.glob("*.yaml"))
-        raise ConfigError(f"No task catalogue {name!r}; use one of {shipped} or a YAML file.")
+        raise ConfigError(f"No task catalogue {name!r}; use one of {CATALOGUES} or a YAML file.")
     stat = path.stat()
     return dict(_parsed(path, stat.st_size, stat.st_mtime_ns))
 
@@ -141,7 +152,6 @@ def _parsed(path: Path, _size: int, _mtime_ns: int) -> dict[str, Task]:
     return catalogue
 
 
-def image_names() -> set[str]:
-    """Names of the image tasks of the shipped catalogues."""
-    both = (load_catalogue(name).values() for name in ("paper", "mini"))
-    return {task.name for tasks in both for task in tasks if task.modality == "image"}
+def shipped_tasks() -> list[Task]:
+    """Every task of the shipped catalogues."""
+    return [task for name in CATALOGUES for task in load_catalogue(name).values()]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mosaic.config.profiles import Profile, load_profile, place_trained
+from mosaic.config.profiles import Profile, load_profile
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ class Workspace:
     def scores_path(self, chapter: str) -> Path:
         """The score table a chapter leaves behind."""
         return self.run / "scores" / f"{chapter}.csv"
+
+
+def place_trained(profile: Profile, folder: Path) -> Profile:
+    """The profile with a place below `folder` for each SAE that a run trains."""
+    models = []
+    for model in profile.models:
+        home = folder / profile.name / model.name
+        placed = (replace(s, folder=str(home / s.name)) if s.train else s for s in model.saes)
+        models.append(replace(model, saes=tuple(placed)))
+    return replace(profile, models=tuple(models))
 
 
 def open_workspace(

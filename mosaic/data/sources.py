@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from mosaic.config.profiles import Profile
     from mosaic.config.tasks import Task
 
+
+CONVERTED = "refs/convert/parquet"
+"""Branch of the Hub's own copies of script-only sets: a folder per configuration, no README."""
 
 PARTS = ("train", "test")
 """What a `split_field` may hold."""
@@ -121,11 +125,11 @@ def _own_table(task: Task, path: Path, names: list[str]) -> Dataset:
 
 
 def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
-    from datasets import disable_progress_bars, enable_progress_bars, load_dataset
+    from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from pyarrow import ArrowException
 
-    source = name
+    source, by_folder = name, task.revision == CONVERTED
     cache: AbstractContextManager[str | None] = nullcontext()
     options: dict[str, Any] = {"revision": task.revision}
     if os.path.isabs(name) or profile.data_dir is not None:
@@ -137,15 +141,19 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
                 f"the Hub."
             )
         verify_folder(source)
+        by_folder = not (Path(source) / "README.md").is_file()
         # datasets keys the cache of a local folder by its README alone: a changed Parquet file
         # would be served stale. So a folder is read afresh, through a cache that does not last.
         cache = TemporaryDirectory(prefix="mosaic-")
         options = {"keep_in_memory": True}
-    disable_progress_bars()  # a local Parquet file needs none, and they would fill the book's pages
+    # Without a README datasets knows the configuration "default" alone: all of a folder.
+    if by_folder and task.config not in (None, "default"):
+        options["data_dir"] = task.config
+    else:
+        options["name"] = task.config
     try:
-        with cache as cache_dir:
-            options["cache_dir"] = cache_dir
-            return load_dataset(source, task.config, split=split, **options)
+        with cache as cache_dir, _without_bars():
+            return load_dataset(source, split=split, cache_dir=cache_dir, **options)
     except FileNotFoundError as error:
         raise AccessError(
             f"A file of {called(task)} is missing ({error}). Fetch the dataset again."
@@ -169,5 +177,17 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
                 f"network, or point MOSAIC_DATA_DIR at a local copy."
             ) from error
         raise IntegrityError(f"{called(task)} cannot be read ({error}). Fetch it again.") from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of `datasets`, afterwards as before: they would fill the book's pages."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
     finally:
-        enable_progress_bars()
+        if not before:
+            enable_progress_bars()

@@ -59,7 +59,7 @@ def make_split(
 
     A task that brings its own test part keeps it under both protocols; `nested` cuts its parts down
     to the caps. Raises ConfigError for an unknown protocol, a class too small to stand on both
-    sides, or a class that the training part lacks.
+    sides, a class that the training part lacks, or a cap below the number of classes.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
@@ -171,9 +171,33 @@ def _stratified_sample(
 
 
 def _cap(rows: np.ndarray, labels: np.ndarray, size: int | None, seed: int) -> np.ndarray:
+    """`size` of these rows, stratified; ConfigError where they cannot hold every class."""
     if size is None or size >= len(rows):
         return rows
-    return rows[np.sort(_stratified_sample(labels[rows], size, seed)[1])]
+    y = labels[rows]
+    counts = np.unique(y, return_counts=True)[1]
+    if size < len(counts):
+        raise ConfigError(
+            f"A part of {size} documents cannot hold one of each of the {len(counts)} classes; "
+            f"raise n_train and n_test to {len(counts)} or more, or merge classes."
+        )
+    if len(rows) - size >= len(counts) and counts.min() > 1:
+        return rows[np.sort(_stratified_sample(y, size, seed)[1])]
+    return rows[np.sort(_proportional(y, size, seed))]
+
+
+def _proportional(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Positions of a sample in proportion to the classes, one of each at least (ours).
+
+    scikit-learn's wants a document of every class among those left over, too.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    kept = counts.copy()
+    for _ in range(len(labels) - size):  # from where most is above its share
+        kept[np.where(kept > 1, kept - counts * (size / len(labels)), -np.inf).argmax()] -= 1
+    order = np.random.default_rng(seed).permutation(len(labels))
+    drawn = [order[labels[order] == c][:n] for c, n in zip(classes, kept, strict=True)]
+    return np.concatenate(drawn)
 
 
 def _linked_groups(inputs: Sequence[Any], groups: np.ndarray | None) -> np.ndarray | None:

@@ -6,40 +6,25 @@ nothing that can carry code. Everything raises IntegrityError with one sentence.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mosaic.errors import IntegrityError
 from mosaic.storage.files import sha256
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Tables of version 2 say neither a task's kind nor whether models and tasks are toys."""
 
 BUNDLE_MANIFEST, SCORES = "manifest.json", "scores.csv"
 
 MAX_BYTES = 4_000_000
 """Of all files together."""
 
-MAX_TEXT = 600
-
-MANIFEST_FIELDS: dict[str, type] = {
-    "schema_version": int,
-    "title": str,
-    "command": str,
-    "profile": str,
-    "seeds": list,
-    "versions": dict,
-    "machine": str,
-    "device": str,
-    "models": list,
-    "files": dict,
-}
-
-MODEL_FIELDS: dict[str, type] = {"name": str, "source": str, "sha256": dict, "saes": dict}
+MAX_TEXT, MAX_COMMAND = 600, 3000
 
 FILE_NAME = re.compile(r"scores\.csv|[a-z0-9][a-z0-9_-]*\.png")
 
@@ -47,6 +32,57 @@ FILE_NAME = re.compile(r"scores\.csv|[a-z0-9][a-z0-9_-]*\.png")
 FORBIDDEN = re.compile(r"[<>`|{}\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 AGAIN = "Write the bundle again with the command that makes it."
+
+
+def plain_line(text: str, longest: int = MAX_TEXT) -> str:
+    """The text itself where it may be shown to readers. Raises ValueError."""
+    if len(text) > longest or FORBIDDEN.search(text):
+        raise ValueError(
+            f"the text {text[:60]!r} is longer than {longest} characters or holds markup or "
+            f"control characters; a text in a bundle is one plain line"
+        )
+    return text
+
+
+def _file_name(name: str) -> str:
+    if not FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no file of a bundle")
+    return name
+
+
+Line = Annotated[str, AfterValidator(plain_line)]
+Command = Annotated[str, AfterValidator(lambda text: plain_line(text, MAX_COMMAND))]
+FileName = Annotated[str, AfterValidator(_file_name)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class BundleModel(_Strict):
+    """A model of a bundle: where it came from, and what is known of the SAEs that were scored."""
+
+    name: Line
+    source: Line
+    sha256: dict[Line, Line]
+    saes: dict[Line, dict[Line, Line | int | float]]
+    """SAE to checksums of its files, and for one trained by the run how it was trained and what
+    was measured of it."""
+
+
+class Manifest(_Strict):
+    """The manifest of a bundle."""
+
+    schema_version: Literal[2, 3]
+    title: Line
+    command: Command
+    profile: Line
+    seeds: list[int]
+    versions: dict[Line, Line]
+    machine: Line
+    device: Line
+    models: list[BundleModel]
+    files: dict[FileName, Line]
 
 
 def check_files(folder: Path) -> None:
@@ -71,76 +107,44 @@ def check_files(folder: Path) -> None:
         )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle, every field checked."""
     check_files(folder)
     path = folder / BUNDLE_MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
         raise IntegrityError(f"{path} is not a readable manifest ({error}). {AGAIN}") from error
-    if not isinstance(manifest, dict):
-        raise IntegrityError(f"{path} must hold an object, found {type(manifest).__name__}.")
-    version = manifest.get("schema_version")
-    if isinstance(version, int) and version != SCHEMA_VERSION:
-        raise IntegrityError(
-            f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}. {AGAIN}"
-        )
-    _check_fields(manifest, MANIFEST_FIELDS, str(path))
-    for model in manifest["models"]:
-        if not isinstance(model, dict):
-            raise IntegrityError(f"{path}: a model is {model!r}, expected an object. {AGAIN}")
-        _check_fields(model, MODEL_FIELDS, f"{path}, models")
-    if bad := [seed for seed in manifest["seeds"] if type(seed) is not int]:
-        raise IntegrityError(f"{path}: seed {bad[0]!r} is not a whole number. {AGAIN}")
-    if bad := [name for name in manifest["files"] if not FILE_NAME.fullmatch(name)]:
-        raise IntegrityError(f"{path} names {bad[0]!r}, which is no file of a bundle. {AGAIN}")
-    for text in _texts(manifest):
-        check_text(text, str(path))
-    return manifest
+    except ValidationError as error:
+        raise IntegrityError(f"{path}: {_complaint(error)}") from error
 
 
-def _check_fields(values: Mapping[str, Any], fields: Mapping[str, type], where: str) -> None:
-    for name, kind in fields.items():
-        if not isinstance(values.get(name), kind):
-            raise IntegrityError(
-                f"{where}: field {name!r} is {values.get(name)!r}, expected {kind.__name__}. "
-                f"{AGAIN}"
-            )
-    if unknown := sorted(set(values) - set(fields)):
-        raise IntegrityError(f"{where}: unknown field {unknown[0]!r}; remove it.")
+def _complaint(error: ValidationError) -> str:
+    """The first of pydantic's errors as one sentence; a wrong version explains all others."""
+    found = error.errors(include_url=False)
+    first = min(found, key=lambda one: one["loc"] != ("schema_version",))
+    place = ".".join(str(part) for part in first["loc"] if part != "[key]")[:60]
+    match first["type"]:
+        case "json_invalid":
+            return f"it is not a readable manifest ({first['ctx']['error']}). {AGAIN}"
+        case "extra_forbidden":
+            return f"unknown field {place!r}; remove it."
+        case "missing":
+            return f"field {place!r} is missing. {AGAIN}"
+        case "value_error":
+            return f"{first['ctx']['error']}. Shorten or reword it, or remove it."
+    said = first["msg"][:1].lower() + first["msg"][1:]
+    return f"field {place!r} is {repr(first['input'])[:60]}, which does not fit ({said}). {AGAIN}"
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-
-
-def check_text(text: str, where: str) -> None:
-    """A text that is shown to readers: short, on one line, and no markup."""
-    if len(text) > MAX_TEXT or FORBIDDEN.search(text):
-        raise IntegrityError(
-            f"{where}: the text {text[:60]!r} is longer than {MAX_TEXT} characters or holds markup "
-            f"or control characters; a text in a bundle is one plain line. Shorten or reword it."
-        )
-
-
-def check_content(folder: Path, manifest: Mapping[str, Any]) -> None:
+def check_content(folder: Path, manifest: Manifest) -> None:
     """The files are the manifest's, byte for byte, and its figures are pictures."""
     there = {path.name for path in folder.iterdir()} - {BUNDLE_MANIFEST}
-    if missing := sorted({SCORES, *manifest["files"]} - there):
+    if missing := sorted({SCORES, *manifest.files} - there):
         raise IntegrityError(f"{folder} has a manifest but no {missing[0]}. {AGAIN}")
-    if extra := sorted(there - set(manifest["files"])):
+    if extra := sorted(there - set(manifest.files)):
         raise IntegrityError(f"{folder / extra[0]} is not in the manifest. Remove it.")
-    for name, digest in manifest["files"].items():
+    for name, digest in manifest.files.items():
         path = folder / name
         if sha256(path) != digest:
             raise IntegrityError(
@@ -161,21 +165,21 @@ def _check_picture(path: Path) -> None:
         raise IntegrityError(f"{path} is not a PNG picture ({error}). Remove it.") from error
 
 
-def check_table(table: pd.DataFrame, manifest: Mapping[str, Any], where: str) -> None:
+def check_table(table: pd.DataFrame, manifest: Manifest, where: str) -> None:
     """The rows belong to the manifest, and their names carry no markup."""
     if table.empty:
         raise IntegrityError(f"{where} has no row. {AGAIN}")
     for column in table.select_dtypes("string"):
         for text in table[column].dropna().unique():
-            check_text(str(text), f"{where}, column {column!r}")
-    profiles = sorted(table["profile"].dropna().unique())
-    if profiles != [manifest["profile"]]:
-        raise IntegrityError(
-            f"{where} has rows of the profiles {profiles} where the manifest names "
-            f"{manifest['profile']!r}. {AGAIN}"
-        )
-    seeds = sorted(int(seed) for seed in table["seed"].dropna().unique())
-    if seeds != sorted(manifest["seeds"]):
-        raise IntegrityError(
-            f"{where} has the seeds {seeds} where the manifest names {manifest['seeds']}. {AGAIN}"
-        )
+            try:
+                plain_line(str(text))
+            except ValueError as error:
+                raise IntegrityError(f"{where}, column {column!r}: {error}. Reword it.") from error
+    for name, found, stated in (
+        ("profiles", sorted(table["profile"].dropna().unique()), [manifest.profile]),
+        ("seeds", sorted(int(s) for s in table["seed"].dropna().unique()), sorted(manifest.seeds)),
+    ):
+        if found != stated:
+            raise IntegrityError(
+                f"{where} has the {name} {found} where the manifest names {stated}. {AGAIN}"
+            )

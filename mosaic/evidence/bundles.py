@@ -8,28 +8,79 @@ device, seeds, models, checksums) and a few figures. It holds no data and no wei
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
-from mosaic.config.tasks import image_names
+from mosaic.config.tasks import kind_of, shipped_tasks
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence.bundle_rules import (
     BUNDLE_MANIFEST,
     SCHEMA_VERSION,
     SCORES,
+    Manifest,
     check_content,
     check_files,
     check_table,
     read_manifest,
 )
-from mosaic.scores.table import concat_scores, read_scores, write_scores
+from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
+
+REPLACED = ".replaced"
+"""Ending of a bundle's name while a new one takes its place."""
+
+PRIVATE = re.compile(r"[/~]|[A-Za-z]:[/\\]|\\\\|file:|(.*[/\\])?\.\.([/\\]|$)", re.S)
+"""Begins a path that says where something lies on one machine."""
+
+NUMBERLESS = ("build_dir", "engine")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle that was found whole."""
+
+    folder: Path
+    manifest: Manifest
+    table: pd.DataFrame
+    """Its scores, with `source` set to `bundle`."""
+
+
+def command_line(
+    verb: str, words: Iterable[str], options: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> str:
+    """A command as it may be published: of a private path only the last name is left.
+
+    Where it builds and on which engine changes no number, and is left out.
+    """
+    line = ["mosaic", verb, *words]
+    for name, value in options.items():
+        if value is not None and name not in NUMBERLESS:
+            line += [f"--{name}", *map(str, public(value if isinstance(value, list) else [value]))]
+    for name, value in parameters.items():
+        if name not in ("profile", *NUMBERLESS):
+            text = json.dumps(public(value), ensure_ascii=False, default=str)
+            line += ["-p", f"{name}={text}"]
+    return shlex.join(line)
+
+
+def public(value: Any) -> Any:
+    """The value with every private path in it cut to its last name."""
+    if isinstance(value, str) and PRIVATE.match(value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    if isinstance(value, (list, tuple)):
+        return [public(entry) for entry in value]
+    if isinstance(value, dict):
+        return {public(name): public(entry) for name, entry in value.items()}
+    return value
 
 
 def write_bundle(
@@ -44,69 +95,78 @@ def write_bundle(
     """Write a score table, figures and their manifest; returns the folder.
 
     What was written is read back before it takes the place of an older bundle: nothing is left that
-    `read_bundle` would refuse. Raises ConfigError for a folder with other files, and
-    IntegrityError.
+    `open_bundle` would refuse, and at every moment the old or the new one is there whole. Raises
+    ConfigError for a folder with other files, and IntegrityError.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    folder, given = folder.resolve(), folder
+    old = folder.with_name(folder.name + REPLACED)
+    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    with storage_errors(folder):
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)  # a crash came between the two renames below
+        if folder.is_dir() and any(folder.iterdir()):
+            try:
+                check_files(folder)
+                (folder / BUNDLE_MANIFEST).stat()
+            except (IntegrityError, FileNotFoundError) as error:
+                raise ConfigError(
+                    f"{folder} is not empty and holds no bundle; name a new folder."
+                ) from error
+        new.mkdir(parents=True)
         try:
-            check_files(folder)
-            (folder / BUNDLE_MANIFEST).stat()
-        except (IntegrityError, FileNotFoundError) as error:
-            raise ConfigError(
-                f"{folder} is not empty and holds no bundle; name a new folder."
-            ) from error
-    with TemporaryDirectory(prefix="mosaic-") as temporary:
-        new = Path(temporary) / folder.name
-        _write(new, table, title, command, device, models, figures)
-        read_bundle(new)
-        shutil.rmtree(folder, ignore_errors=True)
-        with storage_errors(folder):
-            shutil.copytree(new, folder)
-    return folder
+            files = [write_scores(table, new / SCORES)]
+            files += [Path(shutil.copy(figure, new)) for figure in figures]
+            manifest = {
+                "schema_version": SCHEMA_VERSION,
+                "title": title,
+                "command": command,
+                "profile": str(table["profile"].iloc[0]),
+                "seeds": sorted(int(s) for s in table["seed"].dropna().unique()),
+                **made_with(),
+                "device": device,
+                "models": [dict(model) for model in models],
+                "files": {path.name: sha256(path) for path in files},
+            }
+            text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+            (new / BUNDLE_MANIFEST).write_text(text, encoding="utf-8")
+            open_bundle(new)
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                folder.rename(old)
+            new.rename(folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return given
 
 
-def _write(
-    folder: Path,
-    table: pd.DataFrame,
-    title: str,
-    command: str,
-    device: str,
-    models: Iterable[Mapping[str, Any]],
-    figures: Iterable[Path],
-) -> None:
-    files = [write_scores(table, folder / SCORES)]
-    files += [Path(shutil.copy(figure, folder)) for figure in figures]
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "title": title,
-        "command": command,
-        "profile": str(table["profile"].iloc[0]),
-        "seeds": sorted(int(s) for s in table["seed"].dropna().unique()),
-        **made_with(),
-        "device": device,
-        "models": [dict(model) for model in models],
-        "files": {path.name: sha256(path) for path in files},
-    }
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    (folder / BUNDLE_MANIFEST).write_text(text, encoding="utf-8")
-
-
-def read_bundle(folder: Path) -> pd.DataFrame:
-    """The scores of a bundle with `source` set to `bundle`.
+def open_bundle(folder: Path) -> Bundle:
+    """A bundle, read once and checked.
 
     Raises IntegrityError when a file is missing, damaged, changed since it was written, or not what
     a bundle may hold.
     """
     manifest = read_manifest(folder)
     check_content(folder, manifest)
-    table = read_scores(folder / SCORES)
+    old = manifest.schema_version < SCHEMA_VERSION
+    table = read_scores(folder / SCORES, complete=_from_version_2 if old else None)
     check_table(table, manifest, str(folder / SCORES))
-    return table.assign(source="bundle").astype({"source": "string"})
+    return Bundle(folder, manifest, table.assign(source="bundle").astype({"source": "string"}))
+
+
+def read_bundle(folder: Path) -> pd.DataFrame:
+    """The scores of a bundle; see `open_bundle`."""
+    return open_bundle(folder).table
 
 
 def bundle_folders(root: Path) -> list[Path]:
-    """Every folder below `root`: each must be a bundle. An absent root has none."""
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    """Every folder below `root`: each must be a bundle. An absent root has none.
+
+    What a crash left of replacing a bundle is passed over.
+    """
+    found = {p.name for p in root.iterdir() if p.is_dir()} if root.is_dir() else set()
+    kept = (n for n in found if n[0] != "." and n.removesuffix(REPLACED) not in found - {n})
+    return [root / name for name in sorted(kept)]
 
 
 def read_bundles(root: Path) -> pd.DataFrame:
@@ -121,40 +181,41 @@ def bundles_with_latents(root: Path) -> list[pd.DataFrame]:
 
 
 def bundle_grids(
-    root: Path,
-    feature: str | None = None,
-    language: str | None = None,
-    only: str | None = None,
-    kind: str = "text",
+    root: Path, feature: str | None = None, language: str | None = None, kind: str = "text"
 ) -> list[pd.DataFrame]:
-    """The grid of each bundle that has SAE cells, one table a bundle, as `sweep.cells` spells it.
+    """The grid of each bundle that has SAE cells, one table a bundle; see `bundle_grid`."""
+    grids = (bundle_grid(open_bundle(f), feature, language, kind) for f in bundle_folders(root))
+    return [grid for grid in grids if grid is not None]
+
+
+def bundle_grid(
+    bundle: Bundle, feature: str | None = None, language: str | None = None, kind: str = "text"
+) -> pd.DataFrame | None:
+    """The grid of a bundle, as `sweep.cells` spells it; None where it has no SAE cells.
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
     selection, without what chapter 05 adds (shares of the training part, other training languages,
     latents of the last token) and without the audit. Base rates and models that chapters derive
     from the bundle's are left out of texts. `feature` keeps cells of one feature, `language` tasks
-    in that language and those that name none, `only` the bundle in the folder of that name, `kind`
-    tasks of one of `KINDS`.
+    in that language and those that name none, `kind` tasks of one of `KINDS`.
     """
-    found = []
-    for folder in bundle_folders(root) if only is None else [root / only]:
-        table = read_bundle(folder)
-        grid = _usual(table) & (_kinds(table) == kind) & (table["seed"] == table["seed"].min())
-        grid &= (table["selection"] != "topk").fillna(True)
-        grid &= ~((table["feature"] == "sae") & table["pooling"].eq("last").fillna(False))
-        grid &= table["threshold"].isna() | (table["threshold"] == 1)
-        if kind == "text":
-            models = [model["name"] for model in read_manifest(folder)["models"]]
-            grid &= table["model"].isna() | table["model"].isin(models)
-            grid &= table["cv_accuracy"].notna()
-        grid &= table["train_language"].fillna("") == table["language"].fillna("")
-        if language is not None:
-            grid &= table["language"].fillna(language) == language
-        if (table.loc[grid, "feature"] == "sae").any():
-            if feature is not None:
-                grid &= table["feature"] == feature
-            found.append(table[grid].reset_index(drop=True))
-    return found
+    table = bundle.table
+    grid = _usual(table) & (table["kind"] == kind) & (table["seed"] == table["seed"].min())
+    grid &= (table["selection"] != "topk").fillna(True)
+    grid &= ~((table["feature"] == "sae") & table["pooling"].eq("last").fillna(False))
+    grid &= table["threshold"].isna() | (table["threshold"] == 1)
+    if kind == "text":
+        models = [model.name for model in bundle.manifest.models]
+        grid &= table["model"].isna() | table["model"].isin(models)
+        grid &= table["cv_accuracy"].notna()
+    grid &= table["train_language"].fillna("") == table["language"].fillna("")
+    if language is not None:
+        grid &= table["language"].fillna(language) == language
+    if not (table.loc[grid, "feature"] == "sae").any():
+        return None
+    if feature is not None:
+        grid &= table["feature"] == feature
+    return table[grid].reset_index(drop=True)
 
 
 def bundle_transfers(root: Path, *features: str) -> list[pd.DataFrame]:
@@ -182,23 +243,37 @@ def _usual(table: pd.DataFrame) -> pd.Series:
     return (table["protocol"] == "nested") & whole & default
 
 
-def _kinds(table: pd.DataFrame) -> pd.Series:
-    """One of `KINDS` per row. An image task has a catalogue's name, or the vision tower beside."""
-    images = image_names() | set(table.loc[table["feature"] == "vision_tower", "task"])
-    kinds = pd.Series("text", index=table.index)
-    return kinds.mask(table["task"].isin(images), "image").mask(
-        table["label_model"].notna(), "behaviour"
-    )
+def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of version 2 with `kind` and `toy`, by what its other columns tell of them.
+
+    An image task has the name of a shipped one, or the vision tower beside it; toys were known by
+    the profile `mini`. A table that lacks columns is left for validation to refuse.
+    """
+    if tuple(table.columns) != tuple(c for c in SCORE_COLUMNS if c not in ("kind", "toy")):
+        return table
+    images = {task.name for task in shipped_tasks() if task.kind == "image"}
+    images |= set(table.loc[table["feature"] == "vision_tower", "task"].dropna())
+    kinds = [
+        kind_of(str(task), behaviour=pd.notna(label_model), image=task in images)
+        for task, label_model in zip(table["task"], table["label_model"], strict=True)
+    ]
+    found = table.assign(kind=kinds, toy=table["profile"].eq("mini").fillna(False))
+    return found[list(SCORE_COLUMNS)]
+
+
+def bundle_origin(manifest: Manifest) -> dict[str, str]:
+    """Where a bundle came from: title, command, seeds, versions and machine as texts."""
+    return {
+        "title": manifest.title,
+        "command": manifest.command,
+        "seeds": ", ".join(map(str, manifest.seeds)),
+        "versions": ", ".join(f"{name} {number}" for name, number in manifest.versions.items()),
+        "machine": f"{manifest.machine}, {manifest.device}",
+    }
 
 
 def bundle_origins(root: Path) -> list[str]:
-    """One line per bundle: title, command, seeds, versions, machine and device."""
-    lines = []
-    for folder in bundle_folders(root):
-        manifest = read_manifest(folder)
-        versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
-        lines.append(
-            f"{manifest['title']}: `{manifest['command']}`; seeds {manifest['seeds']}; {versions}; "
-            f"{manifest['machine']}, {manifest['device']}."
-        )
-    return lines
+    """One line per bundle: what `bundle_origin` says of it."""
+    origins = (bundle_origin(read_manifest(folder)) for folder in bundle_folders(root))
+    line = "{title}: `{command}`; seeds {seeds}; {versions}; {machine}."
+    return [line.format(**origin) for origin in origins]

@@ -1,18 +1,17 @@
 """The paper's claims as comparisons on the tidy score table, each with an effect and a verdict.
 
 The claims are data (`assets/claims.yaml`). A claim names two groups of cells and what must be equal
-for two cells to form a pair. Its effect is the mean over tasks of a task's mean pair. The interval
-is Student's 95% over tasks: tasks are the sampling unit, since cells of one task move together. Two
-splits of one dataset are one task. A claim about `several` tasks is counted and has no interval.
-The verdict is read off the interval; a p-value adjusted by Holm's method for all claims tested on
-the source says whether it also stands among so many (ours).
+for two cells to form a pair. Its effect is the mean over tasks of a task's mean pair: tasks are the
+sampling unit, since cells of one task move together. Two splits of one dataset are one task. The
+verdict comes from the exact sign-flip test over tasks, adjusted by Holm's method for all claims
+tested on the source; what holds only unadjusted leans. The printed interval is Student's 95% over
+tasks and decides nothing. A claim about `several` tasks is counted and has neither (ours).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,27 @@ import yaml
 from scipy.stats import t as student
 
 from mosaic import ASSETS
-from mosaic.config.tasks import image_names, load_catalogue
+from mosaic.config.profiles import latents_named
+from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.scores.intervals import holm
 
 CLAIMS = ASSETS / "claims.yaml"
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 
+LEANS, LEANS_AGAINST = "leans", "leans against"
+
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
 
 TOO_FEW = "too few tasks"
 
-MIN_TASKS = 3
-"""Below it there is no interval and no verdict. Of two tasks Student's interval reaches nine
-standard deviations to each side (12.7 / sqrt 2): it could decide only where both agree to within a
-sixth of their distance from the bound. Of three it reaches two and a half."""
+MIN_TASKS = 5
+"""Below it there is no interval and no verdict, on any page (ours). Student's interval reaches nine
+standard deviations to each side of two tasks' mean (12.7 / sqrt 2), of three two and a half, of
+five 1.2."""
 
 BUILT_IN = "built in"
-
-BUILT_IN_PROFILE = "mini"
-"""Its tasks were made to have these effects, so its scores never count."""
+"""Of toy models and tasks: they were made to have these effects, so their scores never count."""
 
 LEVEL = 0.95
 
@@ -81,10 +81,11 @@ class Finding:
     """None with fewer than `MIN_TASKS` tasks, and where tasks are counted."""
     high: float | None = None
     p_value: float | None = None
+    """Exact sign-flip test over tasks, two-sided against `beyond`."""
     p_holm: float | None = None
-    """Two-sided against `beyond`, adjusted for all claims tested on the source."""
+    """The same, adjusted for all claims tested on the source; the verdict rests on it."""
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
-    """The claim's `same` columns and `value`, one row a pair."""
+    """The claim's `same` columns, `value` and `toy`, one row a pair."""
 
     @property
     def n_tasks(self) -> int:
@@ -117,25 +118,58 @@ def load_claims(path: Path = CLAIMS) -> list[Claim]:
 
 
 def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
-    """Verdict on every claim from the rows of one source; rows of `mini` are called built in.
+    """Verdict on every claim from the rows of one source; what toys show is called built in.
 
     Of runs and bundles only cells under `nested` count that were scaled and pooled as this book
     does by default, so that cells of the audit do not mix in.
     """
     cells = _prepare(table)
-    found = [_finding(claim, _pairs(claim, cells)) for claim in claims]
-    tested = [finding.p_value for finding in found if finding.p_value is not None]
-    adjusted = iter(holm(tested))
-    return [f if f.p_value is None else replace(f, p_holm=float(next(adjusted))) for f in found]
+    return _decided([_finding(claim, _pairs(claim, cells)) for claim in claims])
 
 
-def without_mini(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that can be evidence: all but those of the mini world."""
-    return table[table["profile"].fillna("") != BUILT_IN_PROFILE]
+def sign_flip_p(values: np.ndarray) -> float:
+    """Exact two-sided p-value of a mean of 0: the share of sign flips that reach it (ours).
+
+    Under the hypothesis a task's value is as likely as its negative. Sums of two halves are joined,
+    so n values take about 2^(n/2) steps. The least possible value is 2 / 2^n.
+    """
+
+    def sums(part: np.ndarray) -> np.ndarray:
+        found = np.zeros(1)
+        for value in part:
+            found = np.concatenate([found + value, found - value])
+        return found
+
+    left, right = sums(values[::2]), np.sort(sums(values[1::2]))
+    reached = abs(values.sum()) - 1e-12  # sums that are level to rounding are equal
+    beyond = len(right) - np.searchsorted(right, reached - left)
+    return min(1.0, 2 * float(beyond.sum()) / 2 ** len(values))
+
+
+def _decided(found: Sequence[Finding]) -> list[Finding]:
+    """The findings of one source with p-values adjusted together, and the verdicts they give."""
+    adjusted = iter(holm([f.p_value for f in found if f.p_value is not None]))
+    return [f if f.p_value is None else _with_verdict(f, float(next(adjusted))) for f in found]
+
+
+def _with_verdict(finding: Finding, p_holm: float) -> Finding:
+    finding = replace(finding, p_holm=p_holm)
+    if finding.verdict == BUILT_IN:
+        return finding
+    if p_holm < 1 - LEVEL:
+        return replace(finding, verdict=SUPPORTED if finding.points_at_claim else NOT_SUPPORTED)
+    if finding.p_value is not None and finding.p_value < 1 - LEVEL:
+        return replace(finding, verdict=LEANS if finding.points_at_claim else LEANS_AGAINST)
+    return replace(finding, verdict=INCONCLUSIVE)
+
+
+def without_toys(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that can be evidence: all but those of toy models and tasks."""
+    return table[~table["toy"]]
 
 
 def _prepare(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that count, with the columns kind, size and training."""
+    """Rows that count, with the columns size and training."""
     plain = (table["source"] == "published") | (
         (table["protocol"] == "nested")
         & table["scaling"].fillna("auto").eq("auto")
@@ -147,19 +181,20 @@ def _prepare(table: pd.DataFrame) -> pd.DataFrame:
     native = kept["train_language"].fillna("") == kept["language"].fillna("")
     english = kept["train_language"].eq("en").fillna(False)
     kept["training"] = np.select([native, english], ["native", "from English"], "other")
-    images = image_names()
-    kinds = kept["task"].map({task: _kind(task, images) for task in kept["task"].unique()})
-    kept["kind"] = kinds.where(kept["label_model"].isna(), "behaviour")
-    latents = kept["width"].map(_latents, na_action="ignore").astype("Float64").astype(float)
-    narrowest = latents.groupby([kept["source"], kept["profile"], kept["model"]], dropna=False)
-    kept["size"] = np.where(latents == narrowest.transform("min"), "narrow", "wider")
+    by_model = kept.groupby(["source", "profile", "model"], dropna=False, sort=False)["width"]
+    narrow = kept["width"].eq(by_model.transform(_narrowest)).fillna(False)
+    kept["toy"] = kept["toy"].astype(bool)
+    kept["size"] = np.where(narrow, "narrow", "wider")
     return kept
 
 
-def without_one_pair(finding: Finding) -> tuple[pd.Series, Finding] | None:
+def without_one_pair(
+    finding: Finding, among: Sequence[Finding]
+) -> tuple[pd.Series, Finding] | None:
     """The pair whose absence moves the effect most, and the finding without it (ours).
 
-    None where there are not two pairs.
+    `among` are the findings of the source, with which p-values are adjusted. None where there are
+    not two pairs.
     """
     if finding.effect is None or len(finding.pairs) < 2:
         return None
@@ -170,43 +205,41 @@ def without_one_pair(finding: Finding) -> tuple[pd.Series, Finding] | None:
     stays = (mean - value) / (size - 1).where(size > 1) / finding.n_tasks
     leaves = (finding.effect - value) / max(finding.n_tasks - 1, 1)
     moved = stays.where(size > 1, leaves).abs().idxmax()
-    return finding.pairs.loc[moved], _finding(finding.claim, finding.pairs.drop(index=moved))
+    return finding.pairs.loc[moved], _without(finding, among, finding.pairs.index == moved)
 
 
-def one_per_dataset(tasks: pd.Series) -> pd.Series:
-    """Names of tasks, with one name for tasks that are splits of one dataset.
+def without_one_task(finding: Finding, among: Sequence[Finding]) -> tuple[str, Finding] | None:
+    """The task whose absence moves the effect most, and the finding without it (ours).
 
-    Languages and label models share a task's name already. Other labels, inputs or contexts of the
-    same documents are tasks of their own.
+    None where there are not two tasks.
     """
-    return tasks.map(lambda task: _first_of_dataset().get(task, task))
+    if finding.effect is None or finding.n_tasks < 2:
+        return None
+    moved = str((finding.by_task - finding.effect).abs().idxmax())
+    return moved, _without(finding, among, one_per_dataset(finding.pairs["task"]) == moved)
 
 
-@cache
-def _first_of_dataset() -> dict[str, str]:
-    first: dict[tuple[Any, ...], str] = {}
-    found: dict[str, str] = {}
-    for task in (t for name in ("paper", "mini") for t in load_catalogue(name).values()):
-        same = (task.dataset, task.config, task.input_field, task.label_field, task.annotations)
-        found.setdefault(task.name, first.setdefault(same, task.name))
-    return found
+def _without(finding: Finding, among: Sequence[Finding], left_out: Any) -> Finding:
+    rest = _finding(finding.claim, finding.pairs[~np.asarray(left_out)])
+    others = [f for f in among if f.claim is not finding.claim]
+    return _decided([rest, *others])[0]
 
 
-def _kind(task: str, images: set[str]) -> str:
-    if task in images:
-        return "image"
-    return "translated" if task.endswith("-translated") else "text"
+def _narrowest(widths: pd.Series) -> str | None:
+    """Which of a model's widths has fewest latents, by their names: 256 < 1k < 16k < 1m.
 
-
-def _latents(width: str) -> float:
-    """Order of widths by their names: 256 < 1k < 16k < 1m."""
-    unit = {"k": 1e3, "m": 1e6}.get(width[-1].lower(), 1)
-    return float(width.rstrip("kKmM")) * unit
+    Where a name is no number it is the first in the table, which has a profile's order.
+    """
+    names = list(dict.fromkeys(widths.dropna()))
+    sizes = [latents_named(name) for name in names]
+    if not names or None in sizes:
+        return names[0] if names else None
+    return names[int(np.argmin(np.array(sizes)))]
 
 
 def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
     """One row a pair: the claim's `same` columns and `value`, the mean over the seeds, and with
-    them the test documents, that both sides have."""
+    them the test documents, that both sides have. Pairs of toys only where there are no others."""
     usual = cells[cells["kind"] == claim.kind]
     if claim.english:
         usual = usual[usual["language"].fillna("en") == "en"]
@@ -215,20 +248,29 @@ def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
     if "selection" not in claim.first:
         usual = usual[usual["selection"].fillna("all") == "all"]
     keys = ["source", "profile", "protocol", *claim.same]
-    value = _mean(usual, claim.first, [*keys, "seed"])
+    found = _mean(usual, claim.first, [*keys, "seed"])
     if claim.second is not None:
-        value = value - _mean(usual, claim.second, [*keys, "seed"])
-    return value.dropna().groupby(level=keys).mean().rename("value").reset_index()
+        second = _mean(usual, claim.second, [*keys, "seed"])
+        found, second = found.align(second, join="inner", axis=0)
+        found = found.assign(
+            value=found["value"] - second["value"], toy=found["toy"] | second["toy"]
+        )
+    found = found.groupby(level=keys).agg({"value": "mean", "toy": "max"}).reset_index()
+    return found if found["toy"].all() else found[~found["toy"]]
 
 
-def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.Series:
-    """Mean macro-F1 of the wanted cells per key; a missing key is a value of its own."""
+def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.DataFrame:
+    """Per key the mean macro-F1 of the wanted cells, `value`, and whether one of them is a `toy`.
+
+    A missing key is a value of its own.
+    """
     for column, values in wanted.items():
         values = values if isinstance(values, list) else [values]
         fits = cells[column].isin([v for v in values if v is not None])
         cells = cells[fits | cells[column].isna() if None in values else fits]
     filled = cells.assign(**{key: cells[key].astype("string").fillna("") for key in keys})
-    return filled.groupby(keys)["macro_f1"].mean().astype(float)
+    found = filled.groupby(keys).agg(value=("macro_f1", "mean"), toy=("toy", "max"))
+    return found.astype({"value": float, "toy": bool})  # of no cell the types are not known
 
 
 def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
@@ -239,7 +281,7 @@ def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
     finding = replace(finding, effect=float(by_task.mean()))
     if n_tasks >= MIN_TASKS:
         finding = _tested(finding, by_task) if claim.several is None else _counted(finding)
-    if set(pairs["profile"]) == {BUILT_IN_PROFILE}:
+    if pairs["toy"].all():
         finding = replace(finding, verdict=BUILT_IN)
     return finding
 
@@ -249,12 +291,8 @@ def _counted(finding: Finding) -> Finding:
 
 
 def _tested(finding: Finding, by_task: np.ndarray) -> Finding:
-    """The finding with Student's interval and p-value over tasks, and the verdict they give."""
-    effect, bound, n_tasks = float(by_task.mean()), finding.claim.beyond, len(by_task)
-    # Equal values have no spread; a tiny one keeps the arithmetic and decides the same.
-    error = max(float(by_task.std(ddof=1)), 1e-12) / n_tasks**0.5
-    reach = float(student.isf((1 - LEVEL) / 2, n_tasks - 1)) * error
-    p_value = float(2 * student.sf(abs(effect - bound) / error, n_tasks - 1))
-    low, high = effect - reach, effect + reach
-    verdict = SUPPORTED if low > bound else NOT_SUPPORTED if high < bound else INCONCLUSIVE
-    return replace(finding, verdict=verdict, low=low, high=high, p_value=p_value)
+    """The finding with the p-value of the sign-flip test and Student's interval over tasks."""
+    spread = float(by_task.std(ddof=1)) / len(by_task) ** 0.5
+    reach = float(student.isf((1 - LEVEL) / 2, len(by_task) - 1)) * spread
+    effect, p_value = float(by_task.mean()), sign_flip_p(by_task - finding.claim.beyond)
+    return replace(finding, low=effect - reach, high=effect + reach, p_value=p_value)

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
+from mosaic.config.tasks import shipped_tasks
 from mosaic.scores.choose import best_rows
-from mosaic.scores.names import series_of, task_label
+from mosaic.scores.names import HIDDEN_SERIES, UNTRAINED, series_of, task_label
+from mosaic.scores.table import F1
 
 
-def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """With the columns `label` (the task as a reader sees it) and `series`."""
     return table.assign(
         label=table.apply(task_label, axis=1), series=table.apply(series_of, axis=1)
     )
+
+
+def mean_scores(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean macro-F1 and interval ends per source, task (`label`) and `keys`."""
+    named = table.assign(label=table.apply(task_label, axis=1))
+    grouped = named.groupby(["source", "profile", "label", *keys], dropna=False, sort=False)
+    return grouped[list(F1)].mean().reset_index()
+
+
+def best_along(table: pd.DataFrame, column: str) -> pd.Series:
+    """Per `label` the value of a column at which mean macro-F1 is highest."""
+    means = table.groupby(["label", column], sort=False)["macro_f1"].mean()
+    return means.unstack().idxmax(axis=1)
 
 
 class Wins(NamedTuple):
@@ -39,7 +56,7 @@ class Wins(NamedTuple):
 
 def wins(table: pd.DataFrame, series: str, other: str) -> Wins:
     """How `series` stands to `other` in the tasks that have both; level means exactly equal."""
-    table = table if "series" in table else _labelled(table)
+    table = table if "series" in table else labelled(table)
     wide = table.pivot_table(index="label", columns="series", values="macro_f1", aggfunc="max")
     if series not in wide or other not in wide:
         return Wins(0, 0, 0)
@@ -47,12 +64,9 @@ def wins(table: pd.DataFrame, series: str, other: str) -> Wins:
     return Wins(int((gap > 0).sum()), int((gap == 0).sum()), int((gap < 0).sum()))
 
 
-HIDDEN_SERIES = ("hidden state, last token", "hidden state, mean")
-
-
 def behaviour_gaps(table: pd.DataFrame) -> pd.Series:
     """SAE latents minus the best hidden state, one value per label set that has both."""
-    table = table if "series" in table else _label_sets(table, {})
+    table = table if "series" in table else labelled(table)
     wide = table.pivot_table(
         index="label", columns="series", values="macro_f1", aggfunc="max", sort=False
     )
@@ -85,18 +99,15 @@ def upward(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.Series:
     return features < labels
 
 
-def _label_sets(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.DataFrame:
-    """With the columns `label` and `series`; label sets by task, then by size of their model."""
+def label_sets_by_size(table: pd.DataFrame, sizes: Mapping[str, int]) -> pd.DataFrame:
+    """`labelled`, by task and then by size of the model that was asked, as `sizes` lists them.
+
+    Models it does not know come last.
+    """
     tasks = list(dict.fromkeys(table["task"]))
     rank = {name: i for i, name in enumerate(sizes)}
-    place = [
-        len(rank) * tasks.index(task) + rank.get(model, 0)
-        for task, model in zip(table["task"], table["label_model"], strict=True)
-    ]
-    table = table.iloc[np.argsort(place, kind="stable")]
-    return table.assign(
-        label=table.apply(task_label, axis=1), series=table.apply(series_of, axis=1)
-    )
+    size = table["label_model"].map(rank).fillna(len(rank))
+    return labelled(table.iloc[np.lexsort((size, table["task"].map(tasks.index)))])
 
 
 def budget_numbers(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, str | float | int]:
@@ -127,15 +138,33 @@ def budget_numbers(sweep: pd.DataFrame, selection: pd.DataFrame) -> dict[str, st
     }
 
 
-def _shared_counts(selected: pd.DataFrame, languages: list[str]) -> pd.DataFrame:
-    found = selected[selected["selected"]].groupby("latent")["language"].nunique()
-    share = selected[selected["selected"]].groupby("language").size() / selected["n_active"].iloc[0]
-    numbers = np.arange(1, len(languages) + 1)
-    chance = selected["n_active"].iloc[0] * binom.pmf(numbers, len(languages), share.mean())
-    counts = found.value_counts().reindex(numbers, fill_value=0)
+def shared_counts(selected: pd.DataFrame) -> pd.DataFrame:
+    """How many latents are kept by one language, by two, ..., and how many are expected at random.
+
+    `selected` comes from `transfer.selected_latents`. Columns: n_languages, latents,
+    expected_by_chance (each language keeps its mean share of the active latents, independently).
+    """
+    kept, n_active = selected[selected["selected"]], selected["n_active"].iloc[0]
+    numbers = np.arange(1, selected["language"].nunique() + 1)
+    share = (kept.groupby("language").size() / n_active).mean()
+    found = kept.groupby("latent")["language"].nunique().value_counts()
     return pd.DataFrame(
-        {"n_languages": numbers, "latents": counts.to_numpy(), "expected_by_chance": chance}
+        {
+            "n_languages": numbers,
+            "latents": found.reindex(numbers, fill_value=0).to_numpy(),
+            "expected_by_chance": n_active * binom.pmf(numbers, len(numbers), share),
+        }
     )
+
+
+def shared_first(selected: pd.DataFrame) -> pd.Series:
+    """Kept latent to number of languages: most first, then by who keeps it, then by direction."""
+    kept = selected[selected["selected"]]
+    languages = list(dict.fromkeys(selected["language"]))
+    who = kept.groupby("latent")["language"].agg(lambda s: sorted(map(languages.index, s)))
+    gap = kept.groupby("latent")["gap"].mean()
+    order = sorted(who.index, key=lambda latent: (-len(who[latent]), who[latent], -gap[latent]))
+    return who.map(len)[order]
 
 
 def shared_numbers(selected: pd.DataFrame) -> dict[str, Any]:
@@ -143,7 +172,7 @@ def shared_numbers(selected: pd.DataFrame) -> dict[str, Any]:
     kept = selected[selected["selected"]]
     everywhere = kept[kept["n_languages"] == selected["language"].nunique()]
     signs = everywhere.assign(up=everywhere["gap"] > 0).groupby("latent")["up"].nunique()
-    data = _shared_counts(selected, list(dict.fromkeys(selected["language"])))
+    data = shared_counts(selected)
     return {
         "shared_latents": len(signs),
         "shared_same_sign": int((signs == 1).sum()),
@@ -151,9 +180,6 @@ def shared_numbers(selected: pd.DataFrame) -> dict[str, Any]:
         "own_latents": int((kept.groupby("latent")["language"].nunique() == 1).sum()),
         "kept_latents": kept["latent"].nunique(),
     }
-
-
-UNTRAINED = "SAE, untrained connector"
 
 
 def image_series(table: pd.DataFrame) -> pd.DataFrame:
@@ -180,3 +206,31 @@ def at_best_depth(table: pd.DataFrame) -> pd.DataFrame:
     by_test = (table["source"] == "published").all()
     deciding = table["macro_f1"] if by_test else table["cv_accuracy"]
     return table.loc[best_rows(deciding, [table["task"], table["series"]])]
+
+
+def known_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose test size is known, smallest first, with `task_label`, and `label` with size."""
+    known = table[table["n_test"].notna()]
+    names = known.apply(task_label, axis=1)
+    sizes = known["n_test"].astype(int).map("{:,}".format)
+    named = known.assign(task_label=names, label=names + ", n = " + sizes)
+    return named.sort_values(["n_test", "label"]).reset_index(drop=True)
+
+
+def one_per_dataset(tasks: pd.Series) -> pd.Series:
+    """Names of tasks, with one name for tasks that are splits of one dataset.
+
+    Languages and label models share a task's name already. Other labels, inputs or contexts of the
+    same documents are tasks of their own.
+    """
+    return tasks.map(lambda task: _first_of_dataset().get(task, task))
+
+
+@cache
+def _first_of_dataset() -> dict[str, str]:
+    first: dict[tuple[Any, ...], str] = {}
+    found: dict[str, str] = {}
+    for task in shipped_tasks():
+        same = (task.dataset, task.config, task.input_field, task.label_field, task.annotations)
+        found.setdefault(task.name, first.setdefault(same, task.name))
+    return found

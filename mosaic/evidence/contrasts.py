@@ -14,12 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from mosaic.config.choices import DEPTHS
 from mosaic.evidence.claims import Claim, Finding, judge_claims, load_claims
-from mosaic.figures.style import DEPTH_POSITION
 from mosaic.scores.names import pooling_name, source_label
-
-FEWEST_TASKS = 5
-"""An interval over fewer tasks says too little to be drawn or printed (ours)."""
 
 LATENTS = {"feature": "sae"}
 
@@ -81,7 +78,7 @@ def by_model(table: pd.DataFrame) -> Findings:
 
 
 def depth_and_model(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """`summary` of the claims about layers and of `by_model`, for several sources."""
+    """`effect_table` of the claims about layers and of `by_model`, for several sources."""
     parts = []
     for table in tables:
         layers = by_claim(table, "middle-above-early", "middle-above-late")
@@ -92,45 +89,35 @@ def depth_and_model(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def in_words(finding: Finding | None) -> str:
-    """`+0.046 (95% interval +0.000 to +0.092, 9 tasks)`; without interval below FEWEST_TASKS."""
+    """`+0.046 (95% interval +0.000 to +0.092, 9 tasks)`; below `MIN_TASKS` no interval."""
     if finding is None or finding.effect is None:
         return "(not measured)"
     tasks = f"{finding.n_tasks} task" + ("s" if finding.n_tasks != 1 else "")
-    low, high = printed_interval(finding)
-    if low is None:
+    if finding.low is None:
         return f"{finding.effect:+.3f} ({tasks})"
-    return f"{finding.effect:+.3f} (95% interval {low:+.3f} to {high:+.3f}, {tasks})"
-
-
-def printed_interval(finding: Finding) -> tuple[float | None, float | None]:
-    """Student's 95% interval over tasks, or a pair of None below FEWEST_TASKS."""
-    if finding.n_tasks < FEWEST_TASKS:
-        return None, None
-    return finding.low, finding.high
+    span = f"95% interval {finding.low:+.3f} to {finding.high:+.3f}"
+    return f"{finding.effect:+.3f} ({span}, {tasks})"
 
 
 def effect_table(found: Mapping[str, Finding], source: str) -> pd.DataFrame:
     """One row a contrast: source, contrast, effect, low, high, n_tasks, tasks_higher, n_pairs."""
-    rows = []
-    for name, finding in found.items():
-        low, high = printed_interval(finding)
-        rows.append(
-            {
-                "source": source,
-                "contrast": name,
-                "effect": finding.effect,
-                "low": low,
-                "high": high,
-                "n_tasks": finding.n_tasks,
-                "tasks_higher": int((finding.by_task > 0).sum()),
-                "n_pairs": len(finding.pairs),
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "source": source,
+            "contrast": name,
+            "effect": finding.effect,
+            "low": finding.low,
+            "high": finding.high,
+            "n_tasks": finding.n_tasks,
+            "tasks_higher": int((finding.by_task > 0).sum()),
+            "n_pairs": len(finding.pairs),
+        }
+        for name, finding in found.items()
+    )
 
 
 def overall_contrasts(table: pd.DataFrame) -> Findings:
-    """The contrasts over all n and depths (SUMS, COUNTS, POOLINGS, WIDTHS) that have pairs."""
+    """The contrasts over all n and depths (the four named above) that have pairs."""
     every = {**_binarizations(table), **_other_poolings(table), **_widths(table)}
     return _judged(
         table,
@@ -142,7 +129,7 @@ def overall_contrasts(table: pd.DataFrame) -> Findings:
 
 
 def configuration_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """`summary` of `overall` for several sources."""
+    """`effect_table` of `overall_contrasts` for several sources."""
     parts = [effect_table(overall_contrasts(table), source_label(table)) for table in tables]
     return pd.concat(parts, ignore_index=True)
 
@@ -183,7 +170,7 @@ def _widths(table: pd.DataFrame) -> dict[str, Claim]:
             second={**wider, "width": width, "depth": depth},
         )
         for width in dict.fromkeys(table["width"].dropna())  # the narrowest has no pair
-        for depth in DEPTH_POSITION
+        for depth in DEPTHS
     }
     return {**wanted, NARROW_TO_WIDER: claim}
 

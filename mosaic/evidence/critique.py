@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from mosaic import ASSETS
+from mosaic.config.choices import PROTOCOLS
 from mosaic.errors import IntegrityError
 from mosaic.evidence.claims import Finding
 from mosaic.evidence.contrasts import binarization_effects
@@ -154,7 +155,7 @@ def _tfidf_nested(contributed: pd.DataFrame) -> str:
         & contributed["train_fraction"].fillna(1).eq(1)
     ]
     by = rows.groupby(["language", "protocol"])["macro_f1"].mean().unstack("protocol")
-    gaps = by.reindex(columns=["nested", "published"]).dropna()
+    gaps = by.reindex(columns=list(PROTOCOLS)).dropna()
     if gaps.empty:
         return "an amount that no contributed run here shows"
     difference = (gaps["nested"] - gaps["published"]).astype(float)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from mosaic.config.choices import Bos
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.sweep.cells import Cell
-from mosaic.sweep.compare import _compared
+from mosaic.sweep.compare import compare_cells
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 
@@ -29,19 +30,19 @@ class Condition:
     condition: str
     first: Cell
     second: Cell
-    bos: str = "drop"
+    bos: Bos = "drop"
 
 
 def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condition]:
     """SAE against hidden state, and binarized against raw sums, under each condition (seed 0)."""
-    layer, width = model.layers[depth], model.widths[0]
+    layer, width = model.layer(depth), model.narrowest
     latents = Cell(task, "sae", model.name, layer, width, "sum", threshold=1.0)
     raw = replace(latents, threshold=None)
     last = Cell(task, "hidden", model.name, layer, pooling="last")
     sae, binarized = "SAE minus hidden state", "binarized minus raw sums"
 
-    def unscaled(spec: Cell) -> Cell:
-        return replace(spec, scaling="none")
+    def unscaled(cell: Cell) -> Cell:
+        return replace(cell, scaling="none")
 
     return [
         Condition(sae, "paper's pooling: sum > 1, last token", latents, last),
@@ -93,15 +94,21 @@ def compare_conditions(
     if (pair := with_base_saes(workspace)) is not None:
         workspace, tuned, copy = pair
         for task in tasks:
-            own = Cell(task, "sae", tuned.name, tuned.layers[depth], tuned.widths[0], "sum")
+            own = Cell(task, "sae", tuned.name, tuned.layer(depth), tuned.narrowest, "sum")
             for threshold, name in ((1.0, "sum > 1"), (None, "raw sum")):
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)
                 asked.append(Condition("SAE of tuned minus of base", name, first, second))
-    scored: dict[tuple[str, Cell], ScoredCell] = {}
-    for bos in ("drop", "keep"):
-        cells = dict.fromkeys(s for c in asked if c.bos == bos for s in (c.first, c.second))
-        specs = [replace(spec, seed=seed) for spec in cells for seed in seeds]
+    parts, scored = [], []
+    for bos in dict.fromkeys(c.bos for c in asked):
+        here = [c for c in asked if c.bos == bos]
+        cells = dict.fromkeys(cell for c in here for cell in (c.first, c.second))
         pooled = replace(workspace, profile=replace(workspace.profile, bos=bos))
-        scored |= {(bos, result.spec): result for result in score_cells(specs, pooled)}
-    return pd.DataFrame([_compared(c, scored, seeds) for c in asked]), list(scored.values())
+        wanted = [replace(cell, seed=seed) for cell in cells for seed in seeds]
+        scored += (results := score_cells(wanted, pooled))
+        found = compare_cells([(c.first, c.second) for c in here], results)
+        names = {"claim": [c.claim for c in here], "condition": [c.condition for c in here]}
+        parts.append(found.assign(**names, place=[asked.index(c) for c in here]))
+    table = pd.concat(parts).sort_values("place", ignore_index=True)
+    columns = ["claim", "condition", "task", "model", "difference", "low", "high", "n_docs"]
+    return table[columns], scored

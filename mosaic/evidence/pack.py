@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pandas as pd
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
-from mosaic.evidence.bundles import write_bundle
-from mosaic.models.hub import local_folder
+from mosaic.evidence.bundles import command_line, public, write_bundle
 from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
 
 
@@ -46,18 +44,17 @@ def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
 
 
 def _command(workspace: Workspace, chapters: list[str]) -> str:
-    """The command that makes the run again, with the parameters its notebooks were given."""
-    words = ["mosaic", "run", *chapters, "--profile", Path(workspace.source).name]
+    """The commands that make the run again; chapters that were given the same share one."""
     given: dict[str, Any] = {}
     for chapter in chapters:
         path = workspace.run / "notebooks" / f"{chapter}.ipynb"
-        if path.is_file():
-            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-            given |= metadata.get("papermill", {}).get("parameters", {})
-    for name, value in given.items():
-        if name not in ("profile", "build_dir"):
-            words += ["-p", f"{name}={json.dumps(value)}"]
-    return shlex.join(words)
+        metadata = json.loads(path.read_text("utf-8"))["metadata"] if path.is_file() else {}
+        given[chapter] = metadata.get("papermill", {}).get("parameters", {})
+    alike: dict[str, list[str]] = {}
+    for chapter, parameters in given.items():
+        alike.setdefault(command_line("run", [], {}, parameters), []).append(chapter)
+    profile = {"profile": workspace.source}
+    return " && ".join(command_line("run", c, profile, given[c[0]]) for c in alike.values())
 
 
 def _device() -> str:
@@ -71,14 +68,13 @@ def _device() -> str:
 
 def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> dict[str, Any]:
     """Where a model and those of its SAEs that were scored came from: commits and checksums."""
-    from mosaic.models.resolve import fetch_model, model_identity
+    from mosaic.models.resolve import resolve
     from mosaic.models.saes import sae_identity
 
-    folder = fetch_model(model)
-    local = Path(model.source).is_absolute()
-    source = Path(model.source).name if local else model.source
-    if local_folder(model.source) is None:
-        source += f" at {folder.name}"
+    found = resolve(model, workspace.profile)
+    source = public(model.source)
+    if found.commit is not None:
+        source += f" at {found.commit}"
     pins = workspace.cache / "features" / "pins.json"
     mine = table[table["model"] == model.name]
     used = set(zip(mine["layer"].astype(object), mine["width"].astype(object), strict=True))
@@ -94,6 +90,6 @@ def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> di
     return {
         "name": model.name,
         "source": source,
-        "sha256": model_identity(folder)["weights"] | model_identity(folder)["tokenizer"],
+        "sha256": found.identity["weights"] | found.identity["tokenizer"],
         "saes": saes,
     }

@@ -22,12 +22,7 @@ def published_scores() -> pd.DataFrame:
 
 def text_classification(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the tasks of §4.1-4.4 in their own language: no behaviour, images or translations."""
-    kept = [
-        t.name
-        for t in load_catalogue("paper").values()
-        if t.role not in ("behaviour", "vision") and not t.name.endswith("-translated")
-    ]
-    return table[table["task"].isin(kept)].reset_index(drop=True)
+    return table[table["kind"] == "text"].reset_index(drop=True)
 
 
 def best_on_test(table: pd.DataFrame, *more_keys: str) -> pd.DataFrame:

@@ -10,37 +10,32 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mosaic.config.choices import TEXT_BASELINES
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
-from mosaic.errors import MALFORMED, ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.experiments.questions import Questions, load_questions
+from mosaic.extraction.memory import require_memory_to_ask
 from mosaic.models.ask import (
+    OPEN_TOKENS,
     SCORINGS,
     Scoring,
     generate_answers,
     includes,
     load_answerer,
-    score_options,
 )
-from mosaic.models.resolve import (
-    choose_device,
-    choose_dtype,
-    fetch_model,
-    load_config,
-    model_identity,
-)
-from mosaic.scores.choose import level
+from mosaic.models.options import score_options
+from mosaic.models.resolve import ResolvedModel, resolve
+from mosaic.scores.choose import rows_best_by_cv
 from mosaic.scores.intervals import bootstrap_interval
-from mosaic.storage.files import replace_file, storage_errors
-from mosaic.storage.sealed import seal, unseal
-from mosaic.storage.versions import code_digest
+from mosaic.storage.sealed import read_sealed_or_set_aside, write_sealed
+from mosaic.storage.versions import code_digest, versions_of
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
@@ -83,7 +78,7 @@ def label_sets(
     open_tasks: Iterable[str],
     n_questions: int | None = None,
     scoring: str = "plain",
-    max_new_tokens: int = 16,
+    max_new_tokens: int = OPEN_TOKENS,
 ) -> dict[str, TaskData]:
     """All sets of labels by key: every text model's choices, and open answers of the chat models.
 
@@ -112,7 +107,8 @@ def label_sets(
 def describe_labels(labelled: Mapping[str, TaskData], least: int = 30) -> pd.DataFrame:
     """One row per label set: questions, share right, and whether it can be predicted at all.
 
-    A set with fewer than `least` right or wrong answers leaves too few to learn and test on.
+    `unfinished` is the share of open answers that were cut before the model ended them. A set with
+    fewer than `least` right or wrong answers leaves too few to learn and test on.
     """
     rows = []
     for key, data in labelled.items():
@@ -124,6 +120,7 @@ def describe_labels(labelled: Mapping[str, TaskData], least: int = 30) -> pd.Dat
                 "label_model": data.task.label_model,
                 "questions": len(data),
                 "share_right": right / len(data),
+                "unfinished": 1 - float(np.mean(data.annotations.get("finished", True))),
                 "usable": min(right, len(data) - right) >= least,
             }
         )
@@ -144,9 +141,9 @@ def behaviour_cells(
                 for layer in model.layers.values():
                     base = Cell(key, "hidden", model.name, layer, seed=seed)
                     found += [replace(base, pooling=pooling) for pooling in ("last", "mean")]
-                    sae = replace(base, feature="sae", width=model.widths[0])
+                    sae = replace(base, feature="sae", width=model.narrowest)
                     found += [replace(sae, **pooling) for pooling in BEHAVIOUR_POOLINGS]
-            found += [Cell(key, name, seed=seed) for name in ("tfidf", "length", "base_rate")]
+            found += [Cell(key, name, seed=seed) for name in TEXT_BASELINES]
     return found
 
 
@@ -164,7 +161,7 @@ def model_sizes(profile: Profile) -> dict[str, int]:
     """
     sizes = {}
     for model in profile.text_models:
-        text = load_config(fetch_model(model)).get_text_config()
+        text = resolve(model, profile).config.get_text_config()
         sizes[model.name] = text.num_hidden_layers * text.hidden_size**2
     return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
@@ -172,29 +169,20 @@ def model_sizes(profile: Profile) -> dict[str, int]:
 def best_by_cv(
     results: Iterable[ScoredCell], *keys: str, hidden_apart: bool = True
 ) -> list[ScoredCell]:
-    """Per task key, feature and `keys` (columns of a row) the cell best in inner cross-validation.
-
-    Hidden states of different poolings are different baselines and stay apart unless told. The test
-    score takes no part; cells without an inner choice (base rates) stay as they are.
-    """
-    best: dict[tuple[Any, ...], ScoredCell] = {}
-    for result in results:
-        side = result.spec.pooling if hidden_apart and result.spec.feature == "hidden" else None
-        group = (result.spec.task, result.spec.feature, side, *(result.row[key] for key in keys))
-        score = level(result.row["cv_accuracy"] or 0)
-        if group not in best or score > level(best[group].row["cv_accuracy"] or 0):
-            best[group] = result
-    return list(best.values())
+    """Per task key, feature and `keys` (columns of a row) the cell that `rows_best_by_cv` names."""
+    results = list(results)
+    table = pd.DataFrame([{**r.row, "key": r.cell.task} for r in results])
+    return [results[i] for i in rows_best_by_cv(table, ["key", *keys], hidden_apart)]
 
 
 def against_baselines(chosen: Iterable[ScoredCell]) -> list[tuple[Cell, Cell]]:
-    """Pairs for `comparison.compare`: the SAE cell of each label set and every other cell of it."""
+    """Pairs for `compare_cells`: the SAE cell of each label set and every other cell of it."""
     chosen = list(chosen)
-    first = {r.spec.task: r.spec for r in chosen if r.spec.feature == "sae"}
+    first = {r.cell.task: r.cell for r in chosen if r.cell.feature == "sae"}
     return [
-        (first[r.spec.task], r.spec)
+        (first[r.cell.task], r.cell)
         for r in chosen
-        if r.spec.feature not in ("sae", "base_rate") and r.spec.task in first
+        if r.cell.feature not in ("sae", "base_rate") and r.cell.task in first
     ]
 
 
@@ -215,35 +203,36 @@ def correctness(
     questions: Questions,
     workspace: Workspace,
     scoring: str = "plain",
-    max_new_tokens: int = 16,
+    max_new_tokens: int = OPEN_TOKENS,
 ) -> TaskData:
     """The questions with the label "was `spec` right?", asked once and read from disk afterwards.
 
-    The texts are the prompts without chat template. Raises ConfigError for an unknown scoring,
-    IntegrityError for a damaged label file, and what loading a model raises.
+    The texts are the prompts without chat template. A damaged label file is set aside with a
+    warning, and asked anew. Raises ConfigError for an unknown scoring, and what loading raises.
     """
     if scoring not in SCORINGS:
         raise ConfigError(f"Unknown scoring {scoring!r}; use one of {tuple(SCORINGS)}.")
     profile = workspace.profile
+    model = resolve(spec, profile)
     identity = {
-        "model": model_identity(fetch_model(spec)),
+        "model": model.identity,
         "chat": spec.chat,
-        "dtype": str(choose_dtype(profile.dtype, choose_device())),
+        "dtype": str(model.dtype),
         "questions": questions.fingerprint,
         "open": questions.options is None,
         "scoring": asdict(SCORINGS[scoring]),
         "max_new_tokens": max_new_tokens if questions.options is None else None,
-        "code": code_digest("models/ask.py"),
+        "code": code_digest("models/ask.py", "models/options.py", "models/language_model.py"),
+        "versions": versions_of("torch", "transformers"),
     }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     path = workspace.cache / "labels" / f"{name}.json"
-    if not path.is_file():
-        said = _ask(spec, questions, profile, SCORINGS[scoring], max_new_tokens)
-        content = {"identity": identity, "ids": questions.data.ids.tolist(), "answers": said}
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, seal(content))
-    said = _read_answers(path, questions)
+    if (kept := read_sealed_or_set_aside(path)) is None:
+        said, finished = _ask(model, questions, profile, SCORINGS[scoring], max_new_tokens)
+        kept = {"identity": identity, "ids": questions.data.ids.tolist()}
+        kept |= {"answers": said, "finished": finished}
+        write_sealed(path, kept)
+    said, finished = kept["answers"], kept["finished"]
     if questions.options is None:
         right = [includes(*pair) for pair in zip(said, questions.answers, strict=True)]
     else:
@@ -253,33 +242,26 @@ def correctness(
         questions.data.task, name=name, label_model=spec.name, label_names=LABEL_NAMES, rows=None
     )
     labels = np.asarray(right, dtype=np.int64)
-    return replace(questions.data, task=task, labels=labels, label_names=LABEL_NAMES)
+    notes = {**questions.data.annotations, "finished": np.asarray(finished)}
+    return replace(
+        questions.data, task=task, labels=labels, label_names=LABEL_NAMES, annotations=notes
+    )
 
 
 def _ask(
-    spec: ModelSpec,
+    model: ResolvedModel,
     questions: Questions,
     profile: Profile,
     scoring: Scoring,
     max_new_tokens: int,
-) -> list[str]:
-    """The model's answer to every question: an option, or what it wrote."""
-    answerer, prompts = load_answerer(spec, profile), questions.data.inputs
-    budget = profile.token_budget
+) -> tuple[list[str], list[bool]]:
+    """The model's answer to every question, an option or what it wrote, and whether it ended it."""
+    budget, prompts = profile.token_budget, questions.data.inputs
+    require_memory_to_ask(model, budget)
+    answerer = load_answerer(model)
     if questions.options is None:
-        return generate_answers(answerer, prompts, scoring, max_new_tokens, budget)
+        written = generate_answers(answerer, prompts, scoring, max_new_tokens, budget)
+        return [answer.text for answer in written], [answer.finished for answer in written]
     found = score_options(answerer, prompts, questions.options, scoring, budget)
-    return [o[int(s.argmax())] for o, s in zip(questions.options, found, strict=True)]
-
-
-def _read_answers(path: Path, questions: Questions) -> list[str]:
-    try:
-        content = unseal(path.read_text(encoding="utf-8"))
-        ids, said = content["ids"], content["answers"]
-    except MALFORMED as error:
-        raise IntegrityError(
-            f"The labels in {path} are damaged ({error}). Delete the file and run again."
-        ) from error
-    if ids != questions.data.ids.tolist() or len(said) != len(ids):
-        raise IntegrityError(f"The labels in {path} are of other questions. Delete it, run again.")
-    return said
+    best = [o[int(s.argmax())] for o, s in zip(questions.options, found, strict=True)]
+    return best, [True] * len(best)

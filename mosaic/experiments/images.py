@@ -7,18 +7,22 @@ Pooling, store and probes are those of texts; only the reader differs.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mosaic.config.tasks import load_catalogue
 from mosaic.errors import ConfigError
 from mosaic.extraction.tower import vision_tower
-from mosaic.models.hub import reachable
-from mosaic.models.language_model import quiet_loading
+from mosaic.models.language_model import load_weights, quiet_loading
 from mosaic.models.readers import image_reader
-from mosaic.models.resolve import fetch_model, load_tokenizer, model_identity
+from mosaic.models.resolve import resolve
+from mosaic.storage.files import storage_errors
 from mosaic.storage.shards import make_key
+from mosaic.storage.versions import code_digest
 from mosaic.sweep.cells import Cell, paper_grid
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
     from mosaic.config.profiles import ModelSpec, Profile
     from mosaic.config.workspace import Workspace
+    from mosaic.models.resolve import ResolvedModel
 
 
 def with_untrained_connector(
@@ -37,31 +42,51 @@ def with_untrained_connector(
     Tower and text model stay as trained: what the SAEs still find does not come from having learnt
     to speak to the text model. The connector is drawn as its configuration says, with `seed`.
     """
-    import torch
-    from transformers import AutoModelForImageTextToText
+    from filelock import FileLock
 
-    folder = fetch_model(spec)
-    identity = {"untrained": seed, "model": model_identity(folder)}
+    model = resolve(spec, workspace.profile)
+    code = code_digest("experiments/images.py")
+    identity = {"untrained": seed, "model": model.identity, "code": code}
     target = workspace.cache / "models" / make_key(identity)
-    if not (target / "config.json").is_file():
-        with quiet_loading(), reachable(spec.source):
-            model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True)
-        std = model.config.get_text_config().initializer_range
-        for name, parameter in sorted(_connector(model).items()):
-            draw = torch.Generator().manual_seed(seed + len(name))
-            weight = torch.zeros(parameter.shape)
-            if parameter.dim() > 1:
-                weight.normal_(std=std, generator=draw)
-            parameter.data = weight.to(parameter.dtype)
-        part = target.with_name(f"{target.name}.part")
-        with quiet_loading():
-            model.save_pretrained(part)
-        load_tokenizer(folder).save_pretrained(part)
-        image_reader(folder).processor.save_pretrained(part)
-        part.replace(target)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.exists():
+                _write_untrained(model, seed, target)
     copy = replace(spec, name=f"{spec.name}-untrained", source=str(target.resolve()), revision=None)
     profile = replace(workspace.profile, models=(*workspace.profile.models, copy))
     return replace(workspace, profile=profile), copy
+
+
+def _write_untrained(model: ResolvedModel, seed: int, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    stored = model.config.dtype if isinstance(model.config.dtype, torch.dtype) else torch.float32
+    plain = replace(model, device=torch.device("cpu"), dtype=stored)
+    whole = load_weights(AutoModelForImageTextToText, plain, model.config)
+    std = whole.config.get_text_config().initializer_range
+    for name, parameter in _connector(whole).items():
+        weight = torch.zeros(parameter.shape)
+        if parameter.dim() > 1:
+            weight.normal_(std=std, generator=_draw(seed, name))
+        parameter.data = weight.to(parameter.dtype)
+    # A folder of this name is whole: it takes its place when everything is written.
+    with TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.part-") as folder:
+        part = Path(folder) / "model"
+        with quiet_loading():
+            whole.save_pretrained(part)
+        model.tokenizer.save_pretrained(part)
+        image_reader(model).processor.save_pretrained(part)
+        part.replace(target)
+
+
+def _draw(seed: int, name: str) -> torch.Generator:
+    """A stream of random numbers of one tensor's own, whatever other tensors are called."""
+    import torch
+
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4]))
 
 
 def _connector(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
@@ -106,5 +131,5 @@ def image_cells(
         found.append(Cell(task, "base_rate", seed=seed))
         if untrained is not None:
             cells = paper_grid(profile, [task], [untrained], [seed])
-            found += [cell for cell in cells if cell.width == untrained.widths[0]]
+            found += [cell for cell in cells if cell.width == untrained.narrowest]
     return found

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +15,22 @@ import pandas as pd
 from scipy import sparse
 
 from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.config.tasks import Task
 from mosaic.config.workspace import Workspace
-from mosaic.data.load import TaskData, load_task
-from mosaic.data.splits import make_split
+from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
 from mosaic.probes.evaluate import Outcome
-from mosaic.probes.select import FittedProbe
+from mosaic.probes.select import Candidate, FittedProbe
 from mosaic.scores.intervals import Interval, bootstrap_interval
+from mosaic.storage.shards import Store
 from mosaic.sweep.cells import Cell, grid_poolings
-from mosaic.sweep.source import Source
+from mosaic.sweep.source import fit, open_source
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+    from mosaic.extraction.encode import Triplets
+    from mosaic.models.readers import Batch
 
 
 MOST_VALUES = 24
@@ -47,21 +55,23 @@ class Reading:
     """For every pooling of the grid: latents that are not zero, per test document on average."""
 
 
-def read_cell(spec: Cell, workspace: Workspace) -> Reading:
-    """Score one SAE cell and keep its probe and features. Raises what `sweep.score` raises."""
-    profile = workspace.profile
-    source = Source(workspace, load_task(spec.task, profile), spec.model)
-    source.prepare([spec])
-    split = make_split(source.data, spec.seed, spec.protocol, profile.n_train, profile.n_test)
-    outcome = source.outcome(spec, split)
+def read_cell(cell: Cell, workspace: Workspace) -> Reading:
+    """Score one SAE cell and keep its probe and features. Raises what scoring and loading raise."""
+    source = open_source(workspace, cell)
+    matrix = cache(source.matrix)  # each is built once
+    split, labels = source.split(cell.seed, cell.protocol), source.data.labels
+    start = time.perf_counter()
+    probe = fit(cell, {"": Candidate(matrix(cell), scaling=cell.scaling)}, labels, split)
+    seconds = time.perf_counter() - start
+    outcome = Outcome.of(probe, matrix(cell)[split.test], labels[split.test], split, seconds)
     sizes = []
-    for pooling in grid_poolings(profile):
-        pooled = source.matrix(replace(spec, **{"top_n": None, **pooling}))[split.test]
+    for pooling in grid_poolings(source.profile):
+        pooled = matrix(replace(cell, **pooling))[split.test]
         sizes.append({**pooling, "active_latents": pooled.count_nonzero() / len(split.test)})
     return Reading(
         data=source.data,
-        X=source.matrix(spec),
-        raw=source.matrix(replace(spec, threshold=None)),
+        X=matrix(cell),
+        raw=matrix(replace(cell, threshold=None)),
         outcome=outcome,
         interval=bootstrap_interval(outcome),
         sizes=pd.DataFrame(sizes)[["pooling", "top_n", "threshold", "active_latents"]],
@@ -78,48 +88,84 @@ class TokenActivations:
     """Activations `[n_tokens, d_sae]` in units of the residual stream."""
 
 
-def token_activations(
-    model: ModelSpec, texts: Sequence[str], layer: int, width: str, profile: Profile
-) -> list[TokenActivations]:
-    """Activations of one SAE on every pooled token of a few texts (for figures; not stored).
+def read_tokens(
+    model: ModelSpec,
+    texts: Sequence[str],
+    layer: int,
+    width: str,
+    profile: Profile,
+    check: Callable[[dict[str, Any]], None] | None = None,
+    by_token: bool = True,
+) -> tuple[list[TokenActivations], Callable[..., csr_array]]:
+    """Activations of one SAE on every pooled token of a few texts, and their features, in one pass.
 
-    Raises what loading raises.
+    Model and SAE are loaded once, every text is read once and nothing is stored. The second value
+    pools as `Features.matrix` does: `pooled(pooling, top_n=None, threshold=None)`. `check` is given
+    what decides the SAE's numbers before anything is loaded. With `by_token=False` there is no
+    list. Raises what loading raises.
     """
     import torch
     from tqdm import tqdm
 
-    from mosaic.extraction.encode import encode
-    from mosaic.models.language_model import load_model, residual_stream
-    from mosaic.models.readers import text_reader
-    from mosaic.models.resolve import choose_device, choose_dtype, fetch_model, load_tokenizer
-    from mosaic.models.saes import load_sae
+    from mosaic.extraction.jobs import load_workers, resolve_job
+    from mosaic.extraction.pooling import arrays_for, pool
 
-    device = choose_device()
-    folder = fetch_model(model)
-    loaded = load_model(folder, layer + 1, device, choose_dtype(profile.dtype, device))
-    sae = load_sae(model.sae(layer, width), device, loaded.text.config.hidden_size)
-    tokenizer = load_tokenizer(folder)
-    reader = text_reader(
-        tokenizer, profile, getattr(loaded.text.config, "max_position_embeddings", None)
-    )
-    documents = reader.read(list(texts))
-    found = []
-    with torch.inference_mode(), residual_stream(loaded, [layer]) as outputs:
-        for row in tqdm(range(len(texts)), desc="tokens", unit="text", disable=None):
-            batch = documents.collate(np.asarray([row]))
-            loaded.text(**{k: torch.from_numpy(v).to(device) for k, v in batch.arguments.items()})
-            x = outputs[layer][torch.from_numpy(batch.keep).to(device)].float()
-            triplets = encode(sae, x)
-            values = sparse.coo_array(
-                (
-                    triplets.value.cpu().numpy(),
-                    (triplets.token.cpu().numpy(), triplets.latent.cpu().numpy()),
-                ),
-                shape=(len(x), sae.cfg.d_sae),
-            ).tocsr()
-            ids = batch.arguments["input_ids"][batch.keep]
-            found.append(TokenActivations([str(tokenizer.decode([int(i)])) for i in ids], values))
-    return found
+    with TemporaryDirectory(prefix="mosaic-") as folder:
+        store = Store(Path(folder))
+        job = resolve_job(model, _documents(texts), profile, [layer], [width], store)
+        [block] = [block for block in job.blocks if block.width == width]
+        if check is not None:
+            check(job.identities[block.key])
+        [worker] = load_workers([(job, {0: (block,)})])
+    d_sae, tokenizer = worker.sizes[block.key], job.model.tokenizer
+    found: dict[int, TokenActivations] = {}
+
+    def keep(_block: Any, rows: np.ndarray, batch: Batch, active: Triplets) -> None:
+        parts = (active.value, active.token, active.latent)
+        value, token, latent = (part.cpu().numpy() for part in parts)
+        lengths = batch.keep.sum(axis=1)
+        shape = (int(lengths.sum()), d_sae)
+        values = sparse.csr_array(sparse.coo_array((value, (token, latent)), shape=shape))
+        ids, end = batch.arguments["input_ids"][batch.keep], np.cumsum(lengths)
+        for row, last, length in zip(rows, end, lengths, strict=True):
+            own = slice(last - length, last)
+            names = [str(tokenizer.decode([int(i)])) for i in ids[own]]
+            found[int(row)] = TokenActivations(names, values[own])
+
+    worker.run.listener = keep if by_token else None
+    with torch.inference_mode(), tqdm(total=len(texts), desc="tokens", disable=None) as bar:
+        arrays = worker.run.shard(job.reader.read(list(texts)), (block,), bar)[block]
+    silent = TokenActivations([], sparse.csr_array((0, d_sae), dtype=np.float32))
+
+    def pooled(pooling: str, top_n: int | None = None, threshold: float | None = None) -> csr_array:
+        names = arrays_for(pooling, top_n, profile.top_n)
+        return pool({name: arrays[name] for name in names}, pooling, d_sae, threshold)
+
+    read = [found.get(row, silent) for row in range(len(texts))] if by_token else []
+    return read, pooled
+
+
+def token_activations(
+    model: ModelSpec, texts: Sequence[str], layer: int, width: str, profile: Profile
+) -> list[TokenActivations]:
+    """The activations of `read_tokens` alone, for figures."""
+    return read_tokens(model, texts, layer, width, profile)[0]
+
+
+def _documents(texts: Sequence[str]) -> TaskData:
+    task = Task(name="texts", dataset="own/texts", input_field="text", label_field="label")
+    ids = np.asarray([f"{row:07d}" for row in range(len(texts))])
+    return TaskData(task, ids, list(texts), np.zeros(len(texts), dtype=np.int64), ())
+
+
+def deciding_latents(reading: Reading, k: int = 10) -> pd.DataFrame:
+    """`top_latents` of a cell, each with the annotation it marks best.
+
+    A latent that speaks for several classes has a row for each and one annotation.
+    """
+    top = top_latents(reading.outcome.probe, reading.X, reading.data.labels, k)
+    closest = closest_annotations(reading.data, reading.X, top["latent"].unique())
+    return top.merge(closest, on="latent", how="left", validate="many_to_one")
 
 
 def top_latents(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> pd.DataFrame:
@@ -210,7 +256,8 @@ def closest_annotations(data: TaskData, X: Any, latents: Sequence[int]) -> pd.Da
         best = max(agreement, key=lambda name: abs(agreement[name]))
         named = best if abs(agreement[best]) >= FAINT else None
         rows.append((int(latent), named, agreement[best]))
-    return pd.DataFrame(rows, columns=["latent", "closest_annotation", "agreement"])
+    found = pd.DataFrame(rows, columns=["latent", "closest_annotation", "agreement"])
+    return found.astype({"latent": np.int64, "agreement": np.float64})
 
 
 def strongest_documents(X: Any, latent: int, n: int = 3) -> np.ndarray:

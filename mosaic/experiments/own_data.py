@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from mosaic.config.profiles import ModelSpec, Profile
-from mosaic.config.tasks import Task
 from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.data.load import TaskData, load_task
 from mosaic.data.splits import inner_folds, make_split
 from mosaic.errors import ConfigError
-from mosaic.experiments.latents import TokenActivations, contributions, read_cell, token_activations
+from mosaic.experiments.latents import TokenActivations, contributions, read_tokens
 from mosaic.probes.saved import SavedProbe, check_same
 from mosaic.probes.select import N_FOLDS
-from mosaic.scores.choose import level
+from mosaic.scores.choose import first_best
 from mosaic.storage.shards import Store
 from mosaic.storage.versions import made_with
 from mosaic.sweep.cells import paper_grid
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
+from mosaic.sweep.source import fit, open_source
 
 TOKENS_NAMED = 5
 """Tokens named per latent and text."""
@@ -52,15 +50,15 @@ def fit_probe(
     split = make_split(data, seed, "nested", profile.n_train, profile.n_test)
     inner_folds(data.labels[split.train], split.train_groups, N_FOLDS, seed)
     chosen = [profile.model(name) for name in models] if models else profile.text_models
-    specs = [s for s in paper_grid(profile, [task], chosen, (seed,)) if s.feature == "sae"]
-    if not chosen or not specs:
+    cells = [c for c in paper_grid(profile, [task], chosen, (seed,)) if c.feature == "sae"]
+    if not chosen or not cells:
         raise ConfigError(
             f"Profile {profile.name!r} has no text model with an SAE; add one under `models`."
         )
-    results = score_cells(specs, workspace)
-    best = results[int(level([result.row["cv_accuracy"] for result in results]).argmax())]
-    probe = read_cell(best.spec, workspace).outcome.probe
-    assert probe is not None
+    results = score_cells(cells, workspace)
+    best = results[first_best(result.row["cv_accuracy"] for result in results)]
+    source = open_source(workspace, best.cell)
+    probe = fit(best.cell, source.candidates(best.cell), data.labels, split)
     classes = [data.label_names[c] for c in probe.classes]
     card = {"classes": classes, **_card(workspace, data, best), "chosen_from": len(results)}
     return SavedProbe(probe, card)
@@ -81,13 +79,13 @@ def fit_report(saved: SavedProbe) -> str:
 
 
 def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, Any]:
-    profile, spec = workspace.profile, best.spec
-    model = profile.model(str(spec.model))
-    sae = next(s for s in model.saes if (s.layer, s.width) == (spec.layer, spec.width))
+    profile, cell = workspace.profile, best.cell
+    model = profile.model(str(cell.model))
+    sae = next(s for s in model.saes if (s.layer, s.width) == (cell.layer, cell.width))
     store = Store(workspace.cache / "features")
     return {
         "task": {
-            "key": spec.task,
+            "key": cell.task,
             "fingerprint": data.fingerprint,
             "n_docs": len(data),
             "input_field": data.task.input_field,
@@ -101,14 +99,14 @@ def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, A
             "sae_id": sae.sae_id,
         },
         "features": {
-            "pooling": spec.pooling,
-            "top_n": spec.top_n,
-            "threshold": spec.threshold,
+            "pooling": cell.pooling,
+            "top_n": cell.top_n,
+            "threshold": cell.threshold,
         },
         "probe": {
-            "kind": spec.probe,
+            "kind": cell.probe,
             "C": best.setting,
-            "scaling": f"{spec.scaling}, folded into the weights",
+            "scaling": f"{cell.scaling}, folded into the weights",
         },
         "identity": _identity(model, data, profile, sae.layer, sae.width, store),
         "score": best.row,
@@ -141,8 +139,6 @@ def predict(
     run trained are read from its `build_dir`. Nothing of the texts is kept. Raises IntegrityError
     where model, tokenizer or SAE are not those of the probe, and what loading raises.
     """
-    from mosaic.extraction.extract import extract
-
     card = saved.card
     reading = {name: card["identity"][name] for name in ("max_length", "bos")}
     top_n = tuple(card["identity"]["top_n"])
@@ -150,14 +146,13 @@ def predict(
     used = replace(stated, **reading, top_n=top_n)
     model, sae = used.model(card["model"]["name"]), card["sae"]
     layer, width = int(sae["layer"]), str(sae["width"])
-    data = _documents(texts)
-    with TemporaryDirectory(prefix="mosaic-") as folder:
-        store = Store(Path(folder))
-        check_same(saved, _identity(model, data, used, layer, width, store), used)
-        features = extract(model, data, used, layers=[layer], widths=[width], store=store)
-        X = features.matrix(layer, width, **card["features"])
+
+    def check(identity: dict[str, Any]) -> None:
+        check_same(saved, identity, used)
+
+    read, pooled = read_tokens(model, texts, layer, width, used, check, by_token=explain > 0)
+    X = pooled(**card["features"])
     scores = saved.probe.probabilities(X)
-    read = token_activations(model, texts, layer, width, used) if explain else []
     found = []
     for row, text in enumerate(texts):
         strongest = contributions(saved.probe, X[[row]], explain) if explain else []
@@ -168,12 +163,6 @@ def predict(
         named = dict(zip(saved.label_names, map(float, scores[row]), strict=True))
         found.append(Prediction(text, max(named, key=lambda name: named[name]), named, evidence))
     return found
-
-
-def _documents(texts: Sequence[str]) -> TaskData:
-    task = Task(name="texts", dataset="own/texts", input_field="text", label_field="label")
-    ids = np.asarray([f"{row:07d}" for row in range(len(texts))])
-    return TaskData(task, ids, list(texts), np.zeros(len(texts), dtype=np.int64), ())
 
 
 def _tokens(document: TokenActivations, latent: int) -> tuple[str, ...]:

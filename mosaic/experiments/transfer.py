@@ -1,32 +1,29 @@
 """Train on one language, test on another: transfer matrix and sampling rates (paper §4.4).
 
-The settings of the paper's Figure 1 are not public; ours are parameters. All that is learnt - which
-latents are kept, their scale, C, the vocabulary of TF-IDF - is learnt on the training part of the
-training language. One fit is tested on every language that asks for it.
+The settings of the paper's Figure 1 are not public; ours are parameters. `sweep.run` scores the
+cells: all that is learnt is learnt on the training part of the training language.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import load_catalogue
 from mosaic.config.workspace import Workspace
-from mosaic.data.load import load_task
 from mosaic.errors import ConfigError
 from mosaic.probes.scaling import Scaler
-from mosaic.scores.choose import level
+from mosaic.scores.choose import first_best
 from mosaic.sweep.cells import Cell, recipe_cells
 from mosaic.sweep.compare import compare_cells
-from mosaic.sweep.languages import Languages, TransferCell, trained_on
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
+from mosaic.sweep.source import open_source
 
 
 def languages_of(task: str, profile: Profile) -> list[str]:
@@ -53,8 +50,7 @@ def transfer_features(
     floor = Cell(task, "tfidf", seed=seed)
     if model is None:
         return [floor]
-    layer = model.layers[depth]
-    latents, *hidden = (replace(s, layer=layer) for s in recipe_cells(profile, task, model, seed))
+    latents, *hidden = recipe_cells(profile, task, model, seed, depth)
     last = replace(latents, pooling="last", threshold=None)
     return [latents, replace(latents, k=k), *hidden, last, floor]
 
@@ -65,9 +61,9 @@ def choose_depth(
     """The depth whose recipe is best by inner cross-validation on training parts of `task`."""
     means = {}
     for depth in model.layers:
-        specs = [transfer_features(workspace.profile, task, model, 1, s, depth)[0] for s in seeds]
-        means[depth] = np.mean([r.row["cv_accuracy"] for r in score_cells(specs, workspace)])
-    return list(means)[int(level(list(means.values())).argmax())]
+        cells = [transfer_features(workspace.profile, task, model, 1, s, depth)[0] for s in seeds]
+        means[depth] = np.mean([r.row["cv_accuracy"] for r in score_cells(cells, workspace)])
+    return list(means)[first_best(means.values())]
 
 
 def transfer_cells(
@@ -79,7 +75,7 @@ def transfer_cells(
     fractions: Iterable[float] = (1.0,),
     origins: Sequence[str] | None = None,
     depth: str = "middle",
-) -> list[TransferCell]:
+) -> list[Cell]:
     """The native cell of every language and the cells trained on each of `origins`.
 
     `tasks` are the keys of one task in its languages; `origins` defaults to all of them. Last-
@@ -89,47 +85,27 @@ def transfer_cells(
     origins = tasks if origins is None else origins
     found = []
     for task, seed, fraction in product(tasks, seeds, fractions):
-        for spec in transfer_features(profile, task, model, k, seed, depth):
-            beside = spec.feature == "tfidf" or (spec.feature == "sae" and spec.pooling == "last")
+        for cell in transfer_features(profile, task, model, k, seed, depth):
+            beside = cell.feature == "tfidf" or (cell.feature == "sae" and cell.pooling == "last")
             if beside and fraction < 1:
                 continue
-            shared = {f.name: getattr(spec, f.name) for f in fields(Cell)}
             for origin in dict.fromkeys([task, *origins]):
-                if spec.feature == "tfidf" and origin not in origins:
+                if cell.feature == "tfidf" and origin not in origins:
                     continue
                 others = tuple(key for key in tasks if key != origin) if origin != task else ()
-                found.append(TransferCell(**shared, **trained_on(origin, fraction, others)))
+                found.append(
+                    replace(cell, train_task=origin, train_fraction=fraction, kept_out=others)
+                )
     return found
 
 
-def score_transfer(
-    cells: Sequence[TransferCell], workspace: Workspace, n_jobs: int = -1
-) -> list[ScoredCell]:
-    """Score every cell, in order; those scored before come from disk.
-
-    A native cell at the whole training part is the sweep's own cell of the same name, file and all,
-    so the chapters share it. Raises what loading, extraction and probes raise.
-    """
-    wanted = list(dict.fromkeys(cells))
-    keys = dict.fromkeys(key for c in wanted for key in (c.task, c.train_task, *c.kept_out))
-    data = {key: load_task(key, workspace.profile) for key in keys}
-    results: dict[TransferCell, ScoredCell] = {}
-    with tqdm(total=len(wanted), desc="transfer", unit="cell", disable=None) as bar:
-        for model in dict.fromkeys(cell.model for cell in wanted):
-            members = [cell for cell in wanted if cell.model == model]
-            for cell, result in Languages(workspace, data, model).score(members, n_jobs):
-                results[cell] = result
-                bar.update()
-    return [results[cell] for cell in cells]
-
-
 def compare_transfer(
-    pairs: Sequence[tuple[TransferCell, TransferCell]], results: Sequence[ScoredCell]
+    pairs: Sequence[tuple[Cell, Cell]], results: Sequence[ScoredCell]
 ) -> pd.DataFrame:
     """Differences in macro-F1, first minus second cell, on the same documents and seeds.
 
-    Columns: task, trained_on, train_fraction, k (all of the first cell), then those of
-    `comparison.compare`; p-values are adjusted for the number of pairs given.
+    Columns: trained_on, train_fraction, k (all of the first cell), beside those of `compare_cells`;
+    p-values are adjusted for the number of pairs given.
     """
     table = compare_cells(pairs, results)
     table.insert(1, "trained_on", [first.train_task for first, _ in pairs])
@@ -138,9 +114,7 @@ def compare_transfer(
     return table
 
 
-def native_pairs(
-    cells: Iterable[TransferCell], origin: str
-) -> list[tuple[TransferCell, TransferCell]]:
+def native_pairs(cells: Iterable[Cell], origin: str) -> list[tuple[Cell, Cell]]:
     """(native cell, cell trained on `origin`) of every other language, for seed 0."""
     return [
         (replace(cell, train_task=cell.task, kept_out=()), cell)
@@ -149,12 +123,10 @@ def native_pairs(
     ]
 
 
-def floor_pairs(
-    cells: Iterable[TransferCell], origin: str
-) -> list[tuple[TransferCell, TransferCell]]:
+def floor_pairs(cells: Iterable[Cell], origin: str) -> list[tuple[Cell, Cell]]:
     """(cell trained on all of `origin`, TF-IDF trained alike) of every other language, seed 0."""
     return [
-        (cell, TransferCell(cell.task, "tfidf", **trained_on(origin, 1.0, cell.kept_out)))
+        (cell, Cell(cell.task, "tfidf", train_task=origin, kept_out=cell.kept_out))
         for cell in cells
         if _exported(cell, origin) and cell.feature != "tfidf" and cell.train_fraction == 1
     ]
@@ -176,15 +148,14 @@ def selected_latents(
     """
     parts = []
     for key in tasks:
-        spec = transfer_features(workspace.profile, key, model, k, seed, depth)[1]
-        languages = Languages(workspace, {key: load_task(key, workspace.profile)}, model.name)
-        source, split = languages.sources[key], languages.split(key, seed)
-        source.prepare([spec])
-        X, y = source.matrix(spec)[split.train], source.data.labels[split.train]
-        scaler = Scaler.fit(X, y, spec.scaling)
+        cell = transfer_features(workspace.profile, key, model, k, seed, depth)[1]
+        source = open_source(workspace, cell)
+        train = source.split(seed).train
+        X, y = source.matrix(cell)[train], source.data.labels[train]
+        scaler = Scaler.fit(X, y, cell.scaling)
         scaled, last = scaler.transform(X), y == y.max()
         gap = np.asarray(scaled[last].mean(axis=0) - scaled[~last].mean(axis=0)).ravel()
-        kept = Scaler.fit(X, y, spec.scaling, k).columns
+        kept = Scaler.fit(X, y, cell.scaling, k).columns
         parts.append(
             pd.DataFrame(
                 {
@@ -201,5 +172,5 @@ def selected_latents(
     return table[table["n_languages"] > 0].reset_index(drop=True)
 
 
-def _exported(cell: TransferCell, origin: str) -> bool:
+def _exported(cell: Cell, origin: str) -> bool:
     return cell.train_task == origin != cell.task and cell.seed == 0

@@ -6,31 +6,28 @@ attention over the document, and two per weight of every SAE encoder.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from mosaic.config.tasks import Task
 from mosaic.data.load import load_task, missing_reason
-from mosaic.errors import AccessError, ConfigError, ResourceError
-from mosaic.extraction.encode import ACTIVATION_BYTES
-from mosaic.models.hub import NO_NEED, local_folder
+from mosaic.errors import AccessError
+from mosaic.extraction.memory import latents_of, memory_bytes, n_weights
+from mosaic.models.hub import local_folder
 from mosaic.models.language_model import find_blocks, skeleton, truncated
 from mosaic.models.readers import image_layout, text_reader
-from mosaic.models.resolve import choose_device, choose_dtype, load_config, load_tokenizer
+from mosaic.models.resolve import choose_device, choose_dtype, load_config, resolve
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
-    from mosaic.config.profiles import ModelSpec, Profile, SAESpec
+    from mosaic.config.profiles import ModelSpec, Profile
 
 
 TOKENS_ASSUMED = 64
@@ -38,9 +35,6 @@ TOKENS_ASSUMED = 64
 
 BYTES_PER_TOKEN = 600
 """Stored per token and SAE at 200 tokens a document (measured by benchmarks/extraction.py)."""
-
-WORKING_VECTORS = 40
-"""Vectors of the residual stream's size that a token takes in a block, attention included."""
 
 SHARE_OF_PEAK = {"cpu": 0.6, "cuda": 0.45, "mps": 0.4}
 """What a pass reaches of the measured matrix product; on CUDA a guess until measured."""
@@ -63,25 +57,46 @@ class Cost:
 
 
 def estimate(
-    profile: Profile, models: Iterable[str] | None = None, tasks: Iterable[str] | None = None
+    profile: Profile, work: Iterable[tuple[ModelSpec, Sequence[Task]]] | None = None
 ) -> tuple[Cost, ...]:
-    """The cost of each model over the tasks it can read; loads texts at hand and no weights.
+    """The cost of each model over its tasks; loads texts at hand and no weights.
 
+    `work` (see `extract.models_with_tasks`) defaults to all tasks of all chapters.
     Raises ConfigError (unknown name) and AccessError (a model whose configuration is not at hand).
     """
-    chosen = [profile.model(name) for name in models] if models is not None else profile.models
-    keys = tuple(tasks) if tasks is not None else all_tasks(profile)
+    if work is None:
+        tasks = [profile.task(key) for key in all_tasks(profile)]
+        kinds = {"text": "text", "vision": "image"}
+        work = [(m, [t for t in tasks if t.modality == kinds[m.kind]]) for m in profile.models]
     device = choose_device()
     dtype = choose_dtype(profile.dtype, device)
-    peak = matmul_peak(device, dtype)
+    rate = matmul_peak(device, dtype) * SHARE_OF_PEAK[device.type]
     costs = []
-    for model in chosen:
-        modality = "text" if model.kind == "text" else "image"
-        mine = [t for t in (profile.task(key) for key in keys) if t.modality == modality]
+    for model, mine in work:
         config = shape_of(model)
+        text = config.get_text_config()
         bar = tqdm(mine, desc=f"reading tasks for {model.name}", unit="task", disable=None)
         sizes = [count_tokens(task, model, config, profile) for task in bar]
-        costs.append(_cost(model, config, profile, sizes, dtype, device, peak))
+        documents, tokens = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+        flops = pass_flops(model, config, documents, tokens)
+        stored = getattr(config, "dtype", None) or getattr(text, "dtype", None)
+        per_weight = 2 if "16" in str(stored) else 4
+        download = 0 if local_folder(model.source) else n_weights(skeleton(config)) * per_weight
+        elsewhere = [sae for sae in model.saes if sae.folder is None]
+        download += sum(8 * latents_of(sae) * text.hidden_size for sae in elsewhere)
+        hidden = 12 * text.hidden_size * len(model.layers)  # three float32 vectors of each layer
+        cost = Cost(
+            model=model.name,
+            documents=documents,
+            tokens=tokens,
+            tokens_from=" and ".join(sorted({size[2] for size in sizes})) or "none",
+            flops=flops,
+            download_bytes=download,
+            disk_bytes=tokens * len(model.saes) * BYTES_PER_TOKEN + documents * hidden,
+            memory_bytes=memory_bytes(model, config, model.saes, profile, dtype, device.type),
+            seconds=flops / rate,
+        )
+        costs.append(cost)
     return tuple(costs)
 
 
@@ -94,30 +109,26 @@ def all_tasks(profile: Profile) -> tuple[str, ...]:
 
 def cost_table(costs: Iterable[Cost]) -> str:
     """The costs as text: a line per model, and how they were found."""
+    import pandas as pd
+
     costs = list(costs)
-    head = ("model", "documents", "tokens", "PFLOP", "download", "disk", "memory", "time")
     rows = [
-        (
-            cost.model,
-            f"{cost.documents:,}",
-            f"{cost.tokens:,}",
-            f"{cost.flops / 1e15:.3g}",
-            f"{cost.download_bytes / 1e9:.2f} GB",
-            f"{cost.disk_bytes / 1e9:.2f} GB",
-            f"{cost.memory_bytes / 1e9:.2f} GB",
-            f"{cost.seconds / 60:.1f} min",
-        )
+        {
+            "model": cost.model,
+            "documents": f"{cost.documents:,}",
+            "tokens": f"{cost.tokens:,}",
+            "PFLOP": f"{cost.flops / 1e15:.3g}",
+            "download": f"{cost.download_bytes / 1e9:.2f} GB",
+            "disk": f"{cost.disk_bytes / 1e9:.2f} GB",
+            "memory": f"{cost.memory_bytes / 1e9:.2f} GB",
+            "time": f"{cost.seconds / 60:.1f} min",
+        }
         for cost in costs
-    ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (head, *rows)
     ]
     how = ", ".join(sorted({cost.tokens_from for cost in costs}))
     minutes = sum(cost.seconds for cost in costs) / 60
     last = f"Tokens: {how}. All else is estimated; together {minutes:.1f} min on this device."
-    return "\n".join([*lines, last])
+    return f"{pd.DataFrame(rows).to_string(index=False)}\n{last}"
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -144,76 +155,11 @@ def count_tokens(
     if missing_reason(task, profile) is not None:
         return task.rows or 0, (task.rows or 0) * TOKENS_ASSUMED, "assumed"
     texts = load_task(task.key, profile).inputs
-    if (folder := local_folder(model.source)) is not None:
-        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-        documents = text_reader(load_tokenizer(folder), profile, limit).read(texts)
+    if local_folder(model.source) is not None:
+        documents = text_reader(resolve(model, profile), profile).read(texts)
         return len(texts), int(documents.n_tokens.sum()), "counted"
     tokens = sum(min(len(text) // 4 + 1, profile.max_length) for text in texts)
     return len(texts), tokens, "characters / 4"
-
-
-def latents_of(sae: SAESpec) -> int:
-    """Latents of an SAE: from its folder, else from the name of its width ("16k" is 16,384)."""
-    if sae.train is not None:
-        return sae.train
-    if sae.folder is not None and (Path(sae.folder) / "cfg.json").is_file():
-        return int(json.loads((Path(sae.folder) / "cfg.json").read_text())["d_sae"])
-    unit = {"k": 1e3, "m": 1e6}.get(sae.width[-1:].lower(), 1)
-    try:
-        number = float(sae.width.rstrip("kKmM")) * unit
-    except ValueError as error:
-        raise ConfigError(
-            f"Width {sae.width!r} is not a number such as '16k'; rename it in the profile."
-        ) from error
-    return 2 ** round(math.log2(number))
-
-
-def memory_bytes(
-    model: ModelSpec,
-    config: PretrainedConfig,
-    saes: Iterable[SAESpec],
-    profile: Profile,
-    dtype: torch.dtype,
-    kind: str,
-) -> int:
-    """What an extraction holds on a kind of device: weights, encoders, one batch (estimate)."""
-    hidden = config.get_text_config().hidden_size
-    cut = skeleton(truncated(config, max(model.layers.values()) + 1))
-    batch = profile.token_budget * WORKING_VECTORS * hidden * dtype.itemsize
-    encoders = 4 * hidden * sum(latents_of(sae) for sae in saes)
-    return _weights(cut) * dtype.itemsize + encoders + ACTIVATION_BYTES[kind] + batch
-
-
-def device_memory(device: torch.device) -> tuple[str, int]:
-    """Name and total bytes of what a device computes in: a GPU's own memory, else the machine's."""
-    import torch
-
-    if device.type == "cuda":
-        gpu = torch.cuda.get_device_properties(device)
-        return gpu.name, gpu.total_memory
-    return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def require_memory(
-    model: ModelSpec,
-    saes: Iterable[SAESpec],
-    profile: Profile,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> None:
-    """Refuse what the device cannot hold before its weights are downloaded.
-
-    Raises AccessError (a gated model, no network) and ResourceError.
-    """
-    name, total = device_memory(device)
-    config = load_config(model.source, model.revision)
-    need = memory_bytes(model, config, saes, profile, dtype, device.type)
-    if need > total:
-        raise ResourceError(
-            f"{model.name!r} with the SAEs asked for takes about {need / 1e9:.0f} GB and {name} "
-            f"has {total / 1e9:.0f} GB; take fewer widths, a smaller model (profile `colab` has "
-            f"Gemma 2 2B with 16k), or a device with more memory. {NO_NEED}"
-        )
 
 
 def pass_flops(model: ModelSpec, config: PretrainedConfig, documents: int, tokens: int) -> float:
@@ -227,35 +173,6 @@ def pass_flops(model: ModelSpec, config: PretrainedConfig, documents: int, token
     length = tokens / documents if documents else 0
     encoders = sum(latents_of(sae) for sae in model.saes) * text.hidden_size
     return tokens * (2 * weights + 4 * heads * d_head * length * n_blocks + 2 * encoders)
-
-
-def _weights(model: PreTrainedModel) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _cost(
-    model: ModelSpec,
-    config: PretrainedConfig,
-    profile: Profile,
-    sizes: list[tuple[int, int, str]],
-    dtype: torch.dtype,
-    device: torch.device,
-    peak: float,
-) -> Cost:
-    documents = sum(size[0] for size in sizes)
-    tokens = sum(size[1] for size in sizes)
-    text = config.get_text_config()
-    flops = pass_flops(model, config, documents, tokens)
-    stored = getattr(config, "dtype", None) or getattr(text, "dtype", None)
-    per_weight = 2 if "16" in str(stored) else 4
-    download = 0 if local_folder(model.source) else _weights(skeleton(config)) * per_weight
-    download += sum(8 * latents_of(s) * text.hidden_size for s in model.saes if s.folder is None)
-    hidden = 12 * text.hidden_size * len(model.layers)  # three float32 vectors of each layer
-    disk = tokens * len(model.saes) * BYTES_PER_TOKEN + documents * hidden
-    memory = memory_bytes(model, config, model.saes, profile, dtype, device.type)
-    seconds = flops / (peak * SHARE_OF_PEAK[device.type])
-    how = " and ".join(sorted({size[2] for size in sizes})) or "none"
-    return Cost(model.name, documents, tokens, how, flops, download, disk, memory, seconds)
 
 
 GATED = {

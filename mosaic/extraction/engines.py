@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -18,15 +19,9 @@ from mosaic.errors import ConfigError
 from mosaic.extraction.jobs import load_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable
 
-    from joblib import Parallel
-
-    from mosaic.extraction.features import Block
-    from mosaic.extraction.jobs import Job
-
-    Missing = Mapping[int, tuple[Block, ...]]  # shard to the blocks that lack it
-    Work = Sequence[tuple[Job, Missing]]
+    from mosaic.extraction.jobs import Job, Missing, Work
 
 
 def check_engine(name: str) -> None:
@@ -43,26 +38,36 @@ def check_engine(name: str) -> None:
             ) from error
 
 
-def parallel(engine: str, n_jobs: int) -> Parallel:
-    """joblib's Parallel over processes of this machine or of the Ray cluster.
+def parallel(engine: str, n_jobs: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """What runs joblib's `delayed` calls in processes of this machine or of the Ray cluster.
 
-    Results come in order: one by one from this machine, all at the end from Ray.
+    Results come in order: one by one from this machine, all at the end from Ray. Where there is
+    nothing to run, nothing is started.
     """
-    from joblib import Parallel
-
     check_engine(engine)
-    if engine == "ray":
-        from ray.util.joblib import register_ray
 
-        from mosaic.extraction.ray import connect
+    def run(calls: Iterable[Any]) -> Iterable[Any]:
+        from joblib import Parallel
 
-        connect()
-        register_ray()
-        return Parallel(n_jobs=n_jobs, backend="ray")  # which knows no generators
-    # joblib's workers outlive a killed parent by five minutes, or by the fit they are in.
-    return Parallel(
-        n_jobs=n_jobs, return_as="generator", initializer=_end_with, initargs=(os.getpid(),)
-    )
+        calls = iter(calls)  # each may hold a matrix: they are made when they are needed
+        if (first := next(calls, None)) is None:
+            return []
+        calls = chain([first], calls)
+        if engine == "ray":
+            from ray.util.joblib import register_ray
+
+            from mosaic.extraction.ray import connect
+
+            connect()
+            register_ray()
+            return Parallel(n_jobs=n_jobs, backend="ray")(calls)  # which knows no generators
+        # joblib's workers outlive a killed parent by five minutes, or by the fit they are in.
+        own = Parallel(
+            n_jobs=n_jobs, return_as="generator", initializer=_end_with, initargs=(os.getpid(),)
+        )
+        return own(calls)
+
+    return run
 
 
 def _end_with(parent: int) -> None:
@@ -92,15 +97,15 @@ def compute_shards(work: Work, engine: str) -> dict[str, int]:
                 sizes |= compute_on_ray(job, missing, bar)
         return sizes
     with torch.inference_mode():
-        for runner, (job, missing) in zip(load_workers(work), work, strict=True):
+        for worker, (job, missing) in zip(load_workers(work), work, strict=True):
             with _bar(job, missing) as bar:
                 for shard, blocks in missing.items():
-                    runner.shard(shard, blocks, bar)
-            sizes |= runner.sizes
+                    worker.shard(shard, blocks, bar)
+            sizes |= worker.sizes
     return sizes
 
 
 def _bar(job: Job, missing: Missing) -> tqdm:
     n_docs = sum(len(job.rows(shard)) for shard in missing)
-    name = f"{job.model.name} {job.data.task.key}"
+    name = f"{job.model.spec.name} {job.data.task.key}"
     return tqdm(total=n_docs, unit="doc", desc=name, disable=None)

@@ -11,15 +11,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mosaic.errors import ConfigError
 from mosaic.extraction.engines import check_engine, compute_shards
-from mosaic.extraction.features import Block, Features
-from mosaic.extraction.jobs import blocks_of, missing_shards, resolve_job
+from mosaic.extraction.features import Features
+from mosaic.extraction.jobs import Work, blocks_of, missing_shards, resolve_job
 from mosaic.storage.shards import Store
 
 if TYPE_CHECKING:
     from mosaic.config.profiles import ModelSpec, Profile
+    from mosaic.config.tasks import Task
     from mosaic.data.load import TaskData
-    from mosaic.extraction.jobs import Job
+
+
+def models_with_tasks(
+    profile: Profile, models: Sequence[str] | None = None, tasks: Sequence[str] | None = None
+) -> list[tuple[ModelSpec, tuple[Task, ...]]]:
+    """Each model with the tasks it reads: what `mosaic extract` runs, and its dry run prices.
+
+    Both default to the profile's own; of its tasks, named models get those that they read. Images
+    go to vision models, texts to text models and to a vision model that is named. Raises
+    ConfigError for an unknown name, for a task asked for that none of the models reads and for a
+    named model that reads none of the tasks.
+    """
+    chosen = [profile.model(name) for name in models] if models else list(profile.models)
+    wanted = [profile.task(key) for key in dict.fromkeys(tasks or profile.tasks)]
+
+    def reads(model: ModelSpec, task: Task) -> bool:
+        return (
+            model.kind == "vision"
+            if task.modality == "image"
+            else bool(models) or (model.kind == "text")
+        )
+
+    found = [(model, tuple(task for task in wanted if reads(model, task))) for model in chosen]
+    for task in wanted if tasks or not models else ():
+        if not any(task in mine for _, mine in found):
+            raise ConfigError(
+                f"Task {task.key!r} holds {task.modality}s, which none of the models "
+                f"{[model.name for model in chosen]} reads; name one that does (`--models`), or "
+                f"leave the task out."
+            )
+    for model, mine in found:
+        if models and not mine:
+            raise ConfigError(
+                f"Model {model.name!r} is of kind {model.kind!r} and reads none of the tasks "
+                f"{[task.key for task in wanted]}; name one that it reads (`--tasks`)."
+            )
+    return [(model, mine) for model, mine in found if mine]
 
 
 def extract(
@@ -66,10 +104,10 @@ def extract_all(
             work = [(job, missing) for job in lacking if (missing := missing_shards(job))]
             if work:
                 _compute(work, engine)
-    return [Features(job.data.ids, store, job.blocks) for job in jobs]
+    return [Features(job.data.ids, store, tuple(job.blocks)) for job in jobs]
 
 
-def _compute(work: list[tuple[Job, dict[int, tuple[Block, ...]]]], engine: str) -> None:
+def _compute(work: Work, engine: str) -> None:
     """Compute and store the missing shards, then write the manifests."""
     sizes = compute_shards(work, engine)
     for job, missing in work:

@@ -47,6 +47,11 @@ class Features:
         """Pooled tokens per document `[n_docs]`; 0 for an empty text."""
         return self._read(self.blocks[0], ("n_tokens",))["n_tokens"].astype(np.int64)
 
+    @cached_property
+    def cut(self) -> np.ndarray:
+        """bool `[n_docs]`: documents that are longer than what was read of them."""
+        return self._read(self.blocks[0], ("cut",))["cut"]
+
     def matrix(
         self,
         layer: int,

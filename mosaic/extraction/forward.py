@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mosaic.config.choices import HIDDEN_POOLINGS
 from mosaic.errors import ResourceError
-from mosaic.extraction.encode import document_statistics, encode, hidden_statistics
+from mosaic.extraction.encode import Triplets, document_statistics, encode, hidden_statistics
 from mosaic.extraction.features import Block
 from mosaic.extraction.pooling import compress
+from mosaic.models.batches import Batch, BatchRunner, Documents
 from mosaic.models.language_model import LanguageModel, residual_stream
-from mosaic.models.readers import Documents, cut_batches
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-
-log = logging.getLogger(__name__)
 
 Statistics = dict[Block, dict[str, np.ndarray]]
 
@@ -47,40 +45,28 @@ def _tensor_cores(model: LanguageModel) -> Iterator[None]:
 
 @dataclass(eq=False)
 class Pass:
-    """A loaded model with the SAEs that read it; `token_budget` shrinks when memory runs out."""
+    """A loaded model with the SAEs that read it, and how large its batches may be."""
 
     model: LanguageModel
     saes: dict[Block, SAE[Any]]
     top_n: tuple[int, ...]
     token_budget: int
+    listener: Callable[[Block, np.ndarray, Batch, Triplets], None] | None = None
+    """Is told the activations of every batch: block, rows, batch, activations of its tokens."""
     n_tokens: int = 0
     """Pooled so far, for the progress bar."""
-    _warned: bool = False
+
+    def __post_init__(self) -> None:
+        remedy = "lower `max_length` in the profile, take fewer widths at a time"
+        self._runner = BatchRunner(self.model.device, self.token_budget, "document", remedy)
 
     def shard(self, documents: Documents, blocks: tuple[Block, ...], bar: Any) -> Statistics:
         """Stored arrays of each block for all documents, in their order. Raises ResourceError."""
-        batches = cut_batches(documents, np.arange(len(documents.lengths)), self.token_budget)
         done: list[tuple[np.ndarray, Statistics]] = []
-        while batches:
-            rows = batches[0]
-            try:
-                found = self.batch(documents, rows, blocks)
-            except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if "out of memory" not in str(error).lower():
-                    raise
-                if len(rows) == 1:
-                    raise ResourceError(
-                        f"One document of {documents.lengths[rows[0]]} tokens does not fit in the "
-                        f"memory of {self.model.device}; lower `max_length` in the profile, take "
-                        f"fewer widths at a time, or use a device with more memory."
-                    ) from error
-                found = None
-            if found is None:  # outside of `except`, which would keep the failed batch alive
-                self._halve(len(rows) * int(documents.lengths[rows].max()))
-                batches = cut_batches(documents, np.concatenate(batches), self.token_budget)
-                continue
+        pooled = np.flatnonzero(documents.n_tokens > 0)  # of the others nothing would be kept
+        compute = partial(self.batch, documents, blocks=blocks)
+        for rows, found in self._runner.run(documents.lengths, pooled, compute):
             done.append((rows, found))
-            batches.pop(0)
             self.n_tokens += int(documents.n_tokens[rows].sum())
             bar.update(len(rows))
             if elapsed := bar.format_dict["elapsed"]:
@@ -117,36 +103,24 @@ class Pass:
                     sae = self.saes[block]
                     with _tensor_cores(self.model):
                         active = encode(sae, x)
+                    if self.listener is not None:
+                        self.listener(block, rows, batch, active)
                     found[block] = document_statistics(active, lengths, sae.cfg.d_sae, self.top_n)
         return found
-
-    def _halve(self, n_positions: int) -> None:
-        import torch
-
-        if not self._warned:
-            log.warning(
-                "out of memory in a batch of %d tokens: going on with smaller batches. The result "
-                "is the same; a smaller `token_budget` in the profile avoids this.",
-                n_positions,
-            )
-            self._warned = True
-        self.token_budget = max(1, min(self.token_budget, n_positions) // 2)
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _join(
         self, block: Block, documents: Documents, done: list[tuple[np.ndarray, Statistics]]
     ) -> dict[str, np.ndarray]:
         """Batches back in the order of the documents; those without a token get zeros."""
         n_docs = len(documents.lengths)
-        n_tokens = documents.n_tokens.astype(np.int32)
+        about = {"n_tokens": documents.n_tokens.astype(np.int32), "cut": documents.cut}
         if block.width is None:
             d_model = self.model.text.config.hidden_size
             hidden = {how: np.zeros((n_docs, d_model), np.float32) for how in HIDDEN_POOLINGS}
             for rows, found in done:
                 for how in HIDDEN_POOLINGS:
                     hidden[how][rows] = found[block][how]
-            return {**hidden, "n_tokens": n_tokens}
+            return {**hidden, **about}
         whole = ("latent", "count", *(f"top_{n}" for n in self.top_n))
         kinds: dict[str, type] = dict.fromkeys(whole, np.int32)
         kinds |= dict.fromkeys(("sum", "max", "last"), np.float32)
@@ -161,4 +135,4 @@ class Pass:
             for name, kind in kinds.items()
         }
         pairs["doc"] = doc[order]
-        return {**compress(pairs, n_docs, self.saes[block].cfg.d_sae), "n_tokens": n_tokens}
+        return {**compress(pairs, n_docs, self.saes[block].cfg.d_sae), **about}

@@ -2,58 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import ConfigError, IntegrityError
-from mosaic.extraction.cost import require_memory
 from mosaic.extraction.features import Block
-from mosaic.models.hub import check_pin, local_folder
-from mosaic.models.language_model import skeleton, truncated
-from mosaic.models.readers import Reader, text_reader
-from mosaic.models.resolve import (
-    at_hand,
-    choose_device,
-    choose_dtype,
-    fetch_model,
-    load_config,
-    load_tokenizer,
-    model_identity,
-)
-from mosaic.models.saes import sae_identity
+from mosaic.extraction.memory import require_memory
+from mosaic.models.hub import check_pin
+from mosaic.models.language_model import load_model, skeleton, truncated
+from mosaic.models.readers import Reader, image_reader, text_reader
+from mosaic.models.resolve import ResolvedModel, at_hand, choose_device, choose_dtype, resolve
+from mosaic.models.saes import load_sae, sae_identity
 from mosaic.storage.shards import Store, make_key
 from mosaic.storage.versions import code_digest, versions_of
 
 if TYPE_CHECKING:
-    import torch
-
     from mosaic.config.profiles import ModelSpec, Profile
     from mosaic.data.load import TaskData
-    from mosaic.extraction.engines import Missing, Work
     from mosaic.extraction.forward import Pass
 
 
-NUMBERS = ("models/readers.py", "models/language_model.py", "models/saes.py",
-           "extraction/forward.py", "extraction/encode.py", "extraction/pooling.py")  # fmt: skip
+BLOCK_CODE = ("models/readers.py", "models/batches.py", "models/language_model.py",
+              "models/saes.py", "extraction/forward.py", "extraction/encode.py",
+              "extraction/pooling.py")  # fmt: skip
 """Modules that decide the numbers of a block: what other code extracted is not read."""
+
+BLOCK_LIBRARIES = ("torch", "transformers", "sae-lens")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
     """What one call of `extract` asks for, and the identity of every block of it."""
 
-    model: ModelSpec
-    folder: Path
+    model: ResolvedModel
     data: TaskData
     profile: Profile
     store: Store
-    blocks: tuple[Block, ...]
-    identities: dict[str, dict[str, Any]]
     reader: Reader
-    device: torch.device
-    dtype: torch.dtype
+    common: Mapping[str, Any]
+    """What decides the numbers of all blocks alike."""
+    identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Key of each block asked for to what decides its numbers."""
+    blocks: list[Block] = field(default_factory=list)
+
+    def block(self, layer: int, width: str | None = None) -> Block:
+        """A block of this job, named by content; of the SAEs only this one is fetched.
+
+        Raises AccessError, ConfigError (unknown layer or width), IntegrityError.
+        """
+        for block in self.blocks:
+            if (block.layer, block.width) == (layer, width):
+                return block
+        self.model.spec.depth_of(layer)  # names the layers there are
+        truncated(self.model.config, layer + 1)
+        identity = {**self.common, "layer": layer}
+        if width is not None:
+            sae = sae_identity(self.model.spec.sae(layer, width), _pins(self.store))
+            identity |= {"sae": sae, "top_n": list(self.profile.top_n)}
+        block = Block(layer, width, make_key(identity))
+        self.identities[block.key] = identity
+        self.blocks.append(block)
+        return block
 
     @property
     def n_shards(self) -> int:
@@ -66,6 +77,13 @@ class Job:
         return range(shard * size, min((shard + 1) * size, len(self.data)))
 
 
+Missing = Mapping[int, tuple[Block, ...]]
+"""Shard to the blocks that lack it."""
+
+Work = Sequence[tuple[Job, Missing]]
+"""Jobs of one model, each with what it lacks."""
+
+
 def resolve_job(
     model: ModelSpec,
     data: TaskData,
@@ -76,8 +94,10 @@ def resolve_job(
 ) -> Job:
     """Resolve names and hash what decides the numbers of each block; loads no model.
 
+    With `layers=()` no SAE is looked at: `Job.block` then names one block at a time. The prompts of
+    behaviour tasks, which end with the question, are cut on the left where they are too long.
     Raises AccessError, ConfigError (unknown layer or width, images for a text model),
-    IntegrityError and ResourceError (more than the GPU holds).
+    IntegrityError and ResourceError (more than the device holds).
     """
     if len(data) == 0:
         raise ConfigError(f"Task {data.task.key!r} has no documents; there is nothing to extract.")
@@ -88,52 +108,36 @@ def resolve_job(
         )
     if data.task.modality == "text":
         _check_texts(data)
-    layers = tuple(model.layers.values()) if layers is None else tuple(layers)
     wanted: list[tuple[int, str | None]] = []
-    for layer in layers:
-        model.depth_of(layer)  # names the layers there are
+    for layer in model.layers.values() if layers is None else layers:
+        model.depth_of(layer)
         there = [sae.width for sae in model.saes if sae.layer == layer]
         wanted += [(layer, None), *((layer, w) for w in (there if widths is None else widths))]
-    device = choose_device()
-    dtype = choose_dtype(profile.dtype, device)
     if not at_hand(model):  # what is at hand may have been extracted on a larger GPU
         saes = [model.sae(layer, width) for layer, width in wanted if width is not None]
-        require_memory(model, saes, profile, dtype, device)
-    folder = fetch_model(model)
-    sources = model_identity(folder)
-    if local_folder(model.source) is None:
-        check_pin(_pins(store), model.source, folder.name, sources["weights"])
-    config = load_config(folder)
-    text = truncated(config, max(layers) + 1).get_text_config()
-    reader: Reader
-    if data.task.modality == "image":
-        from mosaic.models.readers import image_reader
-
-        reader = image_reader(folder)
-    else:
-        limit = getattr(text, "max_position_embeddings", None)
-        reader = text_reader(load_tokenizer(folder), profile, limit)
+        device = choose_device()
+        require_memory(model, saes, profile, choose_dtype(profile.dtype, device), device)
+    found = resolve(model, profile)
+    if found.commit is not None:
+        check_pin(_pins(store), model.source, found.commit, found.identity["weights"])
+    cut = "right" if data.task.label_model is None else "left"
+    image = data.task.modality == "image"
+    reader: Reader = image_reader(found) if image else text_reader(found, profile, cut)
+    attention = skeleton(truncated(found.config, 1)).config.get_text_config()._attn_implementation
     common = {
-        "model": sources,
+        "model": found.identity,
         "data": data.fingerprint,
         "shard_docs": profile.shard_docs,
-        "dtype": str(dtype),
-        "attention": skeleton(truncated(config, 1)).config.get_text_config()._attn_implementation,
-        "code": code_digest(*NUMBERS),
-        "versions": versions_of("torch", "transformers", "sae-lens"),
+        "dtype": str(found.dtype),
+        "attention": attention,
+        "code": code_digest(*BLOCK_CODE),
+        "versions": versions_of(*BLOCK_LIBRARIES),
         **reader.identity,
     }
-    blocks, identities = [], {}
+    job = Job(found, data, profile, store, reader, common)
     for layer, width in wanted:
-        identity = {**common, "layer": layer}
-        if width is not None:
-            spec = model.sae(layer, width)
-            identity |= {"sae": sae_identity(spec, _pins(store)), "top_n": list(profile.top_n)}
-        blocks.append(Block(layer, width, make_key(identity)))
-        identities[blocks[-1].key] = identity
-    return Job(
-        model, folder, data, profile, store, tuple(blocks), identities, reader, device, dtype
-    )
+        job.block(layer, width)
+    return job
 
 
 def _check_texts(data: TaskData) -> None:
@@ -186,26 +190,27 @@ class ShardWorker:
 
 
 def load_workers(work: Work) -> list[ShardWorker]:
-    """One runner per job of a model; all of them share the model and the SAEs."""
+    """One worker per job of a model; all of them share the model and the SAEs.
+
+    Raises ResourceError where the device cannot hold them, and what loading raises.
+    """
     from mosaic.extraction.forward import Pass
-    from mosaic.models.language_model import load_model
-    from mosaic.models.saes import load_sae
 
     job = work[0][0]
+    found, spec = job.model, job.model.spec
     blocks = [block for _, missing in work for block in blocks_of(missing)]
-    model = load_model(job.folder, max(b.layer for b in blocks) + 1, job.device, job.dtype)
+    places = dict.fromkeys((b.layer, b.width) for b in blocks if b.width is not None)
+    wanted = {place: spec.sae(*place) for place in places}
+    require_memory(spec, wanted.values(), job.profile, found.dtype, found.device, found.config)
+    model = load_model(found, max(b.layer for b in blocks) + 1)
     d_model = model.text.config.hidden_size
-    saes = {
-        (layer, width): load_sae(job.model.sae(layer, width), job.device, d_model)
-        for layer, width in dict.fromkeys((b.layer, b.width) for b in blocks)
-        if width is not None
-    }
-    runners = []
+    saes = {place: load_sae(sae, found.device, d_model) for place, sae in wanted.items()}
+    workers = []
     for job, missing in work:
         own = {b: saes[b.layer, b.width] for b in blocks_of(missing) if b.width is not None}
         run = Pass(model, own, job.profile.top_n, job.profile.token_budget)
-        runners.append(ShardWorker(job, run))
-    return runners
+        workers.append(ShardWorker(job, run))
+    return workers
 
 
 def blocks_of(missing: Missing) -> tuple[Block, ...]:

@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import MosaicError, ResourceError
-from mosaic.extraction.jobs import ShardWorker, load_workers
+from mosaic.extraction.jobs import Job, Missing, ShardWorker, load_workers
+from mosaic.models.resolve import choose_device
+from mosaic.storage.shards import Store
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from mosaic.extraction.engines import Missing
-    from mosaic.extraction.jobs import Job
 
 
 RETRIES = 2
@@ -26,11 +25,10 @@ class RayWorker:
     """What a Ray actor holds: one copy of the model, for one shard after the other."""
 
     def __init__(self, job: Job, missing: Missing) -> None:
-        from mosaic.models.resolve import choose_device
-
         # The machine that hands out the shards may be another one, without a GPU.
-        self.job, self.missing = replace(job, device=choose_device()), missing
-        self.runner: ShardWorker | None = None
+        self.job = replace(job, model=replace(job.model, device=choose_device()))
+        self.missing = missing
+        self.worker: ShardWorker | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """A batch names one shard; the answer says what was done, or which error ended it."""
@@ -42,9 +40,9 @@ class RayWorker:
         try:
             with torch.inference_mode(), tqdm(disable=True) as bar:
                 # Not in __init__, where Ray would retry a wrong file name without an end.
-                self.runner = self.runner or load_workers([(self.job, self.missing)])[0]
-                self.runner.shard(shard, self.missing[shard], bar)
-                answer["sizes"] = json.dumps(self.runner.sizes)
+                self.worker = self.worker or load_workers([(self.job, self.missing)])[0]
+                self.worker.shard(shard, self.missing[shard], bar)
+                answer["sizes"] = json.dumps(self.worker.sizes)
         except MosaicError as error:
             answer |= {"error": type(error).__name__, "message": str(error)}
         return {name: [value] for name, value in answer.items()}
@@ -60,7 +58,6 @@ def compute_on_ray(job: Job, missing: Missing, bar: Any) -> dict[str, int]:
     from ray.exceptions import RayError, RayTaskError
 
     from mosaic import errors
-    from mosaic.storage.shards import Store
 
     connect()
     job = replace(job, store=Store(job.store.root.absolute()))  # workers may start elsewhere

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mosaic.errors import ConfigError
+from mosaic.models.batches import BatchRunner
 from mosaic.models.language_model import load_model
 from mosaic.models.readers import image_reader
-from mosaic.models.resolve import choose_device, choose_dtype, fetch_model, model_identity
+from mosaic.models.resolve import ResolvedModel, resolve
 from mosaic.storage.shards import Store, make_key
+from mosaic.storage.versions import code_digest, versions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from mosaic.config.profiles import ModelSpec, Profile
     from mosaic.data.load import TaskData
+
+
+TOWER_CODE = ("models/readers.py", "models/language_model.py", "extraction/tower.py")
+"""Modules that decide the tower's numbers."""
 
 
 def vision_tower(model: PreTrainedModel) -> PreTrainedModel:
@@ -30,16 +36,17 @@ def vision_tower(model: PreTrainedModel) -> PreTrainedModel:
     raise ConfigError(f"{type(model).__name__} holds no vision tower with its vision_config.")
 
 
-def tower_key(spec: ModelSpec, data: TaskData, profile: Profile) -> str:
+def tower_key(model: ResolvedModel, data: TaskData) -> str:
     """Key of the tower's states in the feature store: everything that changes their numbers."""
-    folder = fetch_model(spec)
     return make_key(
         {
             "block": "vision_tower",
-            "model": model_identity(folder),
+            "model": model.identity,
             "data": data.fingerprint,
-            "dtype": str(choose_dtype(profile.dtype, choose_device())),
-            **image_reader(folder).identity,
+            "dtype": str(model.dtype),
+            "code": code_digest(*TOWER_CODE),
+            "versions": versions_of("torch", "transformers"),
+            **image_reader(model).identity,
         }
     )
 
@@ -47,26 +54,35 @@ def tower_key(spec: ModelSpec, data: TaskData, profile: Profile) -> str:
 def tower_states(spec: ModelSpec, data: TaskData, profile: Profile, store: Store) -> np.ndarray:
     """Last states of the vision tower, mean over patches, `[n_docs, d_vision]` float32 (ours).
 
-    What the image holds before connector and language model; computed once, then read.
+    What the image holds before connector and language model; computed once, then read. Raises what
+    loading raises, and ResourceError.
     """
     import torch
     from tqdm import tqdm
 
-    key = tower_key(spec, data, profile)
+    model = resolve(spec, profile)
+    key = tower_key(model, data)
     with store.lock([key]):
         if store.missing(key, 1) or store.manifest(key) is None:
-            folder, device = fetch_model(spec), choose_device()
-            reader = image_reader(folder)
-            dtype = choose_dtype(profile.dtype, device)
-            tower = vision_tower(load_model(folder, 1, device, dtype).whole)
-            size = max(1, profile.token_budget // reader.layout.n_tokens)
-            starts = tqdm(range(0, len(data), size), desc="vision tower", disable=None)
-            with torch.inference_mode():
-                parts = [
-                    tower(torch.from_numpy(reader.pixels(data.inputs[i : i + size])).to(device))
-                    .last_hidden_state.float().mean(dim=1).cpu().numpy()
-                    for i in starts
-                ]  # fmt: skip
-            store.write(key, 0, {"mean": np.concatenate(parts)})
+            reader = image_reader(model)
+            tower = vision_tower(load_model(model, 1).whole)
+            found: list[np.ndarray] = [np.empty(0)] * len(data)
+
+            def compute(rows: np.ndarray) -> np.ndarray:
+                pixels = torch.from_numpy(reader.pixels([data.inputs[i] for i in rows]))
+                with torch.inference_mode():
+                    states = tower(pixels.to(model.device)).last_hidden_state
+                return states.float().mean(dim=1).cpu().numpy()
+
+            lengths = np.full(len(data), reader.layout.n_tokens)
+            remedy = "take a model of smaller images"
+            runner = BatchRunner(model.device, profile.token_budget, "image", remedy)
+            with tqdm(total=len(data), desc="vision tower", unit="image", disable=None) as bar:
+                for rows, states in runner.run(lengths, np.arange(len(data)), compute):
+                    for row, state in zip(rows, states, strict=True):
+                        found[row] = state
+                    bar.update(len(rows))
+            store.set_aside(key, 0)
+            store.write(key, 0, {"mean": np.stack(found)})
             store.finish(key, 1, {"block": "vision_tower"})
     return store.read(key, 0, ("mean",))["mean"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mosaic.experiments.latents import TokenActivations
-from mosaic.figures.style import SavedFigure, new_figure, save_figure
+from mosaic.figures.style import BLUE, GREY, ORANGE, SavedFigure, new_figure, save_figure
 
 N_LATENTS = 12
 
@@ -31,12 +31,12 @@ def fig_anatomy(document: TokenActivations, threshold: float, folder: Path) -> S
     by_token.set_ylabel("latent (strongest by sum)")
     by_token.set_title("1. activations by token", fontsize=9.5)
     figure.colorbar(image, ax=by_token, location="bottom", fraction=0.04, label="activation")
-    by_sum.barh(range(len(order)), sums[order], color="#0072B2")
-    by_sum.axvline(threshold, color="#D55E00", linestyle="--", linewidth=1.4)
+    by_sum.barh(range(len(order)), sums[order], color=BLUE)
+    by_sum.axvline(threshold, color=ORANGE, linestyle="--", linewidth=1.4)
     by_sum.set_title("2. sum over tokens", fontsize=9.5)
     by_sum.set_xlabel(f"sum (dashed: {threshold:g})")
     kept = sums[order] > threshold
-    by_bit.barh(range(len(order)), kept.astype(float), color="#4D4D4D")
+    by_bit.barh(range(len(order)), kept.astype(float), color=GREY)
     by_bit.set_xlim(0, 1)
     by_bit.set_xticks([0, 1])
     by_bit.set_title(f"3. > {threshold:g}", fontsize=9.5)

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from mosaic.evidence.comparisons import known_sizes
 from mosaic.evidence.noise import within_noise
 from mosaic.evidence.optimism import expected_gain
-from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save_figure
+from mosaic.figures.panels import bands, differences, interval_bars, mark
+from mosaic.figures.style import BLUE, CYCLE, SavedFigure, legend_below, new_figure, save_figure
 from mosaic.scores.names import source_label, task_label
 
 TEST_SIZES = (53, 118, 174, 1000)
@@ -21,15 +23,21 @@ CELLS = (1, 2, 3, 6, 12, 18, 36, 72)
 
 ACCURACY = 0.8
 
-GREY, BAND = "#4D4D4D", "#C9C9C9"
+TICKS = (53, 118, 174, 248, 1000, 2000)
+
+NOISE = {
+    "sd_run": "another split and another training run",
+    "sd_training": "another training run only",
+    "sd_documents": "expected from drawing documents",
+}
 
 
 def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     """Expected gain of the best of equally good cells, and both ways of choosing, set by set.
 
-    Tables are those of `audit.optimism.two_choices`, one per source.
+    Tables are those of `optimism.two_choices`, one per source.
     """
-    parts = [_named(table) for table in tables]
+    parts = [known_sizes(table) for table in tables]
     figure = new_figure(
         1 + len(parts),
         1,
@@ -39,29 +47,11 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     curves = _draw_curves(figure.axes[0])
     furthest = max(float(p[["difference", "gain_high"]].max().max()) for p in parts)
     for axes, part in zip(figure.axes[1:], parts, strict=True):
-        axes.set_title(source_label(part), fontsize=9.5)
-        rows = np.arange(len(part))
+        differences(axes, part["label"], source_label(part), zero=False)
         low, high = part["gain_low"].astype(float), part["gain_high"].astype(float)
-        axes.barh(
-            rows,
-            high - low,
-            left=low,
-            height=0.55,
-            color=BAND,
-            edgecolor=GREY,
-            linewidth=0.6,
-            label="gain if all cells were equally good",
-        )
-        axes.plot(
-            part["difference"].astype(float),
-            rows,
-            linestyle="",
-            marker=CYCLE[0][1],
-            color=CYCLE[0][0],
-            markersize=6,
-            label="best on test minus chosen by cross-validation",
-        )
-        _rows(axes, part["label"])
+        bands(axes, low, high, "gain if all cells were equally good", height=0.55)
+        said = "best on test minus chosen by cross-validation"
+        mark(axes, part["difference"], range(len(part)), (BLUE, "o", ""), 6, label=said)
         axes.set_xlim(-0.04 * furthest, 1.06 * furthest)
     figure.axes[-1].set_xlabel("difference in macro-F1")
     legend_below(figure, ncols=1)
@@ -84,7 +74,7 @@ def _draw_curves(axes: Axes) -> pd.DataFrame:
     drawn = []
     for (colour, marker, dash), n_test in zip(CYCLE, TEST_SIZES, strict=False):
         gains = [expected_gain(n_test, n_cells, ACCURACY) for n_cells in CELLS]
-        axes.plot(CELLS, gains, color=colour, marker=marker, linestyle=dash, markersize=4.5)
+        mark(axes, CELLS, gains, (colour, marker, dash), 4.5)
         axes.annotate(
             f"{n_test:,} documents",
             (CELLS[-1], gains[-1]),
@@ -106,69 +96,34 @@ def _draw_curves(axes: Axes) -> pd.DataFrame:
 def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedFigure:
     """Spread of repeated hidden-state probes, and the difference two runs need (ours).
 
-    `spread` is `audit.noise.spread` of the published scores; `pairs` holds the published
+    `spread` is `noise.noise_spread` of the published scores; `pairs` holds the published
     differences SAE minus hidden state with task, language, label_model and `value`.
     """
-    known = _named(spread)
+    known = known_sizes(spread)
     values = pairs.replace({"": pd.NA})
     values = values.assign(label=values.apply(task_label, axis=1))
     values = values[values["label"].isin(known["task_label"])]
     shown = known[known["task_label"].isin(values["label"])]
     figure = new_figure(2, 1, height=4.8 + 0.23 * len(shown), height_ratios=[11, len(shown) + 1])
     above, below = figure.axes
-    for (name, text), (colour, marker, _) in zip(
-        {
-            "sd_run": "another split and another training run",
-            "sd_training": "another training run only",
-            "sd_documents": "expected from drawing documents",
-        }.items(),
-        CYCLE,
-        strict=False,
-    ):
-        above.plot(
-            known["n_test"].astype(float),
-            known[name].astype(float),
-            linestyle="",
-            marker=marker,
-            color=colour,
-            markerfacecolor="none" if name == "sd_documents" else colour,
-            markersize=5.5,
-            label=text,
-        )
+    for (name, text), (colour, marker, _) in zip(NOISE.items(), CYCLE, strict=False):
+        fill = "none" if name == "sd_documents" else colour
+        look = (colour, marker, "")
+        mark(above, known["n_test"], known[name], look, 5.5, markerfacecolor=fill, label=text)
     above.set_xscale("log")
-    ticks = [53, 118, 174, 248, 1000, 2000]
-    above.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    above.set_xticks(TICKS, [f"{n:,}" for n in TICKS])
     above.minorticks_off()
     above.set_ylim(0)
     above.set_xlabel("test documents")
     above.set_ylabel("standard deviation\nof macro-F1")
     above.set_title("published scores: hidden-state probes run again", fontsize=9.5)
-    rows = np.arange(len(shown))
+    differences(below, shown["label"], "published scores: differences against the noise")
     needed = shown["needed"].astype(float)
-    below.barh(
-        rows,
-        2 * needed,
-        left=-needed,
-        height=0.6,
-        color=BAND,
-        edgecolor=GREY,
-        linewidth=0.6,
-        label="two runs of the same features may differ by this much",
-    )
-    at = values["label"].map(dict(zip(shown["task_label"], rows, strict=True)))
-    below.plot(
-        values["value"],
-        at,
-        linestyle="",
-        marker="|",
-        color=CYCLE[0][0],
-        markersize=9,
-        markeredgewidth=1.6,
-        label="published: SAE recipe minus hidden state, each model and layer",
-    )
-    below.axvline(0, color=GREY, linewidth=1)
-    below.set_title("published scores: differences against the noise", fontsize=9.5)
-    _rows(below, shown["label"])
+    bands(below, -needed, needed, "two runs of the same features may differ by this much")
+    at = values["label"].map({name: y for y, name in enumerate(shown["task_label"])})
+    said = "published: SAE recipe minus hidden state, each model and layer"
+    look = (BLUE, "|", "")
+    mark(below, values["value"], at, look, 9, markeredgewidth=1.6, label=said)
     below.set_xlabel("difference in macro-F1")
     legend_below(figure, ncols=1)
     inside, of = within_noise(spread, pairs)
@@ -183,55 +138,30 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
     return save_figure(figure, "fig-noise", drawn, words, folder)
 
 
-def fig_confounds(differences: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
+def fig_confounds(table: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
     """Paired differences under each condition: one panel per claim, one marker per task (ours).
 
-    `differences` is the table of `audit.confounds.run`; `where` names source and profile.
+    `table` is that of `equal_terms.compare_conditions`; `where` names source and profile.
     """
-    claims = list(dict.fromkeys(differences["claim"]))
-    tasks = list(dict.fromkeys(differences["task"]))
-    sizes = [differences[differences["claim"] == c]["condition"].nunique() for c in claims]
+    claims = list(dict.fromkeys(table["claim"]))
+    tasks = list(dict.fromkeys(table["task"]))
+    sizes = [table[table["claim"] == c]["condition"].nunique() for c in claims]
     figure = new_figure(
         len(claims), 1, height=1.6 + 0.42 * sum(sizes), height_ratios=sizes, sharex=True
     )
     for axes, claim in zip(figure.axes, claims, strict=True):
-        part = differences[differences["claim"] == claim]
+        part = table[table["claim"] == claim]
         conditions = list(dict.fromkeys(part["condition"]))
-        axes.axvline(0, color=GREY, linewidth=1)
-        axes.set_title(f"{where}: {claim}", fontsize=9.5)
+        differences(axes, conditions, f"{where}: {claim}")
         for i, task in enumerate(tasks):
-            colour, marker, _ = CYCLE[i % len(CYCLE)]
+            look = (*CYCLE[i % len(CYCLE)][:2], "")
             of_task = part[part["task"] == task].set_index("condition").loc[conditions]
-            offset = 0.2 * (i - (len(tasks) - 1) / 2)
-            value = of_task["difference"]
-            axes.errorbar(
-                value,
-                np.arange(len(conditions)) + offset,
-                xerr=[value - of_task["low"], of_task["high"] - value],
-                fmt=marker,
-                color=colour,
-                markersize=5,
-                elinewidth=1.1,
-                label=task,
-            )
-        _rows(axes, pd.Series(conditions))
+            places = np.arange(len(conditions)) + 0.2 * (i - (len(tasks) - 1) / 2)
+            bars = interval_bars(of_task, ("difference", "low", "high"))
+            mark(axes, of_task["difference"], places, look, xerr=bars, label=task)
     figure.axes[-1].set_xlabel("difference in macro-F1, 95% interval over test documents")
     legend_below(figure)
-    means = differences.groupby(["claim", "condition"], sort=False)["difference"].mean()
+    means = table.groupby(["claim", "condition"], sort=False)["difference"].mean()
     said = "; ".join(f"{claim}, {condition}: {v:+.3f}" for (claim, condition), v in means.items())
     words = f"{where}, mean over {len(tasks)} tasks. {said}."
-    return save_figure(figure, "fig-confounds", differences, words, folder)
-
-
-def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """Sets whose test size is known, smallest first, with `task_label` and `label`."""
-    known = table[table["n_test"].notna()]
-    names = known.apply(task_label, axis=1)
-    sizes = known["n_test"].astype(int).map("{:,}".format)
-    named = known.assign(task_label=names, label=names + ", n = " + sizes)
-    return named.sort_values(["n_test", "label"]).reset_index(drop=True)
-
-
-def _rows(axes: Axes, labels: pd.Series) -> None:
-    axes.set_yticks(range(len(labels)), list(labels), fontsize=8)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+    return save_figure(figure, "fig-confounds", table, words, folder)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mosaic.evidence.comparisons import HIDDEN_SERIES, _label_sets, behaviour_gaps, upward
+from mosaic.evidence.comparisons import behaviour_gaps, label_sets_by_size, upward
+from mosaic.figures.panels import dot_panels, dots, heatmap
 from mosaic.figures.style import (
+    ORANGE,
     SavedFigure,
-    dots_by_line,
-    heatmap,
+    drawn_rows,
     legend_below,
     new_figure,
     save_figure,
 )
-from mosaic.scores.names import source_label
-
-KEEP = ["source", "profile", "task", "label_model", "model", "series", "macro_f1"]
-
-KEEP += ["macro_f1_low", "macro_f1_high", "n_test"]
+from mosaic.scores.names import HIDDEN_SERIES, source_label
 
 PUBLISHED_SIZES = {"gemma-2-2b": 2, "gemma-2-9b": 9, "gemma-2-9b-it": 9}
 """The authors' models, smallest first, with their billions of parameters."""
+
+NOT_SHOWN = ["language", "depth"]
+
+SIDES = {"sae": "SAE latents", "hidden": "hidden states"}
 
 
 def fig_behaviour(
@@ -34,23 +36,15 @@ def fig_behaviour(
     """One panel per table, one line per label set, SAE latents joined to the best hidden state.
 
     Each table holds one row per label set and series, chosen by the caller; `sizes` lists the
-    models, smallest first. The number at the right is SAE latents minus the best hidden state
-    (paper §4.5).
+    models, smallest first; those it does not know come last. The number at the right is SAE latents
+    minus the best hidden state (paper §4.5).
     """
-    tables = [_label_sets(table, sizes) for table in tables if len(table)]
-    lines = [table["label"].nunique() for table in tables]
-    figure = new_figure(
-        len(tables), 1, height=1.0 + 0.3 * sum(lines) + 0.5 * len(tables), height_ratios=lines
-    )
-    low = min(float(table["macro_f1"].min()) for table in tables)
-    for axes, table in zip(figure.axes, tables, strict=True):
-        _draw_label_sets(axes, table)
-        axes.set_xlim(low - 0.03, 1.08)
-    figure.axes[-1].set_xlabel("macro-F1 of predicting whether the answer was right")
+    tables = [label_sets_by_size(table, sizes) for table in tables if len(table)]
+    what = "macro-F1 of predicting whether the answer was right"
+    figure = dot_panels(tables, _draw_sets, line=0.3, rest=1.0, least=1.0, most=1.08, what=what)
     legend_below(figure)
-    words = " ".join(_gaps_in_words(table) for table in tables)
-    drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
-    return save_figure(figure, "fig-behaviour", drawn, words, folder)
+    words = " ".join(map(_gaps_in_words, tables))
+    return save_figure(figure, "fig-behaviour", drawn_rows(tables, NOT_SHOWN), words, folder)
 
 
 def fig_oversight(
@@ -63,37 +57,33 @@ def fig_oversight(
     for larger ones; cells where a smaller model's features predict a larger model's correctness
     have a frame (paper §4.5). Models that `sizes` does not know come last and get no frame.
     """
-    tables = [_label_sets(table, sizes) for table in tables if len(table)]
+    tables = [label_sets_by_size(table, sizes) for table in tables if len(table)]
     lines = [table["label"].nunique() for table in tables]
     figure = new_figure(
         len(tables), 2, height=0.7 + 0.33 * sum(lines) + 0.95 * len(tables), height_ratios=lines
     )
-    for r, table in enumerate(tables):
-        for c, (name, feature) in enumerate((("SAE latents", "sae"), ("hidden states", "hidden"))):
-            axes = figure.axes[2 * r + c]
-            _draw_matrix(axes, table, feature, sizes)
-            axes.set_title(name, fontsize=9)
-            if c:
-                axes.set_yticklabels([])
-            else:
-                axes.set_ylabel(source_label(table), fontsize=8.5)
+    for axes, (table, feature) in zip(figure.axes, product(tables, SIDES), strict=True):
+        _draw_matrix(axes, table, feature, sizes)
+        axes.set_title(SIDES[feature], fontsize=9)
+        if feature == "sae":
+            axes.set_ylabel(source_label(table), fontsize=8.5)
+        else:
+            axes.set_yticklabels([])
     figure.supxlabel("whose features (frame: a smaller model's, for a larger one)", fontsize=9)
     words = " ".join(_oversight_in_words(table, sizes) for table in tables)
-    drawn = pd.concat(tables)[[c for c in KEEP if c in tables[0]]]
-    return save_figure(figure, "fig-oversight", drawn, words, folder)
+    return save_figure(figure, "fig-oversight", drawn_rows(tables, NOT_SHOWN), words, folder)
 
 
-def _draw_label_sets(axes: Axes, table: pd.DataFrame) -> None:
+def _draw_sets(axes: Axes, table: pd.DataFrame) -> None:
     labels = list(dict.fromkeys(table["label"]))
+    compared = table[table["series"].isin(["SAE latents", *HIDDEN_SERIES])]
+    ends = compared.groupby("label")["macro_f1"].agg(["min", "max"]).astype(float)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     for label, gap in behaviour_gaps(table).items():
-        part = table[
-            (table["label"] == label) & table["series"].isin(["SAE latents", *HIDDEN_SERIES])
-        ]
-        y, ends = labels.index(str(label)), part["macro_f1"].astype(float)
-        axes.plot([ends.min(), ends.max()], [y, y], color="#BDBDBD", linewidth=5, zorder=1)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        y = labels.index(str(label))
+        axes.plot(ends.loc[label], [y, y], color="#BDBDBD", linewidth=5, zorder=1)
         axes.text(1.07, y, f"{gap:+.2f}", ha="right", va="center", fontsize=8.5, bbox=box)
-    dots_by_line(axes, table, step=0.12)
+    dots(axes, table, step=0.12)
     axes.tick_params(axis="y", labelsize=8)
 
 
@@ -107,10 +97,9 @@ def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[s
     if len(rates):
         values.insert(0, "base rate", rates)
     rows = part[upward(part, sizes)]
-    for label, model in set(zip(rows["label"], rows["model"], strict=True)):
+    for label, model in dict.fromkeys(zip(rows["label"], rows["model"], strict=True)):
         corner = (list(values).index(model) - 0.46, labels.index(label) - 0.42)
-        frame = Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="#D55E00", linewidth=2)
-        axes.add_patch(frame)
+        axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, edgecolor=ORANGE, linewidth=2))
     short = {name: name.removeprefix("gemma-2-").replace("-", "-\n", 1) for name in values}
     heatmap(axes, values.rename(columns=short))
 
@@ -122,7 +111,7 @@ def _gaps_in_words(table: pd.DataFrame) -> str:
 
 def _oversight_in_words(table: pd.DataFrame, sizes: Mapping[str, int]) -> str:
     parts = []
-    for feature, name in (("sae", "SAE latents"), ("hidden", "hidden states")):
+    for feature, name in SIDES.items():
         rows = table[(table["feature"] == feature) & upward(table, sizes)]
         if len(rows):
             parts.append(

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mosaic.evidence.claims import Finding
 from mosaic.evidence.contrasts import (
     Findings,
     by_binarization,
@@ -21,12 +21,22 @@ from mosaic.evidence.contrasts import (
     by_width,
     effect_table,
     in_words,
-    printed_interval,
 )
-from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save_figure
+from mosaic.figures.panels import differences, interval_bars, mark
+from mosaic.figures.style import (
+    BLUE,
+    CYCLE,
+    PALE,
+    SavedFigure,
+    legend_below,
+    new_figure,
+    save_figure,
+)
 from mosaic.scores.names import source_label
 
 DOTS = "difference in macro-F1 (dots: pairs; marker: mean over tasks)"
+
+MEAN = (BLUE, "o", "")
 
 
 def fig_width(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
@@ -59,36 +69,25 @@ def _differences(
 
 def _draw_panels(figure: Figure, found: list[tuple[str, Findings]]) -> tuple[pd.DataFrame, str]:
     """Fill the figure's first axes; returns what was drawn as a table and in words."""
+    tables = []
     for axes, (source, rows) in zip(figure.axes, found, strict=False):
-        axes.set_title(source, fontsize=10)
-        axes.axvline(0, color="#4D4D4D", linewidth=1)
+        differences(axes, rows, source, size=10, tick_size=None)
         for y, finding in enumerate(rows.values()):
-            _draw_contrast(axes, y, finding)
-        axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_ylim(len(rows) - 0.4, -0.6)
+            values = finding.pairs["value"].to_numpy()
+            jitter = np.linspace(-0.22, 0.22, len(values))
+            axes.plot(values, y + jitter, ".", color=PALE, markersize=3, zorder=1)
+        effects = effect_table(rows, source)
+        known = effects["low"].notna()
+        for part, bars in (
+            (effects[known], interval_bars(effects[known], ("effect", "low", "high"))),
+            (effects[~known], None),
+        ):
+            style: dict[str, Any] = {"width": 2.2, "capsize": 3, "zorder": 3}
+            mark(axes, part["effect"], part.index, MEAN, 6, bars, **style)
+        tables.append(effects)
     figure.axes[len(found) - 1].set_xlabel(DOTS)
-    table = pd.concat([effect_table(rows, source) for source, rows in found], ignore_index=True)
-    return table, " ".join(_in_words(source, rows) for source, rows in found)
-
-
-def _draw_contrast(axes: Axes, y: int, finding: Finding) -> None:
-    values = finding.pairs["value"].to_numpy()
-    jitter = np.linspace(-0.22, 0.22, len(values))
-    colour, marker, _ = CYCLE[0]
-    axes.plot(values, y + jitter, ".", color="#9E9E9E", markersize=3, zorder=1)
-    effect = float(finding.effect or 0)
-    low, high = printed_interval(finding)
-    axes.errorbar(
-        [effect],
-        [y],
-        xerr=None if low is None or high is None else [[effect - low], [high - effect]],
-        fmt=marker,
-        color=colour,
-        markersize=6,
-        elinewidth=2.2,
-        capsize=3,
-        zorder=3,
-    )
+    words = " ".join(_in_words(source, rows) for source, rows in found)
+    return pd.concat(tables, ignore_index=True), words
 
 
 def _in_words(source: str, rows: Findings) -> str:
@@ -139,24 +138,16 @@ def _draw_budget(axes: Axes, sweep: pd.DataFrame, selection: pd.DataFrame) -> pd
     """Mean macro-F1 over tasks against the number of latents the probe reads, on a log axis."""
     axes.set_title(f"{source_label(sweep)}: thresholds and top-k selection", fontsize=10)
     raw = selection["threshold"].isna()
+    choices = {
+        "all latents, sum > threshold": (sweep, "threshold"),
+        "top-k latents, raw sum": (selection[raw], "k"),
+        "top-k latents, sum > 1": (selection[~raw], "k"),
+    }
     drawn = []
-    for i, (name, table, by) in enumerate(
-        (
-            ("all latents, sum > threshold", sweep, "threshold"),
-            ("top-k latents, raw sum", selection[raw], "k"),
-            ("top-k latents, sum > 1", selection[~raw], "k"),
-        )
-    ):
-        colour, marker, dash = CYCLE[i]
+    for (name, (table, by)), (colour, marker, dash) in zip(choices.items(), CYCLE, strict=False):
         means = table.groupby(by, dropna=False)[["n_features", "macro_f1"]].mean().astype(float)
-        axes.plot(
-            means["n_features"],
-            means["macro_f1"],
-            color=colour,
-            marker=marker,
-            linestyle="" if by == "threshold" else dash,
-            label=name,
-        )
+        look = (colour, marker, "" if by == "threshold" else dash)
+        mark(axes, means["n_features"], means["macro_f1"], look, 6, label=name)
         drawn.append(means.reset_index().assign(choice=name, source="run"))
     _name_points(axes, drawn[0], "threshold", (7, -13))
     _name_points(axes, drawn[1], "k", (7, 7))

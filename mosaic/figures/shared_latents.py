@@ -7,8 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mosaic.evidence.comparisons import _shared_counts
-from mosaic.figures.style import CYCLE, SavedFigure, legend_below, new_figure, save_figure
+from mosaic.evidence.comparisons import shared_counts, shared_first
+from mosaic.figures.panels import mark
+from mosaic.figures.style import (
+    BLUE,
+    CYCLE,
+    PALE,
+    SavedFigure,
+    legend_below,
+    new_figure,
+    save_figure,
+)
 
 
 def fig_shared_latents(
@@ -20,62 +29,38 @@ def fig_shared_latents(
     active in documents of the last class, a downward one is less active there.
     """
     languages = list(dict.fromkeys(selected["language"]))
-    order = _shared_first(selected)
-    place = {latent: x for x, latent in enumerate(order)}
-    selected_by = selected.groupby("latent")["n_languages"].first()
+    kept_by = shared_first(selected)
+    place = {latent: x for x, latent in enumerate(kept_by.index)}
     figure = new_figure(2, 1, height=4.4, height_ratios=[1.25, 1])
     axes, bars = figure.axes
-    for up, marker, (colour, *_) in ((True, "^", CYCLE[0]), (False, "v", CYCLE[1])):
+    for up, marker, colour in ((True, "^", CYCLE[0][0]), (False, "v", CYCLE[1][0])):
         part = selected[selected["selected"] & ((selected["gap"] > 0) == up)]
-        axes.plot(
-            [place[latent] for latent in part["latent"]],
-            [languages.index(language) for language in part["language"]],
-            marker,
-            color=colour,
-            markersize=4.5,
-            markerfacecolor=colour if up else "white",
-            label=f"{'more' if up else 'less'} active in {last_class}",
-        )
+        x = [place[latent] for latent in part["latent"]]
+        y = [languages.index(language) for language in part["language"]]
+        fill, said = colour if up else "white", "more" if up else "less"
+        said = f"{said} active in {last_class}"
+        mark(axes, x, y, (colour, marker, ""), 4.5, markerfacecolor=fill, label=said)
     axes.set_yticks(range(len(languages)), languages)
     axes.set_ylim(len(languages) - 0.5, -0.5)
-    for x in np.flatnonzero(np.diff([selected_by[latent] for latent in order])) + 0.5:
-        axes.axvline(x, color="#9E9E9E", linewidth=1, linestyle=":")
-    axes.set_xlim(-1, len(order))
+    for x in np.flatnonzero(np.diff(kept_by)) + 0.5:
+        axes.axvline(x, color=PALE, linewidth=1, linestyle=":")
+    axes.set_xlim(-1, len(place))
     axes.set_xlabel("latents kept by any language: by all, by all but one, ...", fontsize=8)
     axes.set_xticks([])
-    data = _shared_counts(selected, languages)
-    bars.bar(
-        data["n_languages"], data["latents"], color=CYCLE[0][0], width=0.6, label="found", zorder=2
-    )
-    bars.plot(
-        data["n_languages"],
-        data["expected_by_chance"],
-        "D",
-        color="black",
-        markersize=5,
-        clip_on=False,
-        zorder=3,
-        label="expected at random",
-    )
-    for n, latents in zip(data["n_languages"], data["latents"], strict=True):
+    data = shared_counts(selected)
+    counts = data["n_languages"]
+    bars.bar(counts, data["latents"], color=BLUE, width=0.6, label="found", zorder=2)
+    look, said = ("black", "D", ""), "expected at random"
+    mark(bars, counts, data["expected_by_chance"], look, clip_on=False, zorder=3, label=said)
+    for n, latents in zip(counts, data["latents"], strict=True):
         bars.annotate(str(latents), (n + 0.33, latents), fontsize=8, va="center")
     bars.set_ylim(-0.04 * data["latents"].max(), None)
-    bars.set_xticks(data["n_languages"])
+    bars.set_xticks(counts)
     bars.set_xlabel("number of languages that keep a latent", fontsize=8)
     bars.set_ylabel("latents", fontsize=8)
     legend_below(figure)
-    return save_figure(
-        figure, "fig-shared-latents", data, _shared_in_words(selected, data, languages), folder
-    )
-
-
-def _shared_first(selected: pd.DataFrame) -> list[int]:
-    """Latents by number of languages, then by who keeps them, then by direction."""
-    kept = selected[selected["selected"]]
-    languages = list(dict.fromkeys(selected["language"]))
-    who = kept.groupby("latent")["language"].agg(lambda s: sorted(map(languages.index, s)))
-    gap = kept.groupby("latent")["gap"].mean()
-    return sorted(who.index, key=lambda latent: (-len(who[latent]), who[latent], -gap[latent]))
+    words = _shared_in_words(selected, data, languages)
+    return save_figure(figure, "fig-shared-latents", data, words, folder)
 
 
 def _shared_in_words(selected: pd.DataFrame, data: pd.DataFrame, languages: list[str]) -> str:

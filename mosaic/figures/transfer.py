@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mosaic.figures.style import (
-    CYCLE,
-    SavedFigure,
-    heatmap,
-    interval_bars,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.panels import heatmap, lines
+from mosaic.figures.style import CYCLE, GREY, SavedFigure, legend_below, new_figure, save_figure
 from mosaic.scores.names import FEATURE_SETS, feature_set, source_label
-
-MEANS = ["macro_f1", "macro_f1_low", "macro_f1_high"]
+from mosaic.scores.table import F1
 
 
 def fig_multilingual(
@@ -39,49 +32,30 @@ def fig_multilingual(
     figure = new_figure(
         len(sets), len(targets), height=0.8 + 1.5 * len(sets), sharex=True, sharey=True
     )
+    sides = {"native": CYCLE[0], f"trained on {origin}": CYCLE[1]}
     drawn = []
-    for (r, name), (c, language) in [(x, y) for x in enumerate(sets) for y in enumerate(targets)]:
-        axes = figure.axes[r * len(targets) + c]
+    for axes, (name, language) in zip(figure.axes, product(sets, targets), strict=True):
         here = table[table["language"] == language]
-        for i, (label, trained_on) in enumerate(_sides(origin, language)):
-            part = here[(here["set"] == name) & (here["train_language"] == trained_on)]
-            drawn.append(_draw_rates(axes, part, label, i))
+        part = here[(here["set"] == name) & here["train_language"].isin([language, origin])]
+        native = part["train_language"] == language
+        part = part.assign(trained=np.where(native, *sides))
+        drawn.append(part.sort_values(["trained", "train_fraction"]))
+        shares = sorted(part["train_fraction"].unique())
+        lines(axes, part, sides, "trained", "train_fraction", shares, step=0.16, size=4)
+        axes.set_xticks(range(len(shares)), [f"{100 * s:.0f}" for s in shares], fontsize=7.5)
+        axes.tick_params(axis="y", labelsize=7.5)
         _draw_levels(axes, here, origin, chance)
-        if r == 0:
+        if name == sets[0]:
             axes.set_title(f"{table['task'].iloc[0]} ({language})", fontsize=9)
-        if c == 0:
+        if language == targets[0]:
             axes.set_ylabel(name.replace(", ", ",\n") + "\nmacro-F1", fontsize=8)
-        if r == len(sets) - 1:
+        if name == sets[-1]:
             axes.set_xlabel("% of training part", fontsize=8)
     legend_below(figure)
-    data = pd.concat(drawn)
+    kept = ["source", "profile", "task", "language", "train_language", "set", "k", "train_fraction"]
+    data = pd.concat(drawn)[[*kept, *F1, "n_train", "trained"]]
     words = _rates_in_words(data, origin, source_label(table))
     return save_figure(figure, "fig-multilingual", data, words, folder)
-
-
-def _sides(origin: str, language: str) -> list[tuple[str, str]]:
-    return [("native", language), (f"trained on {origin}", origin)]
-
-
-def _draw_rates(axes: Axes, part: pd.DataFrame, label: str, i: int) -> pd.DataFrame:
-    part = part.sort_values("train_fraction")
-    colour, marker, dash = CYCLE[i]
-    shares = 100 * part["train_fraction"].astype(float)
-    axes.errorbar(
-        np.arange(len(part)) + 0.08 * (2 * i - 1),
-        part["macro_f1"].astype(float),
-        yerr=interval_bars(part),
-        color=colour,
-        marker=marker,
-        linestyle=dash,
-        markersize=4,
-        elinewidth=1.1,
-        label=label,
-    )
-    axes.set_xticks(range(len(part)), [f"{share:.0f}" for share in shares], fontsize=7.5)
-    axes.tick_params(axis="y", labelsize=7.5)
-    kept = ["source", "profile", "task", "language", "train_language", "set", "k", "train_fraction"]
-    return part[[*kept, *MEANS, "n_train"]].assign(trained=label)
 
 
 def _draw_levels(axes: Axes, here: pd.DataFrame, origin: str, chance: float) -> None:
@@ -91,7 +65,7 @@ def _draw_levels(axes: Axes, here: pd.DataFrame, origin: str, chance: float) -> 
     for value in floor["macro_f1"].astype(float):
         levels.append((value, f"TF-IDF trained on {origin} (100%)", (0, (4, 2))))
     for level, label, dash in levels:
-        axes.axhline(level, color="#4D4D4D", linewidth=1.1, linestyle=dash, label=label)
+        axes.axhline(level, color=GREY, linewidth=1.1, linestyle=dash, label=label)
 
 
 def _rates_in_words(data: pd.DataFrame, origin: str, source: str) -> str:
@@ -134,7 +108,7 @@ def fig_transfer_matrix(
         axes.set_visible(panel is not None)
         if panel is not None:
             _draw_matrix(axes, *panel, with_source=len(tables) > 1)
-    kept = ["source", "profile", "task", "train_language", "language", "set", "k", *MEANS]
+    kept = ["source", "profile", "task", "train_language", "language", "set", "k", *F1]
     data = pd.concat(tables)[[*kept, "n_train", "n_test", "repeat"]]
     return save_figure(figure, name, data, " ".join(map(_matrix_in_words, tables)), folder)
 
@@ -146,7 +120,7 @@ def _whole(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_order(sets: pd.Series) -> list[str]:
-    """Each feature set once: those of `ORDER` first, then others as they come."""
+    """Each feature set once: those of `FEATURE_SETS` first, then others as they come."""
     return sorted(
         dict.fromkeys(sets),
         key=lambda name: FEATURE_SETS.index(name) if name in FEATURE_SETS else len(FEATURE_SETS),

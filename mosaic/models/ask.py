@@ -1,33 +1,34 @@
-"""A model's answers: options scored by log-probability, open questions answered greedily.
+"""A whole language model, ready to be asked; open questions answered greedily.
 
-Both run in batches of about equal length, padded on the left; a plain loop over one prompt and one
-option at a time gives the same numbers.
+Questions run in batches of about equal length, padded on the left, and each is answered as if it
+were asked alone. Options are scored in `options`.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from mosaic.errors import ConfigError, ResourceError
-from mosaic.models.hub import reachable
-from mosaic.models.language_model import float32_residual, quiet_loading
-from mosaic.models.resolve import choose_device, choose_dtype, fetch_model, load_tokenizer
+from mosaic.errors import ConfigError
+from mosaic.models.batches import BatchRunner
+from mosaic.models.language_model import load_weights
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from mosaic.config.profiles import ModelSpec, Profile
+    from mosaic.config.profiles import ModelSpec
+    from mosaic.models.resolve import ResolvedModel
 
 
-LOGITS = 2**26
-"""Most logits held at a time: 256 MB in float32, whatever the size of the vocabulary (ours)."""
+OPEN_TOKENS = 64
+"""Tokens an open answer may take by default; where it is cut, it says so."""
 
 
 @dataclass(frozen=True)
@@ -108,160 +109,129 @@ class Answerer:
         return ids
 
 
-def load_answerer(spec: ModelSpec, profile: Profile) -> Answerer:
-    """The whole model with its LM head. Raises AccessError, ResourceError."""
-    import torch
+def load_answerer(model: ResolvedModel) -> Answerer:
+    """The whole model with its LM head. Raises AccessError, IntegrityError, ResourceError."""
     from transformers import AutoModelForCausalLM
 
-    folder, device = fetch_model(spec), choose_device()
-    dtype = choose_dtype(profile.dtype, device)
-    try:
-        with quiet_loading(), reachable(spec.source):
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
-        float32_residual(model)
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            f"{spec.source!r} does not fit on {device}; ask a smaller model, or use a device with "
-            f"more memory."
-        ) from error
-    return Answerer(spec, model, load_tokenizer(folder))
+    loaded = load_weights(AutoModelForCausalLM, model, model.config)
+    return Answerer(model.spec, loaded, model.tokenizer)
 
 
-def score_options(
-    answerer: Answerer,
-    prompts: Sequence[str],
-    options: Sequence[Sequence[str]],
-    scoring: Scoring = SCORINGS["plain"],
-    token_budget: int = 8192,
-) -> list[np.ndarray]:
-    """Log-probability of each option after its prompt, per question `[n_options]` float64.
+@dataclass(frozen=True)
+class OpenAnswer:
+    """What a model wrote to an open question."""
 
-    A prompt runs once, and its options continue from the same cached keys and values.
-    """
-    import torch
-
-    ids = [answerer.prompt_ids(text, scoring) for text in prompts]
-    choices = [[answerer.option_ids(text, scoring) for text in allowed] for allowed in options]
-    _check_length(answerer, [len(p) + max(map(len, c)) for p, c in zip(ids, choices, strict=True)])
-    found: list[np.ndarray] = [np.empty(0)] * len(prompts)
-    longest = max(len(tokens) for allowed in choices for tokens in allowed)
-    rows_at_most = LOGITS // (longest * answerer.model.config.get_text_config().vocab_size)
-    bar = tqdm(total=len(ids), desc=f"asking {answerer.spec.name}", unit="question", disable=None)
-    with bar, torch.inference_mode():
-        for rows in _batches([len(tokens) for tokens in ids], token_budget, max(1, rows_at_most)):
-            scores = _score_batch(
-                answerer, [ids[i] for i in rows], [choices[i] for i in rows], scoring
-            )
-            for i, values in zip(rows, scores, strict=True):
-                found[i] = values
-            bar.update(len(rows))
-    return found
-
-
-def _score_batch(
-    answerer: Answerer,
-    prompts: list[list[int]],
-    choices: list[list[list[int]]],
-    scoring: Scoring,
-) -> list[np.ndarray]:
-    """Options of a few prompts: all but the last prompt token are run once, then each option."""
-    import torch
-
-    model, device = answerer.model, answerer.model.device
-    start, mask = _pad([tokens[:-1] for tokens in prompts], answerer, left=True)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = model(
-        input_ids=start, attention_mask=mask, position_ids=positions, use_cache=True,
-        logits_to_keep=1,
-    ).past_key_values  # fmt: skip
-    sizes = mask.sum(1, keepdim=True)
-    scores: list[list[float]] = [[] for _ in prompts]
-    for k in range(max(map(len, choices))):
-        rows = [i for i, allowed in enumerate(choices) if k < len(allowed)]
-        targets, kept = _pad([choices[i][k] for i in rows], answerer, left=False)
-        last = torch.tensor([[prompts[i][-1]] for i in rows], device=device)
-        continued = copy.deepcopy(cache)  # a forward pass adds to the cache it is given
-        if len(rows) < len(prompts):
-            continued.batch_select_indices(torch.tensor(rows, device=device))
-        logits = model(
-            input_ids=torch.cat([last, targets[:, :-1]], dim=1),
-            attention_mask=torch.cat([mask[rows], kept], dim=1),
-            position_ids=sizes[rows] + torch.arange(targets.shape[1], device=device),
-            past_key_values=continued,
-            use_cache=True,
-        ).logits
-        logp = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-        total = (logp * kept).double().sum(1)
-        if scoring.normalise:
-            total = total / kept.sum(1)
-        for i, value in zip(rows, total.tolist(), strict=True):
-            scores[i].append(value)
-    return [np.asarray(values) for values in scores]
+    text: str
+    finished: bool
+    """Whether the model ended it; False where it took all the tokens it may take."""
 
 
 def generate_answers(
     answerer: Answerer,
     prompts: Sequence[str],
     scoring: Scoring = SCORINGS["plain"],
-    max_new_tokens: int = 16,
+    max_new_tokens: int = OPEN_TOKENS,
     token_budget: int = 8192,
-) -> list[str]:
-    """Greedy continuation of each prompt, at most `max_new_tokens` tokens."""
-    import torch
+) -> list[OpenAnswer]:
+    """Greedy continuation of each prompt, at most `max_new_tokens` tokens.
+
+    Raises ConfigError (no tokens, too long) and ResourceError (memory).
+    """
     from transformers import GenerationConfig
 
     ids = [answerer.prompt_ids(text, scoring) for text in prompts]
-    _check_length(answerer, [len(tokens) + max_new_tokens for tokens in ids])
-    tokenizer, model = answerer.tokenizer, answerer.model
+    tokenizer, model, ends = answerer.tokenizer, answerer.model, answerer.end_ids(scoring)
     # Greedy whatever the model's own generation settings say.
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=max_new_tokens,
-        eos_token_id=answerer.end_ids(scoring) or None,
+        eos_token_id=ends or None,
         pad_token_id=tokenizer.pad_token_id or 0,
     )
-    found = [""] * len(prompts)
-    bar = tqdm(total=len(ids), desc=f"asking {answerer.spec.name}", unit="question", disable=None)
-    with bar, torch.inference_mode():
-        for rows in _batches([len(t) + max_new_tokens for t in ids], token_budget, len(ids)):
-            start, mask = _pad([ids[i] for i in rows], answerer, left=True)
-            written = model.generate(  # type: ignore[operator]
-                input_ids=start, attention_mask=mask, generation_config=settings
-            )[:, start.shape[1] :]
-            texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-            for i, text in zip(rows, texts, strict=True):
-                found[i] = text.strip()
+
+    def compute(rows: np.ndarray) -> list[OpenAnswer]:
+        start, mask = pad_rows([ids[i] for i in rows], answerer, left=True)
+        written = model.generate(  # type: ignore[operator]
+            input_ids=start, attention_mask=mask, generation_config=settings
+        )[:, start.shape[1] :]
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        ended = [bool(set(row) & set(ends)) for row in written.tolist()]
+        return [OpenAnswer(t.strip(), e) for t, e in zip(texts, ended, strict=True)]
+
+    lengths = [len(tokens) + max_new_tokens for tokens in ids]
+    return in_batches(answerer, lengths, token_budget, compute)
+
+
+def in_batches(
+    answerer: Answerer,
+    lengths: Sequence[int],
+    token_budget: int,
+    compute: Callable[[np.ndarray], list[Any]],
+) -> list[Any]:
+    """What `compute` finds of each question, in their order."""
+    import torch
+
+    name, config = answerer.spec.name, answerer.model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit and max(lengths, default=0) > limit:
+        raise ConfigError(
+            f"A question with its answer takes {max(lengths)} tokens and {name!r} has {limit} "
+            f"positions; leave long questions out, or ask another model."
+        )
+
+    def computed(rows: np.ndarray) -> list[Any]:
+        with torch.inference_mode():
+            return compute(rows)
+
+    remedy = "leave long questions out, ask a smaller model"
+    runner = BatchRunner(answerer.model.device, token_budget, "question", remedy)
+    found: dict[int, Any] = {}
+    with tqdm(total=len(lengths), desc=f"asking {name}", unit="question", disable=None) as bar:
+        for rows, values in runner.run(np.asarray(lengths), np.arange(len(lengths)), computed):
+            found |= zip(rows.tolist(), values, strict=True)
             bar.update(len(rows))
-    return found
+    return [found[i] for i in range(len(lengths))]
 
 
 def includes(text: str, answers: Iterable[str]) -> bool:
-    """Whether an answer stands anywhere in the text, whatever its case (authors' `includes`)."""
-    return any(answer.strip().casefold() in text.casefold() for answer in answers)
+    """Whether an answer stands in the text as whole words (authors' `includes`, made stricter).
+
+    Case, width, spaces and punctuation around an answer do not count: "paris" is in "PARIS.", "1"
+    is in neither "1912" nor "1.5". In scripts without spaces an answer may stand anywhere.
+    """
+    where = _normalised(text)
+    for answer in map(_normalised, answers):
+        answer = answer.strip("".join(c for c in answer if unicodedata.category(c)[0] == "P"))
+        at = where.find(answer) if answer else -1
+        while at >= 0:
+            if _apart(where, at) and _apart(where, at + len(answer)):
+                return True
+            at = where.find(answer, at + 1)
+    return False
 
 
-def _check_length(answerer: Answerer, lengths: Sequence[int]) -> None:
-    limit = getattr(answerer.model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and max(lengths) > limit:
-        raise ConfigError(
-            f"A question with its answer takes {max(lengths)} tokens and {answerer.spec.name!r} "
-            f"has {limit} positions; leave long questions out, or ask another model."
-        )
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""Scripts that write words without spaces, or, as Korean does, with particles joined to them."""
 
 
-def _batches(lengths: Sequence[int], budget: int, rows_at_most: int) -> Iterable[np.ndarray]:
-    """Positions in batches of about equal length, the longest first."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    while len(order):
-        size = max(1, min(rows_at_most, budget // max(1, lengths[order[0]])))
-        yield order[:size]
-        order = order[size:]
+def _normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _pad(
-    rows: list[list[int]], answerer: Answerer, left: bool
+def _apart(text: str, at: int) -> bool:
+    """Whether a word may end and another begin before this place."""
+    if at in (0, len(text)) or any(
+        unicodedata.name(c, "").startswith(UNSPACED) for c in text[at - 1 : at + 1]
+    ):
+        return True
+    if any(re.match(r"\d[.,]\d", text[max(0, at - k) :]) for k in (1, 2)):
+        return False  # inside of a number
+    return not all(unicodedata.category(c)[0] in "LMN" for c in text[at - 1 : at + 1])
+
+
+def pad_rows(
+    rows: list[list[int]], answerer: Answerer, left: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask `[n_rows, longest]` (at least one column) on the model's device."""
     import torch

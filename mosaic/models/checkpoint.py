@@ -6,7 +6,6 @@ sae-lens' own checkpoints are pickled and know no checksum.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import MALFORMED
-from mosaic.storage.files import replace_file, sha256, storage_errors
+from mosaic.storage.files import replace_file, set_aside, sha256, storage_errors
 from mosaic.storage.sealed import seal, unseal
 
 if TYPE_CHECKING:
@@ -26,18 +25,6 @@ SECONDS = 60.0
 
 COUNTERS = ("act_freq_scores", "n_forward_passes_since_fired")
 """Tensors of sae-lens' trainer beside weights and optimizer."""
-
-log = logging.getLogger(__name__)
-
-
-def set_aside(folder: Path) -> Path:
-    """Move a damaged folder out of the way, under a name that is free."""
-    n = 1
-    while (aside := folder.with_name(f"{folder.name}.corrupt-{n}")).exists():
-        n += 1
-    with storage_errors(folder):
-        folder.rename(aside)
-    return aside
 
 
 @dataclass
@@ -102,8 +89,7 @@ class Checkpoint:
                 raise ValueError(f"the checksum of {weights.name} does not fit")
             self._load(trainer, weights, facts)
         except (OSError, SafetensorError, *MALFORMED) as error:
-            aside = set_aside(self.folder)
-            log.warning("%s is damaged (%s): kept as %s", path, error, aside.name)
+            set_aside(self.folder, error)
             return 0
         print(f"going on at step {facts['step']}", flush=True)
         return facts["step"]

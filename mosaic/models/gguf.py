@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import MALFORMED, AccessError, ConfigError, IntegrityError
+from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.language_model import quiet_loading
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import versions_of
@@ -65,9 +65,9 @@ def convert_gguf(file: Path, out: Path, expected_sha256: str | None = None) -> P
 def check_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder. Raises IntegrityError where a text does not come back as it was,
     in any of six scripts; a space that the tokenizer puts in front does not count."""
-    from mosaic.models.resolve import load_tokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = load_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     for script, text in SCRIPTS.items():
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         back = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
@@ -97,7 +97,7 @@ def _read_facts(file: Path) -> dict[str, Any]:
         reader = GGUFReader(file)
         fields = {name: reader.fields[name].contents() for name in reader.fields if "." in name}
         kinds = Counter(tensor.tensor_type.name for tensor in reader.tensors)
-    except (OSError, *MALFORMED) as error:
+    except (OSError, *FOREIGN) as error:
         raise IntegrityError(
             f"{file} is truncated or damaged ({str(error) or type(error).__name__}); fetch it "
             f"again."
@@ -105,7 +105,7 @@ def _read_facts(file: Path) -> dict[str, Any]:
     architecture = fields.get("general.architecture")
     try:
         load_gguf_checkpoint(file)
-    except MALFORMED as error:
+    except FOREIGN as error:
         raise ConfigError(
             f"{file} holds a model of architecture {architecture!r}, which transformers cannot "
             f"read from GGUF ({error}); name a file of another model."
@@ -127,10 +127,11 @@ def _write_model(file: Path, out: Path) -> None:
     source: dict[str, Any] = {"gguf_file": file.name}
     with quiet_loading():
         try:
-            read, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent, **source, dtype=torch.float32, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+            read, info = loaded
         except Exception as error:  # `tokenizers` raises nothing more special
             raise IntegrityError(
                 f"{file} cannot be made a model with a tokenizer ({error}); name another file."

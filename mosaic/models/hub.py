@@ -7,15 +7,17 @@ compared ever after.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mosaic.errors import MALFORMED, AccessError, IntegrityError
-from mosaic.storage.files import replace_file, storage_errors
+from mosaic.errors import AccessError, IntegrityError
+from mosaic.storage.files import storage_errors
+from mosaic.storage.sealed import read_sealed, write_sealed
+
+RENEW = "It names what was first downloaded: delete it to pin what is in the local cache now."
 
 NO_NEED = "The figures and notebooks of the `mini` profile need none of this."
 
@@ -91,7 +93,7 @@ def check_pin(pins: Path, name: str, commit: str, digests: dict[str, str]) -> No
             pins.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{pins}.lock"):
                 known = {name: {"commit": commit, "sha256": digests}, **_read(pins)}
-                replace_file(pins, json.dumps(known, indent=1, sort_keys=True).encode())
+                write_sealed(pins, dict(sorted(known.items())), indent=1)
     pinned = known[name]["sha256"]
     changed = sorted(f for f in {*pinned, *digests} if pinned.get(f) != digests.get(f))
     if changed:
@@ -105,13 +107,8 @@ def check_pin(pins: Path, name: str, commit: str, digests: dict[str, str]) -> No
 def _read(pins: Path) -> dict[str, dict[str, Any]]:
     if not pins.is_file():
         return {}
-    try:
-        known = json.loads(pins.read_text(encoding="utf-8"))
-        if all(isinstance(e["sha256"], dict) and "commit" in e for e in known.values()):
-            return known
-    except MALFORMED:
-        pass
-    raise IntegrityError(
-        f"{pins}, which names what was first downloaded, is damaged. Delete it to pin what is in "
-        f"the local cache now."
-    )
+    known = read_sealed(pins, RENEW, optional=True)  # pins of earlier versions are not sealed
+    for name, pin in known.items():
+        if not (isinstance(pin, dict) and isinstance(pin.get("sha256"), dict) and "commit" in pin):
+            raise IntegrityError(f"{pins} is damaged (no commit and sha256 of {name!r}). {RENEW}")
+    return known

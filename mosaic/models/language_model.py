@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import ConfigError, ResourceError
+from mosaic.errors import ConfigError, IntegrityError, ResourceError
 from mosaic.models.hub import reachable
-from mosaic.models.resolve import load_config
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from mosaic.models.resolve import ResolvedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +48,9 @@ def float32_residual(model: PreTrainedModel) -> None:
         return
     embedding = model.get_input_embeddings()
     embedding.register_forward_hook(lambda _module, _arguments, output: output.float())
-    half = torch.autocast(model.device.type, dtype=torch.float16)
-    for part in {model, find_blocks(model)[0]}:
-        part.forward = half(part.forward)
+    for part in {model, model.base_model, find_blocks(model)[0]}:
+        # One of its own for each: they nest, and autocast remembers only one way back.
+        part.forward = torch.autocast(model.device.type, dtype=torch.float16)(part.forward)
 
 
 def truncated(config: PretrainedConfig, n_blocks: int) -> PretrainedConfig:
@@ -107,30 +108,91 @@ def find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, torch.nn.Modul
     return text, min(lists, key=lambda entry: entry[0])[1]
 
 
-def load_model(
-    folder: Path, n_blocks: int, device: torch.device, dtype: torch.dtype
-) -> LanguageModel:
+def load_model(model: ResolvedModel, n_blocks: int) -> LanguageModel:
     """Load the first `n_blocks` blocks; later blocks and the LM head are never read from disk.
 
-    Raises AccessError, ConfigError (fewer blocks), ResourceError (memory of the device).
+    Raises AccessError, ConfigError (fewer blocks), IntegrityError, ResourceError (memory).
     """
-    import torch
     from transformers import AutoModel
 
-    config = truncated(load_config(folder), n_blocks)
+    whole = load_weights(AutoModel, model, truncated(model.config, n_blocks))
+    return LanguageModel(whole, *find_blocks(whole))
+
+
+def load_weights(
+    auto_class: Any, model: ResolvedModel, config: PretrainedConfig
+) -> PreTrainedModel:
+    """A transformers model on its device, every weight of it read from the folder.
+
+    Raises AccessError, ResourceError (memory of the device), and IntegrityError where the folder
+    lacks a weight, which transformers would draw at random, or holds one that belongs elsewhere.
+    """
+    import torch
+
     try:
-        with quiet_loading(), reachable(str(folder)):
-            model = AutoModel.from_pretrained(
-                folder, config=config, dtype=dtype, use_safetensors=True
+        with quiet_loading(), reachable(model.spec.source):
+            loaded, found = auto_class.from_pretrained(
+                model.folder,
+                config=config,
+                dtype=model.dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
             )
-        whole = model.to(device).eval().requires_grad_(False)
-        float32_residual(whole)
+        _check_weights(loaded, found, model)
+        loaded = loaded.to(model.device).eval().requires_grad_(False)
+        float32_residual(loaded)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
-            f"The model in {folder} up to block {n_blocks - 1} does not fit on {device}; use a "
-            f"smaller model, fewer layers, or a device with more memory."
+            f"{model.spec.name!r} with {config.get_text_config().num_hidden_layers} blocks does "
+            f"not fit on {model.device}; use a smaller model, fewer layers, or a device with more "
+            f"memory."
         ) from error
-    return LanguageModel(whole, *find_blocks(whole))
+    return loaded
+
+
+def _check_weights(loaded: PreTrainedModel, found: Mapping[str, Any], model: ResolvedModel) -> None:
+    """Refuse weights that lack, that do not fit, or that nothing in the model is made of.
+
+    Blocks cut off on purpose and heads of the architecture that the folder names may be left over;
+    what that architecture lacks (BERT's pooler beside a masked-LM head) may be missing.
+    """
+    blocks = find_blocks(loaded)[1]
+    name = next(name for name, module in loaded.named_modules() if module is blocks)
+    cut_off = re.compile(rf"(^|\.){re.escape(name)}\.(\d+)\.")
+    known = _weight_names(model.config)
+
+    def strange(key: str) -> bool:
+        block = cut_off.search(key)
+        return not (block and int(block[2]) >= len(blocks)) and _bare(key, loaded) not in known
+
+    headless = loaded.get_output_embeddings() is None
+    for what, keys in (
+        ("lacks", [k for k in found["missing_keys"] if not headless or not strange(k)]),
+        ("has another shape for", [key for key, *_ in found["mismatched_keys"]]),
+        ("holds the unknown", list(filter(strange, found["unexpected_keys"]))),
+    ):
+        if keys:
+            raise IntegrityError(
+                f"{model.folder} {what} {sorted(keys)[0]} ({len(keys)} such weights): it is not a "
+                f"whole {type(loaded).__name__}, and would compute with random numbers or the "
+                f"wrong ones. Fetch or save the model again."
+            )
+
+
+def _weight_names(config: PretrainedConfig) -> set[str]:
+    """Weights of the architecture that a configuration names, without the prefix of its base."""
+    import torch
+    import transformers
+
+    kind = getattr(transformers, (config.architectures or [""])[0], None)
+    with torch.device("meta"):
+        whole = kind(copy.deepcopy(config)) if kind else skeleton(config)
+    return {_bare(key, whole) for key in whole.state_dict()}
+
+
+def _bare(key: str, model: PreTrainedModel) -> str:
+    return key.removeprefix(f"{model.base_model_prefix}.")
 
 
 @contextmanager

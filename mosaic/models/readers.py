@@ -6,46 +6,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mosaic.data.images import to_rgb
 from mosaic.errors import ConfigError
+from mosaic.models.batches import Batch, Documents
 from mosaic.models.hub import reachable
-from mosaic.models.resolve import load_config, load_tokenizer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedTokenizerBase
 
     from mosaic.config.profiles import Profile
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One forward pass: keyword arguments of the model, and the positions that are pooled."""
-
-    arguments: dict[str, np.ndarray]
-    keep: np.ndarray
-    """bool `[n_docs, n_positions]`: neither padding nor, unless kept on purpose, special."""
-    whole: bool = False
-    """Whether the arguments are for the whole model (images) rather than its text model."""
-
-
-@dataclass(frozen=True, eq=False)
-class Documents:
-    """The documents of one shard, ready to be cut into batches."""
-
-    lengths: np.ndarray
-    """Positions a document takes in a forward pass `[n_docs]`."""
-    n_tokens: np.ndarray
-    """Positions of it that are pooled `[n_docs]`; 0 for an empty document."""
-    collate: Callable[[np.ndarray], Batch]
-    """Rows of the shard to one batch."""
+    from mosaic.models.resolve import ResolvedModel
 
 
 class Reader(Protocol):
@@ -63,17 +40,32 @@ class TextReader:
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     bos: str
+    cut: str = "right"
+    """Side at which a text longer than `max_length` loses tokens: what a prompt asks is at its end,
+    so prompts are cut on the left."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the numbers besides the model and the texts."""
-        return {"inputs": "text", "max_length": self.max_length, "bos": self.bos, "template": None}
+        side = {} if self.cut == "right" else {"cut": self.cut}
+        read = {"inputs": "text", "max_length": self.max_length, "bos": self.bos}
+        return {**read, "template": None, **side}
+
+    def _encode(self, texts: list[Any], max_length: int) -> Any:
+        self.tokenizer.truncation_side = self.cut
+        return self.tokenizer(
+            texts, truncation=True, max_length=max_length, return_special_tokens_mask=True
+        )
 
     def read(self, inputs: list[Any]) -> Documents:
         """Tokenize; padding is on the right, where causal models cannot see it."""
-        encoded = self.tokenizer(
-            inputs, truncation=True, max_length=self.max_length, return_special_tokens_mask=True
-        )
+        encoded = self._encode(inputs, self.max_length + 1)  # one more shows what is too long
+        cut = np.asarray([len(row) > self.max_length for row in encoded["input_ids"]], dtype=bool)
+        if cut.any():
+            shorter = self._encode([inputs[row] for row in np.flatnonzero(cut)], self.max_length)
+            for name in ("input_ids", "special_tokens_mask"):
+                for row, values in zip(np.flatnonzero(cut), shorter[name], strict=True):
+                    encoded[name][row] = values
         ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
         special = [np.asarray(row, dtype=bool) for row in encoded["special_tokens_mask"]]
         keep = [~row | (self.bos == "keep") for row in special]
@@ -93,38 +85,24 @@ class TextReader:
         return Documents(
             lengths=np.asarray([len(row) for row in ids], dtype=np.int64),
             n_tokens=np.asarray([row.sum() for row in keep], dtype=np.int64),
+            cut=cut,
             collate=collate,
         )
 
 
-def text_reader(
-    tokenizer: PreTrainedTokenizerBase, profile: Profile, max_positions: int | None
-) -> TextReader:
-    """The reader of a profile; a model that takes fewer positions than it sets the limit."""
-    limit = min(profile.max_length, tokenizer.model_max_length, max_positions or profile.max_length)
+def text_reader(model: ResolvedModel, profile: Profile, cut: str = "right") -> TextReader:
+    """The reader of a profile; a model that takes fewer positions than it sets the limit.
+
+    `cut` is the side where long texts lose tokens; on either side the documents say which did.
+    """
+    tokenizer = model.tokenizer
+    limit = min(profile.max_length, tokenizer.model_max_length, model.limit or profile.max_length)
     if limit <= tokenizer.num_special_tokens_to_add():
         raise ConfigError(
             f"max_length is {limit}, which leaves no room beside the tokenizer's special tokens; "
             f"raise `max_length` in the profile."
         )
-    return TextReader(tokenizer, limit, profile.bos)
-
-
-def cut_batches(documents: Documents, rows: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Rows in batches of at most `budget` padded tokens, the longest documents first.
-
-    Rows without a pooled token are left out: nothing of them would be kept. A document longer than
-    the budget makes a batch of its own. The longest come first so that memory runs out early or
-    not at all.
-    """
-    rows = rows[documents.n_tokens[rows] > 0]
-    rows = rows[np.argsort(-documents.lengths[rows], kind="stable")]
-    batches = []
-    while len(rows):
-        size = max(1, budget // int(documents.lengths[rows[0]]))
-        batches.append(rows[:size])
-        rows = rows[size:]
-    return batches
+    return TextReader(tokenizer, limit, profile.bos, cut)
 
 
 @dataclass(frozen=True)
@@ -156,8 +134,9 @@ def image_layout(config: PretrainedConfig) -> ImageLayout:
             f"has); choose another model for image tasks."
         )
     n_tokens = getattr(config, "mm_tokens_per_image", None) or (size // patch) ** 2
-    marks = tuple(getattr(config, f"{mark}_token_index", None) for mark in ("boi", "eoi"))
-    return ImageLayout(n_tokens, token_id, size, () if None in marks else marks)
+    marks = (getattr(config, f"{mark}_token_index", None) for mark in ("boi", "eoi"))
+    around = tuple(mark for mark in marks if isinstance(mark, int))
+    return ImageLayout(n_tokens, token_id, size, around if len(around) == 2 else ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +183,7 @@ class ImageReader:
         return Documents(
             lengths=np.full(len(inputs), len(ids), dtype=np.int64),
             n_tokens=np.full(len(inputs), n_image, dtype=np.int64),
+            cut=np.zeros(len(inputs), dtype=bool),
             collate=collate,
         )
 
@@ -218,15 +198,14 @@ class ImageReader:
         return np.asarray(found["pixel_values"], dtype=np.float32)
 
 
-def image_reader(folder: Path) -> ImageReader:
-    """The reader of a model folder. Raises AccessError, ConfigError (a model without images)."""
+def image_reader(model: ResolvedModel) -> ImageReader:
+    """The reader of a model. Raises AccessError, ConfigError (a model without images)."""
     from transformers import AutoImageProcessor
 
-    layout = image_layout(load_config(folder))
-    with reachable(str(folder)):
+    layout, tokenizer = image_layout(model.config), model.tokenizer
+    with reachable(str(model.folder)):
         # The same code, and so the same pixels, whether or not torchvision is installed.
-        processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-    tokenizer = load_tokenizer(folder)
+        processor = AutoImageProcessor.from_pretrained(model.folder, backend="pil")
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     lines = "\n\n" if layout.marks else "\n"
     newline = tokenizer(lines, add_special_tokens=False)["input_ids"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mosaic.errors import AccessError, IntegrityError
+from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import NO_NEED, local_folder, reachable
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
@@ -14,10 +16,56 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-    from mosaic.config.profiles import ModelSpec
+    from mosaic.config.profiles import ModelSpec, Profile
 
 
 TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model", "chat_template*")
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedModel:
+    """A model whose files are at hand, and how it runs here; no weight is loaded."""
+
+    spec: ModelSpec
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """Its configuration, untruncated. Raises AccessError."""
+        return load_config(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer. Raises AccessError."""
+        from transformers import AutoTokenizer
+
+        with reachable(str(self.folder)):
+            return AutoTokenizer.from_pretrained(self.folder)
+
+    @property
+    def limit(self) -> int | None:
+        """Positions it takes, None where its configuration names no limit."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    @cached_property
+    def identity(self) -> dict[str, dict[str, str]]:
+        """What decides its numbers: sha256 of the files of `weights` and `tokenizer`."""
+        files = {path for pattern in TOKENIZER_FILES for path in self.folder.glob(pattern)}
+        weights = [*self.folder.glob("*.safetensors"), self.folder / "config.json"]
+        return {"weights": digest_files(weights), "tokenizer": digest_files(files)}
+
+    @property
+    def commit(self) -> str | None:
+        """The commit on the Hub that it came from, None for a folder of this machine."""
+        return self.folder.name if local_folder(self.spec.source) is None else None
+
+
+def resolve(spec: ModelSpec, profile: Profile) -> ResolvedModel:
+    """Find a model, or fetch it; its device and precision. Raises AccessError, IntegrityError."""
+    device = choose_device()
+    return ResolvedModel(spec, fetch_model(spec), device, choose_dtype(profile.dtype, device))
 
 
 def choose_device() -> torch.device:
@@ -93,26 +141,15 @@ def fetch_model(spec: ModelSpec) -> Path:
     return folder
 
 
-def model_identity(folder: Path) -> dict[str, Any]:
-    """What decides the model's and the tokenizer's numbers: sha256 of their files."""
-    files = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
-    return {
-        "weights": digest_files([*folder.glob("*.safetensors"), folder / "config.json"]),
-        "tokenizer": digest_files(files),
-    }
-
-
 def load_config(source: str | Path, revision: str | None = None) -> PretrainedConfig:
-    """The configuration of a Hub id or folder, untruncated. Raises AccessError."""
+    """The configuration of a Hub id or folder, untruncated. Raises AccessError, ConfigError."""
     from transformers import AutoConfig
 
-    with reachable(str(source)):
-        return AutoConfig.from_pretrained(source, revision=revision)
-
-
-def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hub id or folder. Raises AccessError."""
-    from transformers import AutoTokenizer
-
-    with reachable(str(source)):
-        return AutoTokenizer.from_pretrained(source, revision=revision)
+    try:
+        with reachable(str(source)):
+            return AutoConfig.from_pretrained(source, revision=revision)
+    except (ValueError, KeyError) as error:  # what transformers raises of an unknown `model_type`
+        raise ConfigError(
+            f"The configuration of {str(source)!r} does not fit the installed transformers "
+            f"({str(error).splitlines()[0]}); name a model of a type that it knows in the profile."
+        ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +11,10 @@ import numpy as np
 from mosaic.data.load import load_task
 from mosaic.data.splits import make_split
 from mosaic.errors import ConfigError
-from mosaic.models.resolve import load_tokenizer
 
 if TYPE_CHECKING:
     from mosaic.config.profiles import Profile
+    from mosaic.models.resolve import ResolvedModel
 
 SAE_SEED = 0
 
@@ -40,8 +39,8 @@ class Texts:
         return hashlib.sha256("\x1e".join("\x1f".join(p) for p in parts).encode()).hexdigest()
 
 
-def training_texts(profile: Profile, source: Path) -> Texts:
-    """Texts of the profile's `sae_texts`, each set giving as many tokens of the model in `source`;
+def training_texts(profile: Profile, model: ResolvedModel) -> Texts:
+    """Texts of the profile's `sae_texts`, each set giving as many tokens of the model;
     without such sets, texts of the profile's tasks that are never tested.
 
     Raises ConfigError for a set that is a task, or that has too few texts to keep one back.
@@ -53,7 +52,7 @@ def training_texts(profile: Profile, source: Path) -> Texts:
     loaded = {key: load_task(key, sets) for key in profile.sae_texts}
     whole = replace(profile, max_docs=None)
     tested = {text for key in profile.tasks for text in load_task(key, whole).inputs} | {""}
-    tokenizer = load_tokenizer(source)
+    tokenizer = model.tokenizer
     share = profile.sae_tokens // len(loaded)
     training: list[str] = []
     held_out: dict[str, list[str]] = {}

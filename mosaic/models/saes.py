@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import MALFORMED, AccessError, ConfigError, IntegrityError
+from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import check_pin, reachable
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
@@ -161,7 +161,7 @@ def _load_folder(spec: SAESpec) -> SAE[Any]:
 
     try:
         return SAE.load_from_disk(str(spec.folder), device="cpu", dtype="float32")
-    except (SafetensorError, OSError, *MALFORMED) as error:
+    except (SafetensorError, OSError, *FOREIGN) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise IntegrityError(
             f"The configuration or weights of the SAE {spec.name} in {spec.folder} are not "

@@ -20,17 +20,11 @@ import numpy as np
 import torch
 
 from mosaic.errors import MALFORMED, ConfigError, IntegrityError
-from mosaic.models.checkpoint import Checkpoint, set_aside
+from mosaic.models.batches import cut_batches
+from mosaic.models.checkpoint import Checkpoint
 from mosaic.models.language_model import LanguageModel, load_model, residual_stream
-from mosaic.models.readers import Reader, cut_batches, text_reader
-from mosaic.models.resolve import (
-    choose_device,
-    choose_dtype,
-    fetch_model,
-    load_config,
-    load_tokenizer,
-    model_identity,
-)
+from mosaic.models.readers import Reader, text_reader
+from mosaic.models.resolve import ResolvedModel, resolve
 from mosaic.models.sae_metrics import (
     SAE_BATCH,
     load_trained,
@@ -40,13 +34,13 @@ from mosaic.models.sae_metrics import (
     write_metrics,
 )
 from mosaic.models.sae_texts import SAE_SEED, Texts, training_texts
-from mosaic.storage.files import storage_errors
+from mosaic.storage.files import set_aside, storage_errors
 from mosaic.storage.manifest import MANIFEST, verify_folder, write_manifest
 from mosaic.storage.sealed import seal, unseal
 from mosaic.storage.shards import Store
 
 if TYPE_CHECKING:
-    from mosaic.config.profiles import ModelSpec, Profile, SAESpec
+    from mosaic.config.profiles import Profile, SAESpec
     from mosaic.config.workspace import Workspace
 
 SILENT = 60
@@ -72,11 +66,12 @@ def train_missing(workspace: Workspace) -> None:
             continue
         home = Path(str(wanted[0].folder)).parents[1]
         with Store(home.parent).lock([model.name]), storage_errors(home):
-            texts = training_texts(profile, fetch_model(model))
-            records = {sae.name: _record(model, sae, profile, texts) for sae in wanted}
+            found = resolve(model, profile)
+            texts = training_texts(profile, found)
+            records = {sae.name: _record(found, sae, profile, texts) for sae in wanted}
             missing = [sae for sae in wanted if not _is_whole(home / sae.name, records[sae.name])]
             if missing:
-                _train(model, missing, profile, texts, records)
+                _train(found, missing, profile, texts, records)
                 (home / "README.md").write_text(
                     sae_card(model, wanted, home, profile), encoding="utf-8"
                 )
@@ -108,11 +103,11 @@ def residual_vectors(
     return {layer: torch.cat(parts) for layer, parts in kept.items()}
 
 
-def _record(model: ModelSpec, sae: SAESpec, profile: Profile, texts: Texts) -> dict[str, Any]:
+def _record(model: ResolvedModel, sae: SAESpec, profile: Profile, texts: Texts) -> dict[str, Any]:
     """Everything that decides the weights of an SAE, but for versions and the device."""
     return {
         "recipe": RECIPE,
-        "model": model_identity(fetch_model(model)),
+        "model": model.identity,
         "texts": len(texts.training),
         "texts_sha256": texts.fingerprint,
         "layer": sae.layer,
@@ -135,25 +130,23 @@ def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
         verify_folder(folder)
         found = unseal(path.read_text(encoding="utf-8"))
     except (IntegrityError, OSError, *MALFORMED) as error:
-        aside = set_aside(folder)
-        log.warning("%s is damaged (%s): kept as %s and trained anew", folder, error, aside.name)
+        set_aside(folder, error)
         return False
     return found == record
 
 
 def _train(
-    model: ModelSpec,
+    model: ResolvedModel,
     missing: Sequence[SAESpec],
     profile: Profile,
     texts: Texts,
     records: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    print(f"{model.name}: {len(missing)} SAEs, {len(texts.training)} texts ...", flush=True)
+    name = model.spec.name
+    print(f"{name}: {len(missing)} SAEs, {len(texts.training)} texts ...", flush=True)
     layers = sorted({sae.layer for sae in missing})
-    source, device = fetch_model(model), choose_device()
-    network = load_model(source, max(layers) + 1, device, choose_dtype(profile.dtype, device))
-    limit = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
-    reader = text_reader(load_tokenizer(source), profile, limit)
+    network = load_model(model, max(layers) + 1)
+    reader = text_reader(model, profile)
     budget = profile.token_budget
     states = residual_vectors(network, reader, texts.training, layers, budget)
     unseen = {
@@ -167,7 +160,8 @@ def _train(
         checkpoint = Checkpoint(target.with_name(f"{target.name}.checkpoint"), record)
         part = checkpoint.folder / "sae"
         shutil.rmtree(part, ignore_errors=True)
-        facts = {"model_name": model.source, "hook_name": f"blocks.{sae.layer}.hook_resid_post"}
+        facts: dict[str, Any] = {"model_name": model.spec.source}
+        facts |= {"hook_name": f"blocks.{sae.layer}.hook_resid_post"}
         facts |= {"context_size": profile.max_length, "texts": list(profile.sae_texts)}
         train_sae(
             states[sae.layer],
@@ -181,8 +175,9 @@ def _train(
         )
         trained = load_trained(part)
         apart = {language: found[sae.layer] for language, found in unseen.items()}
-        shown = {"texts": len(texts.training), "steps": profile.sae_steps, "batch": SAE_BATCH}
-        shown |= {"active": profile.sae_active}
+        held_out = sum(map(len, texts.held_out.values()))
+        shown = {"texts": len(texts.training), "held_out": held_out, "steps": profile.sae_steps}
+        shown |= {"batch": SAE_BATCH, "active": profile.sae_active}
         write_metrics(part, shown | measure_sae(trained, torch.cat(list(apart.values()))))
         languages = {language: measure_sae(trained, found) for language, found in apart.items()}
         (part / "languages.json").write_text(json.dumps(languages, indent=1), encoding="utf-8")
@@ -193,7 +188,7 @@ def _train(
         checkpoint.remove()
         metrics, minutes = read_metrics(target), (time.perf_counter() - start) / 60
         print(
-            f"{model.name} {sae.name}: explained variance {metrics['explained_variance']:.3f}, "
+            f"{name} {sae.name}: explained variance {metrics['explained_variance']:.3f}, "
             f"L0 {metrics['l0']:.1f}, {minutes:.1f} minutes",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""The two classifiers of the authors' code, kept apart so that nothing else depends on them.
+"""The classifiers of the authors' code, kept apart so that nothing else depends on them.
 
 The linear probe is a softmax layer trained with Adam, not a tuned logistic regression; its
 restoring of the best epoch is a no-op in their code, so the last weights are used here as well.
@@ -6,23 +6,21 @@ restoring of the best epoch is a no-op in their code, so the last weights are us
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.model_selection import (
-    GridSearchCV,
-    PredefinedSplit,
-    StratifiedKFold,
-    cross_val_score,
-    train_test_split,
-)
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, PredefinedSplit, train_test_split
 from sklearn.tree import DecisionTreeClassifier
 
 from mosaic.data.splits import PUBLISHED_SEED
 from mosaic.errors import ConfigError
 from mosaic.probes.scaling import Matrix, narrow
+from mosaic.probes.select import DENSE_FROM, Candidate, FittedProbe
 
 VALIDATION_SHARE = 0.1 / 0.8
 """A tenth of all rows, counted in training rows."""
@@ -38,48 +36,58 @@ TREE_SETTINGS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """Result of either classifier; what does not apply is None."""
+def fit_published(
+    candidates: Mapping[str, Candidate], y: np.ndarray, seed: int, probe: str
+) -> FittedProbe:
+    """The authors' classifier of training rows: for texts, for features, or their decision tree.
 
-    coef: np.ndarray | None = None
-    """`[1 or n_classes, n_features]`; two classes are written as one difference."""
-    intercept: np.ndarray | None = None
-    tree: DecisionTreeClassifier | None = None
-    depth: int | None = None
-    cv_accuracy: float | None = None
+    Raises ConfigError for several candidates: the protocol makes no choice between them.
+    """
+    if len(candidates) != 1:
+        raise ConfigError(
+            f"The published protocol makes no choice between cells, found {sorted(candidates)}; "
+            f"pass one cell, or use the nested protocol."
+        )
+    ((name, candidate),) = candidates.items()
+    if candidate.vectorizer is not None:
+        fitted = fit_authors_words(candidate, y)
+    elif probe == "tree":
+        fitted = fit_authors_tree(candidate.X, y)
+    else:
+        fitted = fit_authors_linear(candidate.X, y, seed)
+    return replace(fitted, candidate=name)
 
 
-def fit_authors_linear(X: Matrix, y: np.ndarray, seed: int, cv: bool = False) -> Learned:
-    """Softmax-linear probe on training rows `X [n_train, d]`, labels 0..n_classes-1.
+def fit_authors_words(texts: Candidate, y: np.ndarray) -> FittedProbe:
+    """Logistic regression with C = 1 and balanced class weights on vectorized training texts."""
+    vectorizer = clone(texts.vectorizer)
+    X = vectorizer.fit_transform(texts.X)
+    model = LogisticRegression(
+        C=1.0, class_weight="balanced", max_iter=10_000, random_state=PUBLISHED_SEED
+    ).fit(X, y)
+    weights = (model.coef_, model.intercept_)
+    return FittedProbe(
+        model.classes_, np.arange(X.shape[1]), *weights, vectorizer=vectorizer, setting=1.0
+    )
+
+
+def fit_authors_linear(X: Matrix, y: np.ndarray, seed: int) -> FittedProbe:
+    """Softmax-linear probe on training rows `X [n_train, d]`; two classes as one difference.
 
     A stratified tenth of all rows stops the training; the seed sets initial weights and batch
-    order (the authors set none). `cv=True` adds their accuracy over 5 folds, each of which stops
-    on the fold it scores (authors' code).
+    order (the authors set none).
     """
-    fit_rows, val_rows = _validation_split(y)
-    weight, bias = _train_softmax(X, y, fit_rows, val_rows, seed)
-    accuracy = None
-    if cv:
-        folds = StratifiedKFold(5, shuffle=True, random_state=PUBLISHED_SEED).split(X, y)
-        hits = []
-        for fold_fit, fold_val in folds:
-            fold_weight, fold_bias = _train_softmax(X, y, fold_fit, fold_val, seed)
-            predicted = (X[fold_val] @ fold_weight.T + fold_bias).argmax(axis=1)
-            hits.append(np.mean(predicted == y[fold_val]))
-        accuracy = float(np.mean(hits))
+    classes, coded = np.unique(y, return_inverse=True)
+    weight, bias = _train_softmax(X, coded, *_validation_split(coded), seed)
     if len(bias) == 2:
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
-    return Learned(coef=weight, intercept=bias, cv_accuracy=accuracy)
+    return FittedProbe(classes, np.arange(X.shape[1]), weight, bias)
 
 
-def fit_authors_tree(X: Matrix, y: np.ndarray, cv: bool = False) -> Learned:
-    """Decision tree; settings chosen by accuracy on the same tenth of rows (authors' code).
-
-    `cv=True` adds the accuracy of the chosen settings over 5 folds.
-    """
+def fit_authors_tree(X: Matrix, y: np.ndarray) -> FittedProbe:
+    """Decision tree; settings chosen by accuracy on the same tenth of rows (authors' code)."""
     X = narrow(X)
-    _, val_rows = _validation_split(y)
+    _, val_rows = _validation_split(np.unique(y, return_inverse=True)[1])
     in_validation = np.full(len(y), -1)
     in_validation[val_rows] = 0
     search = GridSearchCV(
@@ -88,10 +96,8 @@ def fit_authors_tree(X: Matrix, y: np.ndarray, cv: bool = False) -> Learned:
         scoring="accuracy",
         cv=PredefinedSplit(in_validation),
     ).fit(X, y)
-    tree = search.best_estimator_
-    folds = StratifiedKFold(5, shuffle=True, random_state=PUBLISHED_SEED)
-    accuracy = float(cross_val_score(tree, X, y, cv=folds).mean()) if cv else None
-    return Learned(tree=tree, depth=search.best_params_["max_depth"], cv_accuracy=accuracy)
+    tree, depth = search.best_estimator_, search.best_params_["max_depth"]
+    return FittedProbe(tree.classes_, np.arange(X.shape[1]), tree=tree, setting=depth)
 
 
 def _validation_split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +123,8 @@ def _train_softmax(
     """Weights `[n_classes, d]` and bias `[n_classes]` after the last epoch."""
     import torch
 
+    if sparse.issparse(X) and X.nnz > DENSE_FROM * X.shape[0] * X.shape[1]:
+        X = X.toarray()
     n_classes = int(y.max()) + 1
     counts = np.bincount(y[fit_rows], minlength=n_classes)
     balanced = len(fit_rows) / (np.count_nonzero(counts) * np.maximum(counts, 1))

@@ -7,7 +7,6 @@ tokenizer and SAE, and how texts are read. A probe is applied to nothing else.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from mosaic.errors import AccessError, IntegrityError
 from mosaic.probes.select import FittedProbe
 from mosaic.storage.files import replace_file, sha256, storage_errors
+from mosaic.storage.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from mosaic.config.profiles import Profile
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-WEIGHTS, CARD = "probe.safetensors", "probe.json"
+WEIGHTS, CARD, CARD_CHECKSUM = "probe.safetensors", "probe.json", "checksum"
+
+STORED = {"coef": np.float64, "intercept": np.float64, "columns": np.int64, "classes": np.int64}
 
 YAML = (".yaml", ".yml")
 
@@ -46,11 +48,11 @@ class SavedProbe:
     probe: FittedProbe
     card: dict[str, Any]
     """Keys: task, classes, model, sae, features, identity, probe, score, chosen_from, profile,
-    versions, machine; see `predict.fit_probe`."""
+    versions, machine; see `experiments.own_data.fit_probe`."""
 
     @property
     def label_names(self) -> list[str]:
-        """Names of the classes in the order of the probe's scores."""
+        """Names of the classes in the order of the probe's probabilities."""
         return list(self.card["classes"])
 
 
@@ -62,22 +64,14 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
     from safetensors.numpy import save as to_bytes
 
     probe = saved.probe
-    arrays = {
-        "coef": np.asarray(probe.coef, dtype=np.float64),
-        "intercept": np.asarray(probe.intercept, dtype=np.float64),
-        "columns": np.asarray(probe.columns, dtype=np.int64),
-        "classes": np.asarray(probe.classes, dtype=np.int64),
-    }
-    content = to_bytes(arrays)
+    content = to_bytes({k: np.asarray(getattr(probe, k), kind) for k, kind in STORED.items()})
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
     if card["profile"].endswith(YAML):
         card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())
-    card["checksum"] = _checksum(card)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / WEIGHTS, content)
-        text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-        replace_file(folder / CARD, text.encode("utf-8"))
+    write_sealed(folder / CARD, card, CARD_CHECKSUM, indent=1)
     return folder
 
 
@@ -89,19 +83,14 @@ def load_probe(folder: Path) -> SavedProbe:
     for name in (CARD, WEIGHTS):
         if not (folder / name).is_file():
             raise AccessError(f"{folder} holds no {name}; name a folder that `mosaic fit` wrote.")
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        intact = card["checksum"] == _checksum(card)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"{folder / CARD} is damaged ({error}). {FIT_AGAIN}") from error
-    if not intact or sha256(folder / WEIGHTS) != card["weights_sha256"]:
-        name = WEIGHTS if intact else CARD
-        raise IntegrityError(
-            f"{folder / name} was changed after it was written: its checksum differs. {FIT_AGAIN}"
-        )
+    card = read_sealed(folder / CARD, FIT_AGAIN, CARD_CHECKSUM)
     if card["format"] != FORMAT:
         raise IntegrityError(
             f"{folder / CARD} has format {card['format']}, this version reads {FORMAT}. {FIT_AGAIN}"
+        )
+    if sha256(folder / WEIGHTS) != card["weights_sha256"]:
+        raise IntegrityError(
+            f"{folder / WEIGHTS} is damaged (its checksum does not fit). {FIT_AGAIN}"
         )
     try:
         arrays = load_file(folder / WEIGHTS)
@@ -110,11 +99,12 @@ def load_probe(folder: Path) -> SavedProbe:
             f"{folder / WEIGHTS} is not readable ({error}). {FIT_AGAIN}"
         ) from error
     probe = FittedProbe(
-        kind=card["probe"]["kind"],
-        cell="",
+        arrays["classes"],
+        arrays["columns"],
+        arrays["coef"],
+        arrays["intercept"],
         setting=card["probe"]["C"],
         cv_score=card["score"]["cv_accuracy"],
-        **arrays,
     )
     if card["profile"].endswith(YAML):
         card["profile"] = str((folder / card["profile"]).resolve())
@@ -124,7 +114,7 @@ def load_probe(folder: Path) -> SavedProbe:
 def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile) -> None:
     """Refuse a model, tokenizer, SAE or way of reading other than the probe was fitted on.
 
-    `identity` is the block's (see `extract.resolve_job`). Raises IntegrityError.
+    `identity` is the block's (see `extraction.jobs.resolve_job`). Raises IntegrityError.
     """
     stated = saved.card["identity"]
     name = saved.card["model"]["name"]
@@ -155,8 +145,3 @@ def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile)
             stated["dtype"],
             identity["dtype"],
         )
-
-
-def _checksum(card: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in card.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

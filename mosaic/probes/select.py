@@ -76,32 +76,36 @@ class Candidate:
 
 
 Candidates = Candidate | Matrix | Mapping[str, Candidate | Matrix]
-"""One cell, a bare matrix, or a mapping of names to either."""
+"""One candidate, a bare matrix, or a mapping of names to either."""
 
 
 @dataclass(frozen=True, eq=False)
 class FittedProbe:
     """A trained classifier with everything needed to apply it to new documents."""
 
-    kind: str
-    cell: str
-    """Name of the chosen cell."""
-    setting: float | None
-    """The chosen C or tree depth; None for the published linear probe."""
-    cv_score: float | None
-    """Macro-F1 of the chosen cell and setting, mean over inner folds (published: accuracy)."""
     classes: np.ndarray
-    """`[n_classes]` labels, in the order of the scores."""
+    """`[n_classes]` labels, in the order of the probabilities."""
     columns: np.ndarray
     """`[n_used]` features the probe reads."""
-    coef: Any
+    coef: Any = None
     """`[1 or n_classes, n_used]` weights per original feature unit; None for a tree."""
-    intercept: Any
+    intercept: Any = None
     tree: DecisionTreeClassifier | None = None
     vectorizer: Any = None
+    candidate: str = ""
+    """Name of the chosen candidate."""
+    setting: float | None = None
+    """The chosen C or tree depth; None where there is no choice."""
+    cv_score: float | None = None
+    """Macro-F1 of the chosen candidate and setting, mean over inner folds."""
+
+    @property
+    def kind(self) -> str:
+        """One of PROBES."""
+        return "linear" if self.tree is None else "tree"
 
     def probabilities(self, X: Any) -> np.ndarray:
-        """Probability per class, `[n_docs, n_classes]`, of documents described like the cell."""
+        """Probability per class, `[n_docs, n_classes]`, of documents described alike."""
         if self.vectorizer is not None:
             X = self.vectorizer.transform(X)
         if self.tree is not None:
@@ -118,7 +122,7 @@ class FittedProbe:
 
 
 def fit_select(
-    cells: Candidates,
+    candidates: Candidates,
     y: np.ndarray,
     *,
     seed: int,
@@ -128,27 +132,26 @@ def fit_select(
     n_folds: int = N_FOLDS,
     n_jobs: int = -1,
 ) -> FittedProbe:
-    """Choose cell and setting by inner cross-validation on training rows, then fit them on all.
+    """Choose candidate and setting by inner cross-validation on training rows, then fit on all.
 
     Parameters
     ----------
-    cells : a `Cell` or matrix, or a mapping of names to them, each `[n_train, ...]`.
+    candidates : a `Candidate` or matrix, or a mapping of names to them, each `[n_train, ...]`.
     y : `[n_train]` labels.
     groups : `[n_train]`, rows that share a value stay in one fold.
-    grid : C values or tree depths, default `GRIDS[probe]`.
+    grid : C values or tree depths, default `SETTINGS[probe]`.
     n_jobs : fits at a time; the backend follows `joblib.parallel_config`.
 
-    The winner has the highest macro-F1, mean over folds. Of cells that are level to rounding it is
-    the first, and of its settings that are level the one of strongest regularization, so that all
-    processors choose alike. Every fit uses one BLAS thread and balanced class weights. The result
-    does not depend on `n_jobs` (ours).
+    The winner has the highest macro-F1, mean over folds. Of candidates that are level to rounding
+    it is the first, and of its settings that are level the one of strongest regularization, so
+    that all processors choose alike. Every fit uses one BLAS thread and balanced class weights. The
+    result does not depend on `n_jobs` (ours).
     """
     if probe not in PROBES:
         raise ConfigError(f"Unknown probe {probe!r}; use one of {PROBES}.")
-    named = named_candidates(cells, len(y))
-    grid = tuple(
-        sorted(SETTINGS[probe] if grid is None else grid)
-    )  # strongest regularization first
+    named = named_candidates(candidates, len(y))
+    # Strongest regularization first.
+    grid = tuple(sorted(SETTINGS[probe] if grid is None else grid))
     folds = inner_folds(y, groups, n_folds, seed)
     jobs = [(name, fold) for name in named for fold in folds]
     with _lean():
@@ -156,36 +159,39 @@ def fit_select(
             delayed(_fold_scores)(named[name], y, *fold, probe, grid, seed) for name, fold in jobs
         )
         table = np.reshape(scores, (len(named), len(folds), len(grid))).mean(axis=1)
-        best_cell, best_setting = np.unravel_index(level(table).argmax(), table.shape)
-        name, setting = list(named)[best_cell], grid[best_setting]
+        best, at = np.unravel_index(level(table).argmax(), table.shape)
+        name, setting = list(named)[best], grid[at]
         X, vectorizer = _as_matrix(named[name])
         fitted = next(_fit_each(X, named[name], y, probe, (setting,), seed))
     return replace(
         fitted,
-        cell=name,
+        candidate=name,
         vectorizer=vectorizer,
         setting=float(setting),
-        cv_score=float(table[best_cell, best_setting]),
+        cv_score=float(table[best, at]),
     )
 
 
-def named_candidates(cells: Candidates, n_docs: int) -> dict[str, Candidate]:
-    """Cells by name (a single one is called ""), each checked to describe `n_docs` documents."""
-    cells = cells if isinstance(cells, Mapping) else {"": cells}
-    if not cells:
-        raise ConfigError("No feature matrix to choose from; pass at least one cell.")
-    named = {n: c if isinstance(c, Candidate) else Candidate(c) for n, c in cells.items()}
-    for name, cell in named.items():
-        if len(cell) != n_docs:
+def named_candidates(candidates: Candidates, n_docs: int) -> dict[str, Candidate]:
+    """Candidates by name (a single one is called ""), each checked to describe `n_docs` documents.
+
+    Raises ConfigError.
+    """
+    candidates = candidates if isinstance(candidates, Mapping) else {"": candidates}
+    if not candidates:
+        raise ConfigError("No feature matrix to choose from; pass at least one candidate.")
+    named = {n: c if isinstance(c, Candidate) else Candidate(c) for n, c in candidates.items()}
+    for name, candidate in named.items():
+        if len(candidate) != n_docs:
             raise ConfigError(
-                f"Cell {name!r} has {len(cell)} documents but there are {n_docs} labels; "
+                f"Candidate {name!r} has {len(candidate)} documents but there are {n_docs} labels; "
                 f"both must cover the same documents in the same order."
             )
     return named
 
 
 def _fold_scores(
-    cell: Candidate,
+    candidate: Candidate,
     y: np.ndarray,
     fit_rows: np.ndarray,
     score_rows: np.ndarray,
@@ -193,30 +199,30 @@ def _fold_scores(
     grid: tuple[float, ...],
     seed: int,
 ) -> list[float]:
-    X_fit, vectorizer = _as_matrix(cell.take(fit_rows))
-    X_score = cell.take(score_rows).X
+    X_fit, vectorizer = _as_matrix(candidate.take(fit_rows))
+    X_score = candidate.take(score_rows).X
     if vectorizer is not None:
         X_score = sparse.csr_array(vectorizer.transform(X_score))
     with _lean():
         return [
             macro_f1(y[score_rows], fitted.predict(X_score))
-            for fitted in _fit_each(X_fit, cell, y[fit_rows], probe, grid, seed)
+            for fitted in _fit_each(X_fit, candidate, y[fit_rows], probe, grid, seed)
         ]
 
 
-def _as_matrix(cell: Candidate) -> tuple[Matrix, Any]:
-    """Features of a training part, and the vectorizer learnt on it if the cell holds texts."""
-    if cell.vectorizer is None:
-        return cell.X, None
-    vectorizer = clone(cell.vectorizer)
-    return sparse.csr_array(vectorizer.fit_transform(cell.X)), vectorizer
+def _as_matrix(candidate: Candidate) -> tuple[Matrix, Any]:
+    """Features of a training part, and the vectorizer learnt on it if it holds texts."""
+    if candidate.vectorizer is None:
+        return candidate.X, None
+    vectorizer = clone(candidate.vectorizer)
+    return sparse.csr_array(vectorizer.fit_transform(candidate.X)), vectorizer
 
 
 def _fit_each(
-    X: Matrix, cell: Candidate, y: np.ndarray, probe: str, grid: tuple[float, ...], seed: int
+    X: Matrix, candidate: Candidate, y: np.ndarray, probe: str, grid: tuple[float, ...], seed: int
 ) -> Iterator[FittedProbe]:
     """One probe per setting, all on the same training part."""
-    scaler = Scaler.fit(X, y, cell.scaling, cell.k)
+    scaler = Scaler.fit(X, y, candidate.scaling, candidate.k)
     # What class_weight="balanced" would work out anew in every fit, in a fifth of a fit's time.
     balanced = compute_sample_weight("balanced", y)
     if probe == "tree":
@@ -238,17 +244,7 @@ def _fit_trees(
     for depth in grid:
         tree = DecisionTreeClassifier(max_depth=int(depth), random_state=seed)
         tree.fit(used, y, sample_weight=balanced)
-        yield FittedProbe(
-            kind="tree",
-            cell="",
-            setting=depth,
-            cv_score=None,
-            classes=tree.classes_,
-            columns=scaler.columns,
-            coef=None,
-            intercept=None,
-            tree=tree,
-        )
+        yield FittedProbe(tree.classes_, scaler.columns, tree=tree, setting=depth)
 
 
 def _fit_linear(
@@ -269,16 +265,7 @@ def _fit_linear(
         model.set_params(C=C).fit(read, y, sample_weight=balanced)
         weights = model.coef_ if back is None else (model.coef_ @ back) @ scaled
         coef, intercept = scaler.unscale(weights, model.intercept_)
-        yield FittedProbe(
-            kind="linear",
-            cell="",
-            setting=C,
-            cv_score=None,
-            classes=model.classes_,
-            columns=scaler.columns,
-            coef=coef,
-            intercept=intercept,
-        )
+        yield FittedProbe(model.classes_, scaler.columns, coef, intercept, setting=C)
 
 
 @contextmanager

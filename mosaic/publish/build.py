@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mosaic.config.choices import CATALOGUES
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.evidence.bundles import bundle_folders
@@ -73,7 +74,7 @@ def _stage(workspace: Workspace, root: Path, stage: Path) -> None:
 def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     """Write the parts of pages that are tables of tasks, claims, bundles and figures."""
     runs = root / "book" / "runs"
-    pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in ("paper", "mini")}
+    pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in CATALOGUES}
     pages["profiles"] = profile_table()
     pages["scorecard"] = scorecard_page(scorecard_columns(workspace, runs), chapters(root))
     pages["figures"] = figure_index(workspace.figures)

@@ -5,16 +5,16 @@ Texts of a bundle stand in code spans, which `evidence.bundle_rules` keeps them 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from mosaic.evidence.bundle_rules import read_manifest
-from mosaic.evidence.bundles import bundle_grids, read_bundle
+from mosaic.evidence.bundle_rules import Manifest
+from mosaic.evidence.bundles import bundle_grid, bundle_origin, open_bundle
 from mosaic.evidence.comparisons import wins
-from mosaic.publish.pages import markdown_table
 from mosaic.scores.choose import select_by_cv
+from mosaic.scores.markdown import markdown_table
 from mosaic.scores.names import pooling_name
 
 COMPARED_WITH = {
@@ -25,68 +25,75 @@ COMPARED_WITH = {
 
 SAE_METRICS = ("l0", "explained_variance", "dead_share")
 
+TRAINING = {
+    "n_states": "The figures above are measured on {n_states} tokens of texts kept back.",
+    "texts": "The SAEs were trained on {texts} other texts.",
+    "held_out": "There are {held_out} texts kept back.",
+    "steps": "Training took {steps} steps.",
+    "batch": "A step had {batch} residual vectors.",
+    "active": "On a token {active} latents are active in training.",
+}
+"""What each recorded number says."""
+
 
 def bundle_pages(folder: Path) -> dict[str, str]:
     """The parts of a bundle's page by name; a part about SAEs only where it has SAE cells."""
-    table, manifest = read_bundle(folder), read_manifest(folder)
-    parts = {"provenance": origin_table(manifest)}
-    for grid in bundle_grids(folder.parent, only=folder.name):
+    bundle = open_bundle(folder)
+    parts = {"provenance": origin_table(bundle.manifest)}
+    if (grid := bundle_grid(bundle)) is not None:
         parts |= {
-            "saes": sae_table(manifest["models"]),
-            "training": training_in_words(manifest["models"]),
+            "saes": sae_table(bundle.manifest),
+            "training": training_in_words(bundle.manifest),
             "summary": wins_in_words(grid),
             "chosen": chosen_table(grid),
             "grid": grid_table(grid),
-            "seeds": seeds_table(table),
+            "seeds": seeds_table(bundle.table),
         }
     return parts
 
 
-def origin_table(manifest: dict[str, Any]) -> str:
+def origin_table(manifest: Manifest) -> str:
     """Command, seeds, versions, machine, and where each model came from."""
-    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
-    rows = [
-        ("title", _code(manifest["title"])),
-        ("command", _code(manifest["command"])),
-        ("seeds", ", ".join(str(seed) for seed in manifest["seeds"])),
-        ("versions", _code(versions)),
-        ("machine", _code(f"{manifest['machine']}, {manifest['device']}")),
-    ]
-    for model in manifest["models"]:
-        rows.append(("model", f"{_code(model['name'])} from {_code(model['source'])}"))
-        for name, digest in model["sha256"].items():
-            rows.append((f"sha256 of {_code(name)}", _code(str(digest))))
-    rows += [(f"sha256 of {_code(n)}", _code(str(d))) for n, d in manifest["files"].items()]
+    origin = bundle_origin(manifest)
+    rows = [(what, text if what == "seeds" else _code(text)) for what, text in origin.items()]
+    for model in manifest.models:
+        rows.append(("model", f"{_code(model.name)} from {_code(model.source)}"))
+        rows += [(f"sha256 of {_code(name)}", _code(sha)) for name, sha in model.sha256.items()]
+    rows += [(f"sha256 of {_code(name)}", _code(sha)) for name, sha in manifest.files.items()]
     return markdown_table(("", ""), rows)
 
 
-def sae_table(models: list[dict[str, Any]]) -> str:
+def sae_table(manifest: Manifest) -> str:
     """What was measured of each SAE that was trained for the run, on texts kept back."""
     rows = []
-    for model in models:
-        for name, facts in model["saes"].items():
-            if not all(isinstance(facts.get(metric), float) for metric in SAE_METRICS):
-                continue
-            l0, explained, dead = (facts[metric] for metric in SAE_METRICS)
-            latents = f"{int(facts['latents']):,}"
-            rows.append((_code(name), latents, f"{l0:.1f}", f"{explained:.3f}", f"{dead:.1%}"))
+    for name, facts in _trained(manifest):
+        l0, explained, dead = (facts[metric] for metric in SAE_METRICS)
+        measured = (f"{l0:.1f}", f"{explained:.3f}", f"{dead:.1%}")
+        rows.append((_code(name), f"{int(facts['latents']):,}", *measured))
     return markdown_table(("SAE", "latents", "L0", "explained variance", "dead latents"), rows)
 
 
-def training_in_words(models: list[dict[str, Any]]) -> str:
-    """On how much the SAEs of a run were trained and measured, as its manifest says; "" without."""
-    facts = [f for m in models for f in m["saes"].values() if "n_states" in f]
-    said = []
-    if facts:
-        tokens = " or ".join(f"{n:,}" for n in sorted({int(f["n_states"]) for f in facts}))
-        said.append(f"The figures above are measured on {tokens} tokens that were kept back.")
-    shown = [(f["texts"], f["steps"], f["batch"], f["active"]) for f in facts if "steps" in f]
-    for texts, steps, batch, active in sorted({tuple(map(int, row)) for row in shown}):
-        said.append(
-            f"SAEs were trained on {texts:,} other texts, in {steps:,} steps of {batch:,} residual "
-            f"vectors, with {active} latents active per token."
-        )
-    return " ".join(said) + "\n" if said else ""
+def training_in_words(manifest: Manifest) -> str:
+    """How the SAEs of a run were trained and measured, as sentences; "" without such.
+
+    Only what the bundle records is said.
+    """
+    found: dict[str, set[int]] = {}
+    for _, facts in _trained(manifest):
+        for name, number in facts.items():
+            found.setdefault(name, set()).add(int(number))
+    said = {name: " or ".join(f"{n:,}" for n in sorted(ns)) for name, ns in found.items()}
+    known = [text.format(**said) for name, text in TRAINING.items() if name in said]
+    return " ".join(known) + "\n" if known else ""
+
+
+def _trained(manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name and numbers of each SAE of which there are measurements."""
+    for model in manifest.models:
+        for name, facts in model.saes.items():
+            numbers = {what: n for what, n in facts.items() if not isinstance(n, str)}
+            if {"latents", *SAE_METRICS} <= set(numbers):
+                yield name, numbers
 
 
 def wins_in_words(grid: pd.DataFrame) -> str:

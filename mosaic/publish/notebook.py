@@ -13,6 +13,7 @@ import pandas as pd
 from IPython.display import HTML, display
 
 from mosaic.errors import MosaicError
+from mosaic.scores.names import pooling_name
 from mosaic.scores.table import F1
 
 if TYPE_CHECKING:
@@ -71,8 +72,6 @@ def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
 
 def show_latents(latents: Sequence[int], documents: Sequence[Sequence[TokenActivations]]) -> HTML:
     """One folded note per latent with texts it fires on; dataset text is escaped."""
-    from mosaic.publish.notebook import highlight
-
     notes = []
     for latent, read in zip(latents, documents, strict=True):
         lines = "".join(f"<li>{highlight(document, int(latent))}</li>" for document in read)
@@ -89,8 +88,6 @@ def show_cells(table: pd.DataFrame, caption: str = "") -> HTML:
     `pooling` is `sum` for raw sums and `sum > 1` where they are binarized; `seeds` is how many a
     mean is over.
     """
-    from mosaic.scores.names import pooling_name
-
     pooled = table["pooling"].notna()
     named = table.assign(pooling=table.apply(pooling_name, axis=1).where(pooled))
     named = named[list(CELL_COLUMNS)].rename(columns={"cv_accuracy": "cv_score", "repeat": "seeds"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import yaml
 from mosaic.config.choices import TEST_SHARE
 from mosaic.config.profiles import load_profile, profile_names
 from mosaic.config.tasks import load_catalogue
+from mosaic.evidence.bundles import NUMBERLESS, command_line, public
 from mosaic.figures import CHAPTER_OF_FIGURE
+from mosaic.scores.markdown import markdown_table
 
 HEADING = "## Rerun exactly this"
 
@@ -34,34 +36,31 @@ def colab_link(chapter: str, slug: str) -> str:
 def rerun_box(chapter: str, parameters: Mapping[str, Any], slug: str) -> str:
     """Markdown for the end of a chapter: the lines that make this very page again.
 
-    `parameters` are those papermill ran it with; the build folder does not change a number and is
-    left out.
+    `parameters` are those papermill ran it with, but for those that change no number.
     """
-    given = {"profile": "mini", **parameters}
-    given.pop("build_dir", None)
-    profile = given.pop("profile")
-    figures = [figure for figure, where in CHAPTER_OF_FIGURE.items() if where == chapter]
-    number = chapter.split("_")[0]
-    values = [f"{name}={json.dumps(value)}" for name, value in given.items()]
-    words = ["mosaic", "run", number, "--profile", str(profile)]
-    for value in values:
-        words += ["-p", value]
+    profile = public(parameters.get("profile", "mini"))
+    given = {k: public(v) for k, v in parameters.items() if k not in ("profile", *NUMBERLESS)}
+    run = command_line("run", [chapter.split("_")[0]], {"profile": profile}, given)
     mill = ["papermill", f"notebooks/{chapter}.ipynb", "out.ipynb", "-p", "profile", str(profile)]
     for name, value in given.items():
         mill += ["-y", f"{name}: {json.dumps(value)}"]
-    lines = [HEADING, "", "In a clone, with the environment of `make reproduce`:", ""]
-    lines += ["```text", shlex.join(words), shlex.join(mill)]
-    lines += [f"mosaic figure {figure} --profile {profile}" for figure in figures]
-    lines += ["```", ""]
-    lines += [
-        "The first line runs the whole page, the second does the same by papermill alone, and the "
-        "others print where a figure's files lie. `-p name=value` changes a parameter; the cell "
-        "with the parameters is near the top of this page.",
-        "",
-        "Without a clone: "
-        f"[![Open in Colab](../book/_static/colab.svg)]({colab_link(chapter, slug)})",
-    ]
-    return "\n".join(lines) + "\n"
+    figures = [figure for figure, where in CHAPTER_OF_FIGURE.items() if where == chapter]
+    lines = [run, shlex.join(mill), *(f"mosaic figure {f} --profile {profile}" for f in figures)]
+    badge = f"[![Open in Colab](../book/_static/colab.svg)]({colab_link(chapter, slug)})"
+    return f"""{HEADING}
+
+In a clone, with the environment of `make reproduce`:
+
+```text
+{chr(10).join(lines)}
+```
+
+The first line runs the whole page, the second does the same by papermill alone, and the others
+print where a figure's files lie. `-p name=value` changes a parameter; the cell with the parameters
+is near the top of this page.
+
+Without a clone: {badge}
+"""
 
 
 def figure_index(figures: Path) -> str:
@@ -92,48 +91,27 @@ def _escaped(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!<>|$~" else c for c in " ".join(text.split()))
 
 
-TASK_COLUMNS = (
-    "task",
-    "dataset",
-    "config",
-    "split",
-    "input",
-    "label",
-    "rows",
-    "licence",
-    "section",
-)
-
-
 def task_table(catalogue: str) -> str:
     """One row per task of a catalogue, and below it replaced repositories and what is noted.
 
     A note that several tasks share is written once.
     """
-    tasks = list(load_catalogue(catalogue).values())
     rows = []
     noted: dict[str, list[str]] = {}
-    for task in tasks:
-        cells = (
-            task.key,
-            f"`{task.dataset}`",
-            task.config or "",
-            task.split,
-            f"`{task.input_field}`",
-            f"`{task.label_field}`",
-            "" if task.rows is None else f"{task.rows:,}",
-            task.licence,
-            task.section,
-        )
-        rows.append(cells)
+    for task in load_catalogue(catalogue).values():
+        names = (f"`{task.dataset}`", task.config or "", task.split, f"`{task.input_field}`")
+        count = "" if task.rows is None else f"{task.rows:,}"
+        rest = (f"`{task.label_field}`", count, task.licence, task.section)
+        rows.append((task.key, *names, *rest))
         if task.replaces:
             revision = f", revision `{task.revision}`" if task.revision else ""
             replaced = f"the authors name {task.replaces}; loaded here from `{task.dataset}`"
             noted.setdefault(replaced + revision, []).append(task.key)
         if task.note:
             noted.setdefault(task.note.rstrip("."), []).append(task.key)
+    head = ("task", "dataset", "config", "split", "input", "label", "rows", "licence", "section")
     remarks = [f"- {', '.join(keys)}: {note}." for note, keys in noted.items()]
-    return "\n".join([markdown_table(TASK_COLUMNS, rows), *remarks]) + "\n"
+    return "\n".join([markdown_table(head, rows), *remarks]) + "\n"
 
 
 def profile_table() -> str:
@@ -141,25 +119,10 @@ def profile_table() -> str:
     rows = []
     for name in profile_names():
         profile = load_profile(name)
-        caps = (profile.max_docs, profile.n_train, profile.n_test)
-        if profile.n_train and profile.n_test:
-            share = profile.n_test / (profile.n_train + profile.n_test)
-        else:
-            share = TEST_SHARE
-        rows.append(
-            (
-                f"`{name}`",
-                *("all" if cap is None else f"{cap:,}" for cap in caps),
-                f"{share:.0%}",
-                f"{profile.max_length:,}",
-                str(len(profile.seeds)),
-            )
-        )
+        n_train, n_test = profile.n_train, profile.n_test
+        caps = ["all" if n is None else f"{n:,}" for n in (profile.max_docs, n_train, n_test)]
+        share = n_test / (n_train + n_test) if n_train and n_test else TEST_SHARE
+        length = f"{profile.max_length:,}"
+        rows.append((f"`{name}`", *caps, f"{share:.0%}", length, len(profile.seeds)))
     head = ("profile", "documents read", "training", "test", "test share", "tokens", "seeds")
     return markdown_table(head, rows)
-
-
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; cells are Markdown already."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, *rows)]
-    return "\n".join([lines[0], "|" + " --- |" * len(columns), *lines[1:]]) + "\n"

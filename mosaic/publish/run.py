@@ -15,6 +15,9 @@ from typing import Any
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
 
+QUIET = "--IPKernelApp.log_level=40"
+"""Keeps the kernel's own warnings off the terminal, such as that it speaks TCP on this machine."""
+
 
 class NotebookError(MosaicError):
     """A notebook that failed: names the notebook, the cell and the error."""
@@ -79,6 +82,7 @@ def run_chapter(chapter: str, workspace: Workspace, parameters: dict[str, Any]) 
             kernel_name="python3",
             progress_bar=sys.stderr.isatty(),
             cwd=str(root),
+            extra_arguments=[QUIET],
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(
@@ -96,9 +100,10 @@ def run_chapters(names: list[str], workspace: Workspace, parameters: dict[str, A
     root = project_root()
     executed = []
     found = find_chapters(root, names)
-    given = given_to_each(
-        [root / "notebooks" / f"{chapter}.ipynb" for chapter in found], parameters
-    )
+    if workspace.engine != "local":
+        parameters = {"engine": workspace.engine, **parameters}
+    paths = [root / "notebooks" / f"{chapter}.ipynb" for chapter in found]
+    given = given_to_each(paths, parameters)
     for chapter, values in zip(found, given, strict=True):
         start = time.perf_counter()
         print(f"{chapter}: running on profile {workspace.profile.name} ...", flush=True)

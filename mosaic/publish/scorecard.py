@@ -12,6 +12,8 @@ from mosaic.evidence.bundles import read_bundles
 from mosaic.evidence.claims import (
     BUILT_IN,
     INCONCLUSIVE,
+    LEANS,
+    LEANS_AGAINST,
     MIN_TASKS,
     NOT_SUPPORTED,
     NOT_TESTED,
@@ -20,11 +22,13 @@ from mosaic.evidence.claims import (
     Finding,
     judge_claims,
     load_claims,
-    without_mini,
     without_one_pair,
+    without_one_task,
+    without_toys,
 )
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
+from mosaic.scores.markdown import markdown_table
 from mosaic.scores.table import concat_scores, read_scores
 
 AUDIT = "08_audit"
@@ -41,27 +45,26 @@ def run_scores(workspace: Workspace) -> pd.DataFrame:
 def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:
     """Column of the scorecard to what it says of every claim: published, bundles, this run.
 
-    Bundles made with the mini models are left out; what a run of them tests is called built in.
+    What toy models and tasks show is left out of bundles, and called built in where a run tests it.
     """
     claims = load_claims()
     return {
         PUBLISHED: judge_claims(claims, published_scores()),
-        CONTRIBUTED: judge_claims(claims, without_mini(read_bundles(bundles_dir))),
+        CONTRIBUTED: judge_claims(claims, without_toys(read_bundles(bundles_dir))),
         f"This run: {workspace.profile.name}": judge_claims(claims, run_scores(workspace)),
     }
 
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
-    lines = [_sources(columns), "", "```{table}", ":class: mosaic-scorecard", ""]
-    lines += ["| " + " | ".join(["The paper's claim", *columns]) + " |"]
-    lines += ["|---" * (1 + len(columns)) + "|"]
-    for row in zip(*columns.values(), strict=True):
-        cells = [_link(row[0].claim, chapters), *map(verdict_cell, row)]
-        lines.append("| " + " | ".join(cells) + " |")
+    found = zip(*columns.values(), strict=True)
+    rows = [(_link(row[0].claim, chapters), *map(verdict_cell, row)) for row in found]
+    table = markdown_table(("The paper's claim", *columns), rows)
     audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
-    lines += ["```", "", f"{_legend(columns)} Intervals and method: {audit}."]
-    return "\n".join(lines) + "\n"
+    return (
+        f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
+        f"{_legend(columns)} Intervals and method: {audit}.\n"
+    )
 
 
 def _sources(columns: dict[str, list[Finding]]) -> str:
@@ -84,11 +87,9 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
 
 
 def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
-    """How many claims there are, were tested, got each verdict; were decided by an interval, and
-    stay so when all intervals are corrected together (Holm)."""
+    """How many claims there are, were tested, got each verdict, and were decided by the test."""
     verdicts = [f.verdict for f in found]
     decided = [f for f in found if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
-    p_values = [f.p_holm for f in decided if f.p_holm is not None]
     return {
         "n_claims": len(found),
         "n_tested": len(found) - verdicts.count(NOT_TESTED),
@@ -96,8 +97,8 @@ def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
         "n_supported": verdicts.count(SUPPORTED),
         "n_not_supported": verdicts.count(NOT_SUPPORTED),
         "n_inconclusive": verdicts.count(INCONCLUSIVE),
-        "n_by_interval": len(p_values),
-        "n_lasting": sum(p < 0.05 for p in p_values),
+        "n_by_test": sum(f.p_holm is not None for f in decided),
+        "n_leaning": sum(verdict in (LEANS, LEANS_AGAINST) for verdict in verdicts),
     }
 
 
@@ -105,12 +106,13 @@ def _legend(columns: dict[str, list[Finding]]) -> str:
     n = verdict_counts(columns[PUBLISHED])
     said = (
         f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
-        f"where there is no sign), in brackets the tasks on the claim's side, and the 95% interval "
-        f"the verdict is read off. Fewer than {MIN_TASKS} tasks have neither interval nor verdict; "
-        f"a claim about several tasks is counted. Of {n['n_tested']} claims the published scores "
-        f"can test, {n['n_decided']} are decided, {n['n_by_interval']} of them by an interval; "
-        f"{n['n_lasting']} of these stay decided when all intervals are corrected "
-        f"together."
+        f"where there is no sign), in brackets the tasks on the claim's side, and Student's 95% "
+        f"interval over tasks. Supported and not supported rest on an exact sign-flip test over "
+        f"tasks, corrected for all claims tested on the source; *leans* holds only uncorrected. "
+        f"Fewer than {MIN_TASKS} tasks have neither interval nor verdict; a claim about several "
+        f"tasks is counted. Of {n['n_tested']} claims the published scores can test, "
+        f"{n['n_decided']} are decided, {n['n_by_test']} of them by the test, and "
+        f"{n['n_leaning']} lean."
     )
     for built_in in filter(None, map(_built_in, columns.values())):
         opposite = sum(not f.points_at_claim for f in built_in)
@@ -181,12 +183,13 @@ def effects_by_task(found: Sequence[Finding], kind: str) -> pd.DataFrame:
 
 
 def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
-    """Each claim without the one pair of cells that moves its effect most."""
+    """Each claim without the one pair, and the one task, that moves its effect most."""
     rows = []
     for finding in found:
-        if (without := without_one_pair(finding)) is None:
+        if (without := without_one_pair(finding, found)) is None:
             continue
         pair, rest = without
+        task, fewer = without_one_task(finding, found) or (None, finding)
         rows.append(
             {
                 "claim": finding.claim.says,
@@ -196,6 +199,9 @@ def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
                 "effect without": rest.effect,
                 "pair left out": _named(pair[list(finding.claim.same)]),
                 "its value": pair["value"],
+                "task left out": task,
+                "effect without the task": fewer.effect if task else None,
+                "verdict without the task": fewer.verdict if task else None,
             }
         )
     return pd.DataFrame(rows)

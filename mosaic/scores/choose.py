@@ -6,7 +6,7 @@ The order in which a processor adds moves a score by about 1e-15; one document m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,18 +31,27 @@ def best_rows(deciding: pd.Series, keys: Sequence[Any]) -> pd.Series:
     return scores.groupby(list(keys), dropna=False, sort=False).idxmax()
 
 
-def select_by_cv(
-    table: pd.DataFrame, by: Sequence[str] = ("task", "language"), hidden_apart: bool = True
-) -> pd.DataFrame:
-    """Per group and feature the cell whose inner cross-validation was best (ours).
+def first_best(scores: Iterable[float]) -> int:
+    """Position of the first score that is level with the best."""
+    return int(level(list(scores)).argmax())
+
+
+def rows_best_by_cv(table: pd.DataFrame, by: Sequence[str], hidden_apart: bool = True) -> pd.Series:
+    """Index label of the row best by inner cross-validation, per group `by` and feature (ours).
 
     The test score takes no part. Hidden states pooled differently are different baselines, not a
     choice, so they stay apart unless told. Ties go to the first row; cells without an inner choice
     (base rates) stay as they are.
     """
     side = table["pooling"].where((table["feature"] == "hidden") & hidden_apart, "")
-    keys = [table[name] for name in (*by, "feature")] + [side]
-    best = best_rows(table["cv_accuracy"], keys)
+    return best_rows(table["cv_accuracy"], [*(table[name] for name in (*by, "feature")), side])
+
+
+def select_by_cv(
+    table: pd.DataFrame, by: Sequence[str] = ("task", "language"), hidden_apart: bool = True
+) -> pd.DataFrame:
+    """The rows of a score table that `rows_best_by_cv` names, as a table."""
+    best = rows_best_by_cv(table, by, hidden_apart)
     return validate_scores(table.loc[best].reset_index(drop=True))
 
 

@@ -6,11 +6,16 @@ import pandas as pd
 
 SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
 
+HIDDEN_SERIES = ("hidden state, last token", "hidden state, mean")
+
+UNTRAINED = "SAE, untrained connector"
+
 
 def series_of(row: pd.Series) -> str:
     """Name of the series a score row belongs to in a comparison of feature types."""
     if row["feature"] == "hidden":
-        return "hidden state, mean" if row["pooling"] == "mean" else "hidden state, last token"
+        last, mean = HIDDEN_SERIES
+        return mean if row["pooling"] == "mean" else last
     names = {"sae": "SAE latents", "tfidf": "TF-IDF", "length": "prompt length"}
     return names.get(row["feature"], str(row["feature"]).replace("_", " "))
 

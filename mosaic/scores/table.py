@@ -6,13 +6,14 @@ A row is one probe under one protocol. A value that does not apply is missing, n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mosaic.config.choices import FEATURES
+from mosaic.config import choices
 from mosaic.errors import MALFORMED, IntegrityError
 from mosaic.storage.files import replace_file, storage_errors
 
@@ -40,6 +41,8 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "train_fraction": ("Float64", "share of the training part used"),
     "label_model": ("string", "model whose correctness is the label"),
     "split": ("string", "identity of the train/test split: equal where it is the same"),
+    "kind": ("string", "what the task asks; one of KINDS"),
+    "toy": ("boolean", "whether model or task was made for this book, so that it is no evidence"),
     "probe": ("string", "linear or tree"),
     "seed": ("Int64", "seed of split and probe"),
     "repeat": ("Int64", "running number of repetitions of the same cell"),
@@ -57,31 +60,22 @@ SCHEMA: dict[str, tuple[str, str]] = {
 SCORE_COLUMNS = tuple(SCHEMA)
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    "source": ("published", "run", "bundle"),
-    "protocol": ("published", "nested"),
-    "depth": ("early", "middle", "late"),
-    "feature": FEATURES,
-    "pooling": ("sum", "mean", "max", "last", "count", "top_n"),
-    "selection": ("all", "topk"),
-    "bos": ("drop", "keep"),
-    "probe": ("linear", "tree"),
+    "source": choices.SOURCES,
+    "protocol": choices.PROTOCOLS,
+    "depth": choices.DEPTHS,
+    "feature": choices.FEATURES,
+    "pooling": choices.POOLINGS,
+    "selection": choices.SELECTIONS,
+    "bos": choices.BOS,
+    "kind": choices.KINDS,
+    "probe": choices.PROBES,
 }
 
-REQUIRED = ("source", "protocol", "feature", "task", "probe", "macro_f1")
+REQUIRED = ("source", "protocol", "feature", "task", "kind", "toy", "probe", "macro_f1")
 
 SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction")
 
-NOT_NEGATIVE = (
-    "layer",
-    "top_n",
-    "k",
-    "seed",
-    "repeat",
-    "n_train",
-    "n_test",
-    "n_features",
-    "seconds",
-)
+NOT_NEGATIVE = ("seconds", *(name for name, (dtype, _) in SCHEMA.items() if dtype == "Int64"))
 
 # What makes two rows the same cell, apart from seed and repeat.
 IDENTITY = tuple(c for c in SCORE_COLUMNS[: SCORE_COLUMNS.index("split")] if c != "source") + (
@@ -116,7 +110,7 @@ def validate_scores(scores: pd.DataFrame) -> pd.DataFrame:
         odd = sorted(set(scores.columns) ^ set(SCORE_COLUMNS))
         raise IntegrityError(
             f"The score table's columns do not fit the schema (first difference: "
-            f"{odd[0] if odd else 'their order'!r}). Write it with mosaic.scores.write."
+            f"{odd[0] if odd else 'their order'!r}). Write it with `write_scores`."
         )
     try:
         typed = scores.astype({name: dtype for name, (dtype, _) in SCHEMA.items()})
@@ -146,11 +140,17 @@ def _refuse(scores: pd.DataFrame, bad: pd.Series, name: str, rule: str) -> None:
         raise IntegrityError(f"Score table row {row}: {name} is {value!r} but {rule}.")
 
 
-def read_scores(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read and validate a score table. Raises IntegrityError where it is not one."""
+def read_scores(
+    path: str | os.PathLike[str], complete: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    """Read and validate a score table. Raises IntegrityError where it is not one.
+
+    `complete` adds to a table of an older schema what that lacks, before it is validated.
+    """
     path = Path(path)
     try:
-        raw = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
+        kinds = defaultdict(lambda: "string", toy="boolean")
+        raw = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
     except (OSError, *MALFORMED) as error:
         raise IntegrityError(f"{path} is not a readable score table ({error}).") from error
     numeric = [name for name, (dtype, _) in SCHEMA.items() if dtype in ("Int64", "Float64")]
@@ -158,7 +158,7 @@ def read_scores(path: str | os.PathLike[str]) -> pd.DataFrame:
         raw = raw.assign(**{c: pd.to_numeric(raw[c]) for c in numeric if c in raw})
     except MALFORMED as error:
         raise IntegrityError(f"{path}: a number cannot be read ({error}).") from error
-    return validate_scores(raw)
+    return validate_scores(raw if complete is None else complete(raw))
 
 
 def write_scores(scores: pd.DataFrame, path: str | os.PathLike[str]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from mosaic.errors import ResourceError
+
+log = logging.getLogger(__name__)
 
 
 def sha256(path: Path) -> str:
@@ -64,3 +67,16 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)  # a full disk needs no half of a file
         raise
+
+
+def set_aside(path: Path, why: object) -> None:
+    """Keep a damaged file as `<name>.corrupt-<n>` and say so; whoever needs it computes it anew."""
+    n = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{n}")).exists():
+        n += 1
+    with storage_errors(path):
+        try:
+            os.replace(path, aside)
+        except FileNotFoundError:  # another process was faster
+            return
+    log.warning("%s is damaged (%s): kept as %s and computed again", path, why, aside.name)

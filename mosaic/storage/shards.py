@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.errors import MALFORMED, IntegrityError
-from mosaic.storage.files import replace_file, storage_errors
-from mosaic.storage.sealed import seal, unseal
+from mosaic.errors import FOREIGN, IntegrityError
+from mosaic.storage.files import replace_file, set_aside, storage_errors
+from mosaic.storage.sealed import read_sealed_or_set_aside, write_sealed
 
 VERSION = 1
 """Part of every key: raise it when the meaning of the numbers or the layout changes."""
@@ -47,18 +46,8 @@ class Store:
         return self.root / key / f"shard-{shard:05d}.safetensors"
 
     def manifest(self, key: str) -> dict[str, Any] | None:
-        """The block's manifest, or None while it is not complete.
-
-        One that cannot be read counts as absent, so that the next extraction writes it anew.
-        """
-        path = self.root / key / "manifest.json"
-        if not path.is_file():
-            return None
-        try:
-            return unseal(path.read_text(encoding="utf-8"))
-        except MALFORMED as error:
-            log.warning("%s is damaged (%s) and counts as absent", path, error)
-            return None
+        """The block's manifest, or None while it is not complete or after it was damaged."""
+        return read_sealed_or_set_aside(self.root / key / "manifest.json")
 
     def missing(self, key: str, n_shards: int) -> list[int]:
         """Shards that are absent or fail their checksum."""
@@ -69,12 +58,7 @@ class Store:
         path = self.shard_path(key, shard)
         if not path.is_file() or self._is_valid(key, shard):
             return
-        n = 1
-        while (aside := path.with_name(f"{path.name}.corrupt-{n}")).exists():
-            n += 1
-        with storage_errors(path):
-            os.replace(path, aside)
-        log.warning("%s fails its checksum: kept as %s and computed again", path, aside.name)
+        set_aside(path, "its checksum does not fit")
 
     def _is_valid(self, key: str, shard: int) -> bool:
         from safetensors import SafetensorError
@@ -87,7 +71,7 @@ class Store:
             return True
         try:
             arrays, stated = _load(path, None)
-        except (SafetensorError, *MALFORMED):
+        except (SafetensorError, *FOREIGN):
             return False
         if _content_hash(arrays, key, shard) != stated:
             return False
@@ -111,8 +95,8 @@ class Store:
         path = self.root / key / "manifest.json"
         shards = [_load(self.shard_path(key, i), ())[1] for i in range(n_shards)]
         manifest = {"identity": dict(identity), **facts, "shards": shards}
+        write_sealed(path, manifest)
         with storage_errors(path):
-            replace_file(path, seal(manifest))
             for leftover in path.parent.glob("*.tmp-*"):
                 leftover.unlink()
 

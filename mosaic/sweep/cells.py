@@ -29,6 +29,20 @@ class Cell:
     probe: str = "linear"
     protocol: str = "nested"
     seed: int = 0
+    train_task: str = ""
+    """Task whose training part is learnt from: the cell's own unless said (paper §4.4)."""
+    train_fraction: float = 1.0
+    kept_out: tuple[str, ...] = ()
+    """Tasks whose test items are never trained on, so that no text meets its own translation."""
+
+    def __post_init__(self) -> None:
+        if not self.train_task:
+            object.__setattr__(self, "train_task", self.task)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Keys of all tasks that decide the cell's numbers, the tested one first."""
+        return tuple(dict.fromkeys((self.task, self.train_task, *self.kept_out)))
 
 
 def grid_poolings(profile: Profile) -> list[dict[str, Any]]:
@@ -51,31 +65,43 @@ def paper_grid(
     seeds: Iterable[int] = (0,),
 ) -> list[Cell]:
     """SAE cells of every depth, width and pooling, and hidden-state cells of every depth."""
-    specs = []
+    cells = []
     for task, model, seed in product(tasks, models or profile.text_models, seeds):
         for layer in model.layers.values():
             base = Cell(task, "hidden", model.name, layer, seed=seed)
-            specs += [replace(base, pooling=p) for p in ("last", "mean")]
+            cells += [replace(base, pooling=p) for p in ("last", "mean")]
             widths = [sae.width for sae in model.saes if sae.layer == layer]
-            specs += [
+            cells += [
                 replace(base, feature="sae", width=width, **pooling)
                 for width, pooling in product(widths, grid_poolings(profile))
             ]
-    return specs
+    return cells
 
 
-def recipe_cells(profile: Profile, task: str, model: ModelSpec, seed: int) -> list[Cell]:
-    """The paper's recipe (sums, > 1, middle layer) at the narrowest width, and hidden states."""
-    layer = model.layers["middle"]
-    base = Cell(task, "hidden", model.name, layer, seed=seed)
-    sae = replace(base, feature="sae", width=model.widths[0], pooling="sum", threshold=1.0)
+def recipe_cells(
+    profile: Profile, task: str, model: ModelSpec, seed: int, depth: str = "middle"
+) -> list[Cell]:
+    """The paper's recipe (sums, > 1, middle layer) at the narrowest width, and hidden states.
+
+    Raises ConfigError for a model without a layer of that depth or without SAEs.
+    """
+    base = Cell(task, "hidden", model.name, model.layer(depth), seed=seed)
+    sae = replace(base, feature="sae", width=model.narrowest, pooling="sum", threshold=1.0)
     return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
 
 
+def authors_cells(profile: Profile, tasks: Iterable[str], probe: str) -> list[Cell]:
+    """The recipe's SAE cell of each task and the first text model, under the authors' protocol."""
+    return [
+        replace(recipe_cells(profile, task, model, 0)[0], protocol="published", probe=probe)
+        for task, model in product(tasks, profile.text_models[:1])
+    ]
+
+
 def all_recipes(profile: Profile, tasks: Iterable[str], seeds: Iterable[int] = (0,)) -> list[Cell]:
-    """`recipe` for every task, text model and seed."""
+    """`recipe_cells` for every task, text model and seed."""
     each = product(tasks, profile.text_models, seeds)
-    return [spec for task, model, seed in each for spec in recipe_cells(profile, task, model, seed)]
+    return [cell for task, model, seed in each for cell in recipe_cells(profile, task, model, seed)]
 
 
 def recipe_pairs(profile: Profile, tasks: Iterable[str]) -> list[tuple[Cell, Cell]]:
@@ -89,8 +115,8 @@ def recipe_pairs(profile: Profile, tasks: Iterable[str]) -> list[tuple[Cell, Cel
 
 def threshold_cells(profile: Profile, tasks: Iterable[str]) -> list[Cell]:
     """Binarized full sums at every threshold of the profile, narrow SAE, middle layer."""
-    sums = [spec for spec in all_recipes(profile, tasks) if spec.feature == "sae"]
-    return [replace(spec, threshold=value) for spec in sums for value in profile.thresholds]
+    sums = [cell for cell in all_recipes(profile, tasks) if cell.feature == "sae"]
+    return [replace(cell, threshold=value) for cell in sums for value in profile.thresholds]
 
 
 def selection_cells(profile: Profile, tasks: Iterable[str], k_values: Iterable[int]) -> list[Cell]:
@@ -98,9 +124,9 @@ def selection_cells(profile: Profile, tasks: Iterable[str], k_values: Iterable[i
 
     Narrow SAE, middle layer.
     """
-    sums = [spec for spec in all_recipes(profile, tasks) if spec.feature == "sae"]
+    sums = [cell for cell in all_recipes(profile, tasks) if cell.feature == "sae"]
     kept = [(k, threshold) for threshold in (None, 1.0) for k in k_values]
     return [
-        replace(spec, k=k, threshold=threshold)
-        for spec, (k, threshold) in product(sums, [*kept, (None, None), (None, 1.0)])
+        replace(cell, k=k, threshold=threshold)
+        for cell, (k, threshold) in product(sums, [*kept, (None, None), (None, 1.0)])
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,6 @@ from mosaic.scores.intervals import bootstrap_interval, holm, paired_difference
 from mosaic.scores.table import make_scores
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
-
-if TYPE_CHECKING:
-    from mosaic.evidence.equal_terms import Condition
 
 
 def mean_over_seeds(results: Sequence[ScoredCell]) -> pd.DataFrame:
@@ -40,8 +36,8 @@ def mean_over_seeds(results: Sequence[ScoredCell]) -> pd.DataFrame:
 def by_cell(results: Iterable[ScoredCell]) -> dict[Cell, list[ScoredCell]]:
     """Results grouped by cell, seeds in order; the key is the cell with seed 0."""
     cells: dict[Cell, list[ScoredCell]] = {}
-    for result in sorted(results, key=lambda r: r.spec.seed):
-        cells.setdefault(replace(result.spec, seed=0), []).append(result)
+    for result in sorted(results, key=lambda r: r.cell.seed):
+        cells.setdefault(replace(result.cell, seed=0), []).append(result)
     return cells
 
 
@@ -50,7 +46,7 @@ def compare_cells(
 ) -> pd.DataFrame:
     """Paired differences in macro-F1 of the first cell from the second, over all seeds.
 
-    p-values are Holm's, adjusted for the number of pairs given. Columns: task, language, model,
+    p-values are Holm's, adjusted for the number of pairs given. Columns: task, model,
     first, second, difference, low, high, p_holm, n_docs, n_seeds.
     """
     cells = by_cell(results)
@@ -77,6 +73,24 @@ def compare_cells(
     return pd.DataFrame(rows)
 
 
+def by_classifier(table: pd.DataFrame, first: str) -> pd.DataFrame:
+    """Macro-F1 of the recipe's SAE cells, a column per probe and protocol, seed 0 where it has one.
+
+    Only cells that have `first`, such as "tree, published", which takes the first column. Columns:
+    source, task, language, model, then those of the classifiers.
+    """
+    keys = ["source", "task", "language", "model", "width"]
+    recipe = (table["depth"] == "middle") & (table["pooling"] == "sum") & (table["threshold"] == 1)
+    recipe &= (table["selection"] == "all") & (table["seed"].fillna(0) == 0)
+    rows = table[recipe.fillna(False)].astype({key: object for key in keys})
+    rows = rows.assign(by=rows["probe"] + ", " + rows["protocol"]).fillna({"language": ""})
+    wide = rows.pivot_table(index=keys, columns="by", values="macro_f1", sort=False)
+    if first not in wide:
+        return pd.DataFrame(columns=[*keys[:-1], first])
+    wide = wide[[first, *wide.columns.drop(first)]].dropna(subset=first)
+    return wide.reset_index().drop(columns="width").rename_axis(columns=None)
+
+
 def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) -> int:
     """In how many tasks of a `compare` table the first cell beats every cell named `second...`.
 
@@ -87,28 +101,8 @@ def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) ->
     return int(beaten.groupby(against["task"]).all().sum())
 
 
-def _cell_name(spec: Cell) -> str:
-    parts = [spec.feature, spec.width, spec.pooling]
-    parts.append(f"n={spec.top_n}" if spec.top_n is not None else None)
-    parts.append(f"> {spec.threshold:g}" if spec.threshold is not None else None)
+def _cell_name(cell: Cell) -> str:
+    parts = [cell.feature, cell.width, cell.pooling]
+    parts.append(f"n={cell.top_n}" if cell.top_n is not None else None)
+    parts.append(f"> {cell.threshold:g}" if cell.threshold is not None else None)
     return " ".join(part for part in parts if part)
-
-
-def _compared(
-    contrast: Condition, scored: dict[tuple[str, Cell], ScoredCell], seeds: Sequence[int]
-) -> dict[str, object]:
-    first, second = (
-        [scored[contrast.bos, replace(spec, seed=seed)] for seed in seeds]
-        for spec in (contrast.first, contrast.second)
-    )
-    found = paired_difference(first, second)
-    return {
-        "claim": contrast.claim,
-        "condition": contrast.condition,
-        "task": contrast.first.task,
-        "model": contrast.first.model,
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "n_docs": found.n_docs,
-    }

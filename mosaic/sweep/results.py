@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mosaic.errors import MALFORMED, IntegrityError
 from mosaic.scores.table import make_scores
 from mosaic.storage.files import replace_file, storage_errors
-from mosaic.storage.sealed import seal, unseal
+from mosaic.storage.sealed import read_sealed_or_set_aside, seal
 from mosaic.sweep.cells import Cell
 
 
@@ -21,7 +20,7 @@ from mosaic.sweep.cells import Cell
 class ScoredCell:
     """A scored cell: its row of the score table and what the probe said of each test document."""
 
-    spec: Cell
+    cell: Cell
     row: dict[str, Any]
     ids: np.ndarray
     """`[n_test]` document ids; equal for all cells of one task, protocol and seed."""
@@ -40,7 +39,7 @@ def to_scores(results: Iterable[ScoredCell]) -> pd.DataFrame:
 
 
 def write_scored(path: Path, result: ScoredCell) -> None:
-    """Keep a scored cell on disk; the file is whole or absent."""
+    """Keep a scored cell on disk; the file is whole or absent. Raises ResourceError."""
     content = {
         "row": result.row,
         "ids": [str(i) for i in result.ids],
@@ -54,16 +53,11 @@ def write_scored(path: Path, result: ScoredCell) -> None:
         replace_file(path, seal(content))
 
 
-def read_scored(path: Path, spec: Cell) -> ScoredCell | None:
-    """The scored cell kept at `path`, or None. Raises IntegrityError where it is damaged."""
-    if not path.is_file():
+def read_scored(path: Path, cell: Cell) -> ScoredCell | None:
+    """The scored cell kept at `path`, or None; a damaged one is set aside with a warning."""
+    content = read_sealed_or_set_aside(path)
+    if content is None:
         return None
-    try:
-        content = unseal(path.read_text(encoding="utf-8"))
-        arrays = {name: np.asarray(content[name]) for name in ("ids", "y_true", "y_pred")}
-        arrays["probabilities"] = np.asarray(content["scores"])
-        return ScoredCell(spec=spec, row=content["row"], setting=content["setting"], **arrays)
-    except MALFORMED as error:
-        raise IntegrityError(
-            f"The scored cell {path} is damaged ({error}). Delete it and run again."
-        ) from error
+    arrays = {name: np.asarray(content[name]) for name in ("ids", "y_true", "y_pred")}
+    arrays["probabilities"] = np.asarray(content["scores"])
+    return ScoredCell(cell=cell, row=content["row"], setting=content["setting"], **arrays)

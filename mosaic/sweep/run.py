@@ -1,12 +1,20 @@
-"""Score many cells of the experiment grid: extract once per model and task, fit each probe once.
+"""Score many cells of the experiment grid: extract once per model, fit each probe once.
 
 Every scored cell is kept on disk under a key of everything that changes its numbers, so chapters
-share cells and a crash loses only the fits in flight.
+share cells and a crash loses only the fits in flight. A cell may be trained on one task and tested
+on another (paper §4.4): all that is learnt - which latents are kept, their scale, C, the vocabulary
+of TF-IDF - is then learnt on the training part of the former, and one fit is tested on every task
+that asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 from joblib import delayed
@@ -15,17 +23,28 @@ from tqdm import tqdm
 from mosaic.config.profiles import Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData, load_task
-from mosaic.data.splits import make_split
+from mosaic.data.splits import Split, thin, without_items
+from mosaic.errors import ConfigError
 from mosaic.extraction.engines import parallel
 from mosaic.probes.evaluate import Outcome
 from mosaic.scores.intervals import bootstrap_interval
+from mosaic.storage.versions import code_digest, versions_of
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell, read_scored, write_scored
-from mosaic.sweep.source import Source
+from mosaic.sweep.source import Source, extract_for, fit
+
+SCORE_CODE = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
+               "scores/choose.py")  # fmt: skip
+"""Rooms and modules that decide a scored cell: what other code scored is not read."""
+
+LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy")
+
+Sources = Mapping[tuple[str, str | None], Source]
+"""Sources by key of the task and name of the model."""
 
 
 def score_cells(
-    specs: Sequence[Cell],
+    cells: Sequence[Cell],
     workspace: Workspace,
     n_jobs: int = -1,
     load: Callable[[str, Profile], TaskData] = load_task,
@@ -35,63 +54,125 @@ def score_cells(
     `load` gives the documents of a task key; another one than the default brings labels made here.
     Raises what loading, extraction and probes raise; cells finished before stay on disk.
     """
+    wanted = list(dict.fromkeys(cells))
+    asked = dict.fromkeys((key, cell.model) for cell in wanted for key in cell.tasks)
+    data = {key: load(key, workspace.profile) for key in dict.fromkeys(key for key, _ in asked)}
+    sources = {(key, model): Source(workspace, data[key], model) for key, model in asked}
+    paths = {cell: _path(cell, sources) for cell in wanted}
     results: dict[Cell, ScoredCell] = {}
-    groups: dict[tuple[str, str | None], list[Cell]] = {}
-    for spec in dict.fromkeys(specs):
-        groups.setdefault((spec.task, spec.model), []).append(spec)
-    bar = tqdm(total=len(set(specs)), desc="probes", unit="cell", disable=None)
-    tasks: dict[str, TaskData] = {}
-    with bar:
-        for (task, model), members in groups.items():
-            if task not in tasks:
-                tasks[task] = load(task, workspace.profile)
-            source = Source(workspace, tasks[task], model)
-            missing = []
-            for spec in members:
-                found = read_scored(source.path(spec), spec)
-                if found is None:
-                    missing.append(spec)
-                else:
-                    results[spec] = source.named(found)
-                    bar.update()
-            if missing:
-                source.prepare(missing)
-            # Processes: small fits spend their time in Python, where threads wait for each other.
-            fitted = parallel(workspace.engine, n_jobs)(
-                delayed(_score_one)(spec, source) for spec in missing
-            )
-            for spec, result in zip(missing, fitted, strict=True):
-                results[spec] = result
+    with tqdm(total=len(wanted), desc="probes", unit="cell", disable=None) as bar:
+        for cell in wanted:
+            if (found := read_scored(paths[cell], cell)) is not None:
+                results[cell] = sources[cell.task, cell.model].named(found)
                 bar.update()
-    return [results[spec] for spec in specs]
+        missing = [cell for cell in wanted if cell not in results]
+        splits = _splits(missing, sources)
+        for model in dict.fromkeys(cell.model for cell in missing):
+            members = [cell for cell in missing if cell.model == model]
+            extract_for({key: s for (key, name), s in sources.items() if name == model}, members)
+            designs: dict[Cell, list[Cell]] = {}
+            for cell in members:
+                designs.setdefault(_design(cell), []).append(cell)
+            # Processes: small fits spend their time in Python, where threads wait for each other.
+            scored = parallel(workspace.engine, n_jobs)(
+                delayed(_score_design)(
+                    {cell: (splits[cell], paths[cell]) for cell in same},
+                    {key: sources[key, model] for c in same for key in (c.task, c.train_task)},
+                )
+                for same in designs.values()
+            )
+            for found_here in scored:
+                results |= {result.cell: result for result in found_here}
+                bar.update(len(found_here))
+    return [results[cell] for cell in cells]
 
 
-def _score_one(spec: Cell, source: Source) -> ScoredCell:
-    profile, data = source.profile, source.data
-    split = make_split(data, spec.seed, spec.protocol, profile.n_train, profile.n_test)
-    result = to_scored(spec, source, source.outcome(spec, split))
-    write_scored(source.path(spec), result)
-    return result
+def _path(cell: Cell, sources: Sources) -> Path:
+    """Where the scored cell is kept: under all that decides its numbers, code included."""
+    first = sources[cell.task, cell.model]
+    caps = [first.profile.n_train, first.profile.n_test]
+    documents = [sources[key, cell.model].identity(cell) for key in cell.tasks]
+    inputs = [asdict(cell), documents, caps, code_digest(*SCORE_CODE), versions_of(*LIBRARIES)]
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return first.workspace.cache / "cells" / key[:2] / f"{key}.json"
 
 
-def to_scored(spec: Cell, source: Source, outcome: Outcome) -> ScoredCell:
-    """An outcome on the documents of `source` as a scored cell, with its row and interval."""
-    profile, data, model = source.profile, source.data, source.model
-    split, interval = outcome.split, bootstrap_interval(outcome)
+def _design(cell: Cell) -> Cell:
+    """What cells share that read the same features of the same training task."""
+    return replace(cell, task="", k=None, seed=0, train_fraction=1.0, kept_out=())
+
+
+def _splits(cells: Sequence[Cell], sources: Sources) -> dict[Cell, Split]:
+    """The split of every cell; tasks are split once per seed and protocol."""
+    whole: dict[tuple[str, int, str], Split] = {}
+
+    def split(key: str, cell: Cell) -> Split:
+        place = (key, cell.seed, cell.protocol)
+        if place not in whole:
+            whole[place] = sources[key, cell.model].split(cell.seed, cell.protocol)
+        return whole[place]
+
+    found = {}
+    for cell in cells:
+        if cell.train_task != cell.task and cell.protocol != "nested":
+            raise ConfigError(f"{cell} asks for a protocol without transfer; use 'nested'.")
+        there, here = (sources[key, cell.model].data for key in (cell.train_task, cell.task))
+        if there.label_names != here.label_names:
+            raise ConfigError(
+                f"{cell.train_task!r} has the labels {there.label_names} and {cell.task!r} has "
+                f"{here.label_names}; a probe can only move between equal labels."
+            )
+        others = [(sources[key, cell.model].data, split(key, cell)) for key in cell.kept_out]
+        home = thin(split(cell.train_task, cell), there.labels, cell.train_fraction)
+        tested = split(cell.task, cell)
+        home = without_items(home, there, others) if others else home
+        found[cell] = replace(home, test=tested.test, test_ids=tested.test_ids)
+    return found
+
+
+def _score_design(
+    cells: Mapping[Cell, tuple[Split, Path]], sources: Mapping[str, Source]
+) -> list[ScoredCell]:
+    """Fit and test cells of one design, and keep them: every matrix is read once."""
+    first = next(iter(cells))
+    keys = dict.fromkeys((first.train_task, *(cell.task for cell in cells)))
+    described = {key: sources[key].candidates(first) for key in keys}
+    fits: dict[tuple[int | None, int, bytes], list[Cell]] = {}
+    for cell, (split, _) in cells.items():
+        # Cells tested at home and elsewhere share a fit where no item had to be left out.
+        fits.setdefault((cell.k, cell.seed, split.train.tobytes()), []).append(cell)
+    found = []
+    for tests in fits.values():
+        start = time.perf_counter()
+        labels = sources[first.train_task].data.labels
+        probe = fit(tests[0], described[first.train_task], labels, cells[tests[0]][0])
+        seconds = time.perf_counter() - start
+        for cell in tests:
+            split, path = cells[cell]
+            X = described[cell.task][probe.candidate].take(split.test).X
+            y = sources[cell.task].data.labels[split.test]
+            result = _scored(cell, sources, Outcome.of(probe, X, y, split, seconds))
+            write_scored(path, result)
+            found.append(result)
+    return found
+
+
+def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> ScoredCell:
+    """An outcome as a scored cell, with its row and interval."""
+    source, split, interval = sources[cell.task], outcome.split, bootstrap_interval(outcome)
+    same = ("feature", "model", "layer", "width", "pooling", "top_n", "threshold", "k")
     row = {
-        **source.names(spec),
-        **{name: getattr(spec, name) for name in ("task", "feature", "model", "layer", "width")},
-        **{name: getattr(spec, name) for name in ("pooling", "top_n", "threshold", "k")},
-        **{name: getattr(spec, name) for name in ("probe", "protocol", "seed")},
+        **source.names(cell),
+        **{name: getattr(cell, name) for name in (*same, "probe", "protocol", "seed")},
         "source": "run",
-        "task": data.task.name,
-        "language": data.task.language,
-        "train_language": data.task.language,
-        "label_model": data.task.label_model,
-        "selection": ("all" if spec.k is None else "topk") if spec.feature == "sae" else None,
-        "scaling": spec.scaling if spec.feature in ("sae", "hidden") else None,
-        "bos": profile.bos if model else None,
-        "train_fraction": 1.0,
+        "task": source.data.task.name,
+        "language": source.data.task.language,
+        "train_language": sources[cell.train_task].data.task.language,
+        "train_fraction": cell.train_fraction,
+        "label_model": source.data.task.label_model,
+        "selection": ("all" if cell.k is None else "topk") if cell.feature == "sae" else None,
+        "scaling": cell.scaling if cell.feature in ("sae", "hidden") else None,
+        "bos": source.profile.bos if cell.model else None,
         "split": split.fingerprint[:16],
         "n_train": len(split.train),
         "n_test": len(split.test),
@@ -100,20 +181,17 @@ def to_scored(spec: Cell, source: Source, outcome: Outcome) -> ScoredCell:
         "macro_f1_low": interval.low,
         "macro_f1_high": interval.high,
         "accuracy": outcome.accuracy,
-        "cv_accuracy": outcome.probe.cv_score if outcome.probe else None,
+        "cv_accuracy": outcome.probe.cv_score,
         "seconds": outcome.seconds,
     }
-    shown = (
-        outcome.probabilities
-        if outcome.probabilities.shape[1] == 2
-        else outcome.probabilities[:, :0]
-    )
+    two = outcome.probabilities.shape[1] == 2
     return ScoredCell(
-        spec=spec,
+        cell=cell,
         row=row,
         ids=outcome.ids,
         y_true=outcome.y_true,
         y_pred=outcome.y_pred,
-        probabilities=np.round(shown, 6),  # as they are kept: a rerun must not rank them otherwise
-        setting=outcome.probe.setting if outcome.probe else None,
+        # As they are kept: a rerun must not rank them otherwise.
+        probabilities=np.round(outcome.probabilities[:, : 2 * two], 6),
+        setting=outcome.probe.setting,
     )

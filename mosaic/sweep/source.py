@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,26 +13,19 @@ import numpy as np
 
 from mosaic.config.choices import FEATURES
 from mosaic.config.workspace import Workspace
-from mosaic.data.load import TaskData
-from mosaic.data.splits import Split
+from mosaic.data.load import TaskData, load_task
+from mosaic.data.splits import Split, make_split
 from mosaic.errors import ConfigError
-from mosaic.probes.baselines import base_rate, prompt_length, tfidf
-from mosaic.probes.evaluate import Outcome, evaluate
-from mosaic.probes.select import Candidate
+from mosaic.probes.baselines import majority, text_lengths, tfidf_candidates
+from mosaic.probes.evaluate import train
+from mosaic.probes.select import Candidate, FittedProbe
 from mosaic.storage.shards import Store
-from mosaic.storage.versions import code_digest, versions_of
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
 
 if TYPE_CHECKING:
     from mosaic.extraction.features import Features
-
-
-NUMBERS = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
-           "scores/choose.py")  # fmt: skip
-"""Rooms and modules that decide a scored cell: what other code scored is not read."""
-LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy")
-_TEXT_BASELINES = {"tfidf": tfidf, "length": prompt_length}
+    from mosaic.extraction.jobs import Job
 
 
 class Source:
@@ -52,14 +44,12 @@ class Source:
         self._store = Store(workspace.cache / "features")
 
     @cached_property
-    def _block_keys(self) -> dict[tuple[int, str | None], str]:
-        """Keys of the feature store's blocks: they change with weights, texts and settings."""
-        if self.model is None:
-            return {}
+    def _job(self) -> Job:
+        """Names blocks of the feature store; SAEs that no cell asks for are not fetched."""
         from mosaic.extraction.jobs import resolve_job  # text baselines need no torch
 
-        job = resolve_job(self.model, self.documents, self.profile, None, None, self._store)
-        return {(block.layer, block.width): block.key for block in job.blocks}
+        assert self.model is not None
+        return resolve_job(self.model, self.documents, self.profile, (), (), self._store)
 
     @cached_property
     def _data(self) -> list[str]:
@@ -68,93 +58,123 @@ class Source:
         tied = repr(None if groups is None else groups.tolist())
         return [self.data.fingerprint, hashlib.sha256(tied.encode()).hexdigest()]
 
-    def path(self, spec: Cell, *more: str) -> Path:
-        """Where the scored cell is kept; ConfigError for a layer or width that does not exist.
+    def identity(self, cell: Cell) -> list[str | None]:
+        """What of these documents decides the numbers of a cell that reads them.
 
-        `more` names what else decides its numbers, such as other training documents.
+        Raises ConfigError for a layer or width that does not exist.
         """
         block = None
-        if self.model is not None and spec.layer is not None:
-            if spec.width is not None:
-                self.model.sae(spec.layer, spec.width)
-            self.model.depth_of(spec.layer)
-            block = self._block_keys[spec.layer, spec.width]
-        if self.model is not None and spec.feature == "vision_tower":
+        if self.model is not None and cell.layer is not None:
+            if cell.width is not None:
+                self.model.sae(cell.layer, cell.width)
+            self.model.depth_of(cell.layer)
+            block = self._job.block(cell.layer, cell.width).key
+        if self.model is not None and cell.feature == "vision_tower":
             from mosaic.extraction.tower import tower_key
+            from mosaic.models.resolve import resolve
 
-            block = tower_key(self.model, self.data, self.profile)
-        caps = [self.profile.n_train, self.profile.n_test]
-        inputs = [asdict(spec), self._data, block, caps, code_digest(*NUMBERS)]
-        inputs += [versions_of(*LIBRARIES), *more]
-        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        return self.workspace.cache / "cells" / key[:2] / f"{key}.json"
+            block = tower_key(resolve(self.model, self.profile), self.data)
+        return [*self._data, block]
 
-    def names(self, spec: Cell) -> dict[str, str | None]:
-        """What this profile calls a cell; another one may call the same numbers otherwise."""
+    def names(self, cell: Cell) -> dict[str, Any]:
+        """What this profile says of a cell; another one may call the same numbers otherwise."""
         depth = release = None
-        if self.model is not None and spec.layer is not None:
-            depth = self.model.depth_of(spec.layer)
-            if spec.width is not None:
-                sae = self.model.sae(spec.layer, spec.width)
+        if self.model is not None and cell.layer is not None:
+            depth = self.model.depth_of(cell.layer)
+            if cell.width is not None:
+                sae = self.model.sae(cell.layer, cell.width)
                 release = sae.release or Path(str(sae.folder)).name
-        return {"profile": self.profile.name, "depth": depth, "sae_release": release}
+        task = self.data.task
+        return {
+            "profile": self.profile.name,
+            "depth": depth,
+            "sae_release": release,
+            "kind": task.kind,
+            "toy": task.toy or (self.model is not None and self.model.toy),
+        }
 
     def named(self, result: ScoredCell) -> ScoredCell:
         """A scored cell from disk under the names of this profile."""
-        return replace(result, row={**result.row, **self.names(result.spec)})
+        return replace(result, row={**result.row, **self.names(result.cell)})
 
-    def prepare(self, specs: Sequence[Cell]) -> None:
-        """One extraction for all layers and widths that the cells of this task and model need."""
-        if self.model is not None and any(spec.feature == "vision_tower" for spec in specs):
+    def split(self, seed: int, protocol: str = "nested") -> Split:
+        """The split of these documents that all cells of this seed and protocol share."""
+        return make_split(self.data, seed, protocol, self.profile.n_train, self.profile.n_test)
+
+    def matrix(self, cell: Cell) -> Any:
+        """What a probe of a model's features reads, all documents `[n_docs, n_features]`."""
+        if cell.feature == "vision_tower" and self._tower is not None:
+            return self._tower
+        if self._features is None or cell.layer is None or cell.pooling is None:
+            raise ConfigError(f"{cell} must name a model, a layer and a pooling.")
+        if cell.feature == "hidden":
+            return self._features.hidden(cell.layer, cell.pooling)
+        if cell.feature == "sae" and cell.width is not None:
+            return self._features.matrix(
+                cell.layer, cell.width, cell.pooling, cell.top_n, cell.threshold
+            )
+        raise ConfigError(f"{cell} has no feature that can be scored; use one of {FEATURES}.")
+
+    def candidates(self, cell: Cell) -> dict[str, Candidate]:
+        """Descriptions of all documents that the cell's probe may choose between."""
+        if cell.feature == "tfidf":
+            return tfidf_candidates(self.data, cell.protocol)
+        if cell.feature == "length":
+            return {"": Candidate(text_lengths(self.data))}
+        if cell.feature == "base_rate":
+            return {"": Candidate(np.zeros((len(self.data), 0)))}
+        return {"": Candidate(self.matrix(cell), scaling=cell.scaling, k=cell.k)}
+
+
+def open_source(workspace: Workspace, cell: Cell) -> Source:
+    """The documents and features of one cell. Raises what loading and extraction raise."""
+    source = Source(workspace, load_task(cell.task, workspace.profile), cell.model)
+    extract_for({cell.task: source}, [cell])
+    return source
+
+
+def extract_for(sources: Mapping[str, Source], cells: Sequence[Cell]) -> None:
+    """What the cells read of sources of one model, by key of the task, from one loading of it.
+
+    Label sets of the same documents share their features.
+    """
+    asked: dict[str, list[Source]] = {}
+    for key, source in sources.items():
+        own = [cell for cell in cells if key in (cell.task, cell.train_task)]
+        if source.model is not None and any(cell.feature == "vision_tower" for cell in own):
             from mosaic.extraction.tower import tower_states
 
-            self._tower = tower_states(self.model, self.data, self.profile, self._store)
-        extract_for([self], specs)
-
-    def matrix(self, spec: Cell) -> Any:
-        """What a probe of a model's features reads, all documents `[n_docs, n_features]`."""
-        if spec.feature == "vision_tower" and self._tower is not None:
-            return self._tower
-        if self._features is None or spec.layer is None or spec.pooling is None:
-            raise ConfigError(f"{spec} must name a model, a layer and a pooling.")
-        if spec.feature == "hidden":
-            return self._features.hidden(spec.layer, spec.pooling)
-        if spec.feature == "sae" and spec.width is not None:
-            return self._features.matrix(
-                spec.layer, spec.width, spec.pooling, spec.top_n, spec.threshold
-            )
-        raise ConfigError(f"{spec} has no feature that can be scored; use one of {FEATURES}.")
-
-    def outcome(self, spec: Cell, split: Split) -> Outcome:
-        """Fit and apply the probe of one cell."""
-        # Cells run side by side, so each keeps to one core.
-        options: dict[str, Any] = {"n_jobs": 1} if spec.protocol == "nested" else {}
-        if spec.feature in _TEXT_BASELINES:
-            return _TEXT_BASELINES[spec.feature](self.data, split, **options)
-        if spec.feature == "base_rate":
-            return base_rate(self.data, split)
-        cell = Candidate(self.matrix(spec), scaling=spec.scaling, k=spec.k)
-        return evaluate(cell, self.data.labels, split, probe=spec.probe, **options)
-
-
-def extract_for(sources: Sequence[Source], specs: Sequence[Cell]) -> None:
-    """One extraction for the sources of one model: all layers and widths that the cells need."""
-    lacking = [s for s in sources if s.model is not None and s._features is None]
-    layers = sorted({spec.layer for spec in specs if spec.layer is not None})
-    if not (lacking and layers):
+            source._tower = tower_states(source.model, source.data, source.profile, source._store)
+        if source.model is not None and any(cell.layer is not None for cell in own):
+            asked.setdefault(source.documents.fingerprint, []).append(source)
+    if not asked:
         return
     from mosaic.extraction.extract import extract_all
 
-    first = lacking[0]
+    first = next(iter(asked.values()))[0]
     assert first.model is not None
     found = extract_all(
         first.model,
-        [source.documents for source in lacking],
+        [same[0].documents for same in asked.values()],
         first.profile,
-        layers=layers,
-        widths=[w for w in first.model.widths if any(spec.width == w for spec in specs)],
+        layers=sorted({cell.layer for cell in cells if cell.layer is not None}),
+        widths=[w for w in first.model.widths if any(cell.width == w for cell in cells)],
         store=first._store,
         engine=first.workspace.engine,
     )
-    for source, features in zip(lacking, found, strict=True):
-        source._features = features
+    for same, features in zip(asked.values(), found, strict=True):
+        for source in same:
+            source._features = features
+
+
+def fit(cell: Cell, candidates: dict[str, Candidate], y: np.ndarray, split: Split) -> FittedProbe:
+    """The probe of one cell, trained on the training part of its split.
+
+    `candidates` and `y` cover all documents of the cell's training task.
+    """
+    if cell.feature == "base_rate":
+        return majority(y[split.train])
+    kept = {name: replace(candidate, k=cell.k) for name, candidate in candidates.items()}
+    # Cells run side by side, so each keeps to one core.
+    options: dict[str, Any] = {"n_jobs": 1} if split.protocol == "nested" else {}
+    return train(kept, y, split, probe=cell.probe, **options)

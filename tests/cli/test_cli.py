@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import nbformat
 import pytest
 from places import ROOT
 
 from mosaic.cli import build_parser, main
-from mosaic.cli.examples import EXAMPLES
+from mosaic.evidence.bundle_rules import read_manifest
 
 
 def test_help_answers_in_under_a_second() -> None:
@@ -61,14 +64,71 @@ def test_wrong_usage_is_said_with_code_2(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", sorted(EXAMPLES))
-def test_help_teaches_by_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+VERBS = (
+    "run",
+    "figure",
+    "sweep",
+    "transfer",
+    "extract",
+    "mini",
+    "book",
+    "fit",
+    "predict",
+    "doctor",
+)
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, "doctor"])
+def test_help_teaches_by_examples_that_parse(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = build_parser()
     with pytest.raises(SystemExit) as stop:
-        main(["--help"] if verb == "mosaic" else [verb, "--help"])
+        parser.parse_args([*filter(None, [verb]), "--help"])
     assert stop.value.code == 0
-    out = capsys.readouterr().out
-    for command, what in EXAMPLES[verb]:
-        assert re.search(f"^  {re.escape(command)} +{re.escape(what)}$", out, re.M)
+    _, shown = capsys.readouterr().out.split("examples:\n")
+    examples = re.findall(r"^  (mosaic .+?)  +\S", shown, re.M)
+    assert examples
+    for command in examples:
+        words = shlex.split(re.split(" [<|]", command)[0])[1:]
+        assert parser.parse_args(words).verb == (verb or words[0])
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from parsers(inner)
+
+
+def test_no_option_may_be_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not any(parser.allow_abbrev for parser in parsers(build_parser()))
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--build", "/secret", "--out", "out"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --build" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["run", "figure", "book", "fit", "transfer", "sweep", "extract"])
+def test_the_engine_can_be_chosen(verb: str) -> None:
+    needed = {"figure": ["fig-layers"], "transfer": ["--task", "t"], "fit": [], "sweep": []}
+    out = ["--out", "out"] if verb in ("fit", "transfer", "sweep") else []
+    args = build_parser().parse_args([verb, *needed.get(verb, []), *out, "--engine", "ray"])
+    assert args.engine == "ray"
+
+
+@pytest.mark.parametrize("spelling", [["--build-dir={}"], ["--build-dir", "{}"]])
+def test_no_private_path_reaches_a_bundle(tmp_path: Path, spelling: list[str]) -> None:
+    build, out = tmp_path / "secret", tmp_path / "place" / "lengths"
+    argv = ["sweep", *(word.format(build) for word in spelling), "--profile", "mini"]
+    argv += ["--tasks", "safety-en", "--feature", "base_rate", "--out", str(out)]
+    assert main(argv) == 0
+    manifest = read_manifest(out)
+    assert str(tmp_path) not in (out / "manifest.json").read_text()
+    assert "secret" not in (out / "manifest.json").read_text()
+    assert manifest.command == (
+        "mosaic sweep --profile mini --out lengths --tasks safety-en --feature base_rate "
+        "--protocols nested --title 'text baselines'"
+    )
 
 
 def test_an_interrupted_run_says_what_is_kept(
@@ -77,7 +137,7 @@ def test_an_interrupted_run_says_what_is_kept(
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mosaic.cli._doctor", interrupt)
+    monkeypatch.setattr("mosaic.cli.verbs.do_doctor", interrupt)
     assert main(["doctor"]) == 130
     assert "interrupted; what was computed is kept" in capsys.readouterr().err
 

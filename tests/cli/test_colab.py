@@ -20,8 +20,9 @@ from places import ROOT
 from mosaic.colab import Gpu, choose_profile, constraints, hub_token, install
 from mosaic.config.profiles import load_profile
 from mosaic.errors import AccessError, ResourceError
-from mosaic.extraction import cost
-from mosaic.extraction.cost import require_memory, shape_of
+from mosaic.extraction import memory
+from mosaic.extraction.cost import shape_of
+from mosaic.extraction.memory import require_memory
 
 T4 = Gpu("Tesla T4", 15_835_660_288, bfloat16=False)
 L4 = Gpu("NVIDIA L4", 23_669_112_832, bfloat16=True)
@@ -59,14 +60,14 @@ def test_what_cannot_fit_is_refused_before_its_weights_are_downloaded(
 ) -> None:
     paper = load_profile("paper")
     model = paper.model("gemma-2-9b")
-    monkeypatch.setattr(cost, "device_memory", lambda device: (T4.name, T4.memory))
-    monkeypatch.setattr(cost, "load_config", lambda *_: shape_of(model))
+    monkeypatch.setattr(memory, "device_memory", lambda device: (T4.name, T4.memory))
+    monkeypatch.setattr(memory, "load_config", lambda *_: shape_of(model))
     cuda = torch.device("cuda")
     expected = r"'gemma-2-9b' .* takes about \d+ GB and Tesla T4 has 16 GB; take fewer widths, a sm"
     with pytest.raises(ResourceError, match=expected):
         require_memory(model, model.saes, paper, torch.float16, cuda)
     small = load_profile("colab")
-    monkeypatch.setattr(cost, "load_config", lambda *_: shape_of(small.models[0]))
+    monkeypatch.setattr(memory, "load_config", lambda *_: shape_of(small.models[0]))
     require_memory(small.models[0], small.models[0].saes, small, torch.float16, cuda)
 
 

@@ -98,7 +98,7 @@ def test_a_damaged_mini_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "mini"
-    shutil.copytree(ASSETS, copy)
+    shutil.copytree(ASSETS / "mini", copy)
     damaged = next((copy / "saes").rglob("sae_weights.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
     monkeypatch.setattr("mosaic.storage.manifest.MINI", copy)
@@ -148,7 +148,7 @@ def test_what_does_not_fit_says_how_much_it_needs(
     monkeypatch.setattr(doctor, "_ask", lambda _: None)
     monkeypatch.setattr("mosaic.extraction.cost.estimate", lambda profile, **_: costs(3e12, 2e12))
     lines = said(capsys, 0, "--build-dir", str(tmp_path))
-    only(lines, "^no .*paper .*m1 needs 2000.0 GB of memory, there is .* -> use a larger device")
+    only(lines, "^no .*paper .*m1 takes about 2000 GB and .* has .* GB -> use a larger device")
 
 
 def test_a_data_folder_that_is_not_there(

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from mosaic.config.profiles import Profile, load_profile, profile_names
 from mosaic.config.tasks import load_catalogue
 from mosaic.errors import ConfigError, IntegrityError
-from mosaic.extraction.cost import latents_of
 from mosaic.extraction.extract import extract
+from mosaic.extraction.memory import latents_of
 from mosaic.models.readers import image_reader
 from mosaic.models.saes import load_sae, registry_path
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mosaic.config.profiles import Profile
+from mosaic.config.profiles import Profile, load_profile
 from mosaic.config.tasks import load_catalogue
 from mosaic.data.load import load_task, missing_reason
 from mosaic.errors import AccessError, ConfigError, IntegrityError
@@ -71,8 +71,21 @@ def test_a_cap_on_documents_draws_a_fixed_sample_of_the_checked_set(tmp_path: Pa
     assert list(some.ids) == list(load_task("colour", replace(profile, max_docs=10)).ids)
     assert some.inputs[3] == whole.inputs[list(whole.ids).index(some.ids[3])]
     assert load_task("colour", replace(profile, max_docs=40)).fingerprint == whole.fingerprint
-    with pytest.raises(ConfigError, match="max_docs is 0; it must be a positive integer"):
-        replace(profile, max_docs=0)
+    with pytest.raises(ConfigError, match="max_docs is 0, which does not fit .*greater than 0"):
+        load_profile("mini", max_docs=0)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_are_left_as_they_were(tmp_path: Path, shown: bool) -> None:
+    import datasets
+
+    before = datasets.are_progress_bars_disabled()
+    try:
+        (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+        load_task("colour", make(tmp_path, COLUMNS))
+        assert datasets.are_progress_bars_disabled() is not shown
+    finally:
+        (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
 
 
 def test_inputs_are_cast_as_the_authors_do(tmp_path: Path) -> None:
@@ -145,6 +158,49 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
         load_task("colour", profile)
 
 
+def converted(folder: Path) -> Profile:
+    """A set as the Hub converts a script-only one: a folder per configuration and no README."""
+    for config in ("english", "spanish"):
+        target = folder / "data" / "org" / "colour" / config / "test"
+        target.mkdir(parents=True)
+        columns = {"text": [f"{config} {i}" for i in range(4)], "label": [0, 1, 0, 1]}
+        pd.DataFrame(columns).to_parquet(target / "0000.parquet")
+    entry = {**ENTRY, "split": "test", "revision": "refs/convert/parquet"}
+    entry["languages"] = {"en": {"config": "english"}, "es": {"config": "spanish"}}
+    (folder / "catalogue.yaml").write_text(yaml.safe_dump([entry]))
+    catalogue, keys = str(folder / "catalogue.yaml"), ("colour-en", "colour-es")
+    return Profile("test", catalogue, (), keys, data_dir=str(folder / "data"))
+
+
+def test_a_converted_set_without_readme_has_a_folder_per_configuration(tmp_path: Path) -> None:
+    profile = converted(tmp_path)
+    for key, config in (("colour-en", "english"), ("colour-es", "spanish")):
+        assert load_task(key, profile).inputs == [f"{config} {i}" for i in range(4)]
+
+
+def test_the_hub_is_asked_for_the_folder_of_a_converted_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load_dataset(source: str, **options: object) -> object:
+        asked.append((source, options))
+        raise FileNotFoundError("stop here")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    for key, profile in (
+        ("colour-en", replace(converted(tmp_path), data_dir=None)),
+        ("sentiment-en", Profile("p", "paper", (), ("sentiment-en",))),
+        ("piqa-questions", Profile("p", "paper", (), ("piqa-questions",))),
+        ("toxicity-de", Profile("p", "paper", (), ("toxicity-de",))),
+    ):
+        with pytest.raises(AccessError):
+            load_task(key, profile)
+    folders = [(options.get("data_dir"), options.get("name")) for _, options in asked]
+    assert folders[:3] == [("english", None), ("english", None), (None, "default")]
+    assert folders[3][0] is None
+
+
 def test_unknown_task_names_what_exists(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"No task 'shape'.*\['colour'\]"):
         load_task("shape", make(tmp_path, COLUMNS))
@@ -158,7 +214,7 @@ def test_unknown_task_names_what_exists(tmp_path: Path) -> None:
         ("- 3", "must be a mapping"),
         ("- {name: x}", "missing"),
         (yaml.safe_dump([{**ENTRY, "colour": 1}]), "unknown field 'colour'"),
-        (yaml.safe_dump([{**ENTRY, "role": "poetry"}]), "use one of"),
+        (yaml.safe_dump([{**ENTRY, "role": "poetry"}]), "role is 'poetry'.*'safety'"),
         (yaml.safe_dump([{**ENTRY, "dataset": "no-org"}]), "<org>/<name>"),
         (yaml.safe_dump([ENTRY, ENTRY]), "twice"),
     ],

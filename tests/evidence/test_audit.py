@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from places import RUNS
+from sklearn.metrics import f1_score
 
 from mosaic.config.profiles import load_profile
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, IntegrityError
+from mosaic.evidence import equal_terms
 from mosaic.evidence.bundles import read_bundles
 from mosaic.evidence.critique import critique_numbers, critique_table, load_critique
 from mosaic.evidence.equal_terms import compare_conditions, conditions, with_base_saes
@@ -28,6 +30,8 @@ from mosaic.evidence.noise import (
 from mosaic.evidence.optimism import expected_gain, tasks_above, two_choices
 from mosaic.evidence.published import published_scores
 from mosaic.scores.table import make_scores
+from mosaic.sweep.cells import Cell
+from mosaic.sweep.results import ScoredCell
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def test_nothing_is_gained_without_a_choice() -> None:
 
 def test_both_choices_from_the_same_cells() -> None:
     row = {"source": "run", "protocol": "nested", "task": "t", "language": "en", "probe": "linear"}
-    row |= {"feature": "sae", "n_test": 100, "accuracy": 0.7}
+    row |= {"kind": "text", "toy": False, "feature": "sae", "n_test": 100, "accuracy": 0.7}
     rows = [
         {**row, "layer": 1, "macro_f1": 0.80, "cv_accuracy": 0.5},
         {**row, "layer": 2, "macro_f1": 0.70, "cv_accuracy": 0.9},
@@ -178,6 +182,45 @@ def test_the_tuned_model_is_read_through_its_base_models_saes(tmp_path: Path) ->
     assert with_base_saes(replace(workspace, profile=alone)) is None
 
 
+def test_each_condition_is_compared_under_its_own_pooling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers drawn anew for every cell, seed and treatment of BOS; differences by scikit-learn."""
+    truth = np.arange(60) % 2
+    said: dict[tuple[str, Cell], np.ndarray] = {}
+
+    def score(cells: list[Cell], workspace: Workspace) -> list[ScoredCell]:
+        for cell in cells:
+            wrong = np.random.default_rng(len(said)).random(60) < 0.3
+            said[workspace.profile.bos, cell] = np.where(wrong, 1 - truth, truth)
+        given = {cell: said[workspace.profile.bos, cell] for cell in cells}
+        ids = np.arange(60)
+        return [ScoredCell(c, {}, ids, truth, y, np.empty((60, 0)), None) for c, y in given.items()]
+
+    monkeypatch.setattr(equal_terms, "score_cells", score)
+    workspace = Workspace(load_profile("mini"), tmp_path, "mini")
+    table, scored = compare_conditions(workspace, ["toxicity-en", "safety-en"], [0, 1])
+    assert len(scored) == len(said)
+    asked = [
+        c
+        for task in ("toxicity-en", "safety-en")
+        for c in conditions(task, workspace.profile.text_models[0])
+    ]
+    assert list(table["condition"][: len(asked)]) == [c.condition for c in asked]
+    assert set(table["claim"][len(asked) :]) == {"SAE of tuned minus of base"}
+    for found, condition in zip(table["difference"], asked, strict=False):
+        first, second = (
+            np.mean(
+                [
+                    f1_score(truth, said[condition.bos, replace(side, seed=s)], average="macro")
+                    for s in (0, 1)
+                ]
+            )
+            for side in (condition.first, condition.second)
+        )
+        assert found == pytest.approx(first - second)
+
+
 def test_a_profile_without_models_says_so(tmp_path: Path) -> None:
     empty = replace(load_profile("mini"), models=())
     with pytest.raises(ConfigError, match="no text model to read"):
@@ -219,6 +262,7 @@ def test_critique_is_filled_with_numbers_of_the_tables(
     choices = two_choices(authors)
     contributed = read_bundles(RUNS)
     tower = {"source": "run", "protocol": "nested", "probe": "linear", "task": "digits"}
+    tower |= {"kind": "image", "toy": True}
     run = make_scores([{**tower, "feature": "vision_tower", "macro_f1": 0.713}])
     known = (authors, findings, spread, choices, measured)
     numbers = critique_numbers(*known, contributed, run, "mini")

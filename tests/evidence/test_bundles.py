@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import pandas as pd
 import pytest
+import tiny
 from PIL import Image
 from places import RUNS
 
+from mosaic.cli import build_parser
+from mosaic.config.workspace import open_workspace
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence.bundle_rules import read_manifest
 from mosaic.evidence.bundles import (
     bundle_folders,
     bundle_grids,
     bundles_with_latents,
+    command_line,
+    public,
     read_bundle,
     read_bundles,
     write_bundle,
 )
-from mosaic.publish.bundle_pages import bundle_pages, grid_table
-from mosaic.scores.table import make_scores
+from mosaic.evidence.pack import pack_run
+from mosaic.publish.bundle_pages import bundle_pages, grid_table, training_in_words
+from mosaic.scores.table import make_scores, write_scores
 from mosaic.storage.files import sha256
 
 SHIPPED = RUNS
@@ -40,6 +50,8 @@ ROW = {
     "pooling": "sum",
     "selection": "all",
     "task": "banking77",
+    "kind": "text",
+    "toy": False,
     "probe": "linear",
     "seed": 0,
     "n_train": 100,
@@ -79,7 +91,7 @@ def bundle(tmp_path: Path) -> Path:
         {**ROW, "feature": "tfidf", "language": "de", "train_language": "en", "layer": None},
         {**ROW, "scaling": "none"},
         {**ROW, "bos": "keep"},
-        {**ROW, "label_model": "big"},
+        {**ROW, "label_model": "big", "kind": "behaviour"},
         {**ROW, "feature": "base_rate", "cv_accuracy": None},
     ]
     figure = tmp_path / "fig-baselines.png"
@@ -139,21 +151,21 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "other profile": (
         lambda f: change_scores(f, ",mine,", ",paper,", honest=True),
-        r"rows of the profiles \['paper'\] where the manifest names 'mine'",
+        r"the profiles \['paper'\] where the manifest names \['mine'\]",
     ),
     "other seeds": (
         lambda f: change_manifest(f, seeds=[7]),
         r"the seeds \[0, 1\] where the manifest names \[7\]",
     ),
-    "missing field": (lambda f: without(f, "device"), "field 'device' is None, expected str"),
+    "missing field": (lambda f: without(f, "device"), "field 'device' is missing"),
     "wrong kind of field": (
         lambda f: change_manifest(f, command=3),
-        "field 'command' is 3, expected str",
+        "field 'command' is 3, which does not fit .input should be a valid string",
     ),
     "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
     "other schema": (
-        lambda f: change_manifest(f, schema_version=1),
-        "has schema version 1, this code reads 2",
+        lambda f: change_manifest(f, schema_version=1, command=3),
+        "field 'schema_version' is 1, which does not fit .input should be 2 or 3",
     ),
     "script in a text": (
         lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),
@@ -172,13 +184,18 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "a text in a bundle is one plain line",
     ),
     "long text": (lambda f: change_manifest(f, title="x" * 700), "longer than 600 characters"),
+    "long command": (
+        lambda f: change_manifest(f, command="x" * 3001),
+        "longer than 3000 characters",
+    ),
+    "list for an object": (lambda f: (f / "manifest.json").write_text("[]"), "does not fit"),
     "model without checksums": (
         lambda f: change_manifest(f, models=[{"name": "bert"}]),
-        "models: field 'source' is None",
+        r"field 'models\.0\.source' is missing",
     ),
     "seed that is no number": (
         lambda f: change_manifest(f, seeds=["<b>"]),
-        "seed '<b>' is not a whole number",
+        r"field 'seeds\.0' is '<b>', which does not fit .input should be a valid integer",
     ),
     "unknown kind of file": (
         lambda f: (f / "page.html").write_text("<p>hello</p>"),
@@ -193,7 +210,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "path out of the folder": (
         lambda f: change_manifest(f, files={"../../secret": "0" * 64}),
-        r"names '\.\./\.\./secret', which is no file of a bundle",
+        r"'\.\./\.\./secret' is no file of a bundle",
     ),
     "file nobody listed": (
         lambda f: shutil.copy(f / "fig-baselines.png", f / "fig-new.png"),
@@ -235,10 +252,108 @@ def test_a_bundle_that_would_be_refused_leaves_the_old_one(bundle: Path) -> None
     table = read_bundle(bundle)
     with pytest.raises(IntegrityError, match="holds markup"):
         write_bundle(bundle, table, "<b>new</b>", "mosaic run 04")
-    assert read_manifest(bundle)["title"] == "mine"
+    assert read_manifest(bundle).title == "mine"
     assert bundle_folders(bundle.parent) == [bundle]
     write_bundle(bundle, table, "new", "mosaic run 04")
-    assert read_manifest(bundle)["title"] == "new"
+    assert read_manifest(bundle).title == "new"
+    assert [path.name for path in bundle.parent.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_crash_while_a_bundle_is_replaced_leaves_one_whole(bundle: Path, renames: int) -> None:
+    """The process ends before the first rename, or between the two."""
+    table = read_bundle(bundle)
+
+    def crash() -> None:
+        done, real = [], Path.rename
+
+        def rename(path: Path, target: Path) -> Path:
+            if len(done) == renames:
+                os._exit(9)
+            done.append(path)
+            return real(path, target)
+
+        Path.rename = rename  # type: ignore[method-assign, assignment]
+        write_bundle(bundle, table, "new", "mosaic run 04")
+
+    process = multiprocessing.get_context("fork").Process(target=crash)
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    [left] = bundle_folders(bundle.parent)
+    assert read_manifest(left).title == "mine"
+    assert len(read_bundle(left)) == len(table)
+    write_bundle(bundle, table, "newer", "mosaic run 04")
+    assert bundle_folders(bundle.parent) == [bundle]
+    assert read_manifest(bundle).title == "newer"
+
+
+def test_a_leftover_beside_its_bundle_is_not_read_twice(bundle: Path) -> None:
+    shutil.copytree(bundle, bundle.with_name("mine.replaced"))
+    shutil.copytree(bundle, bundle.with_name(".mine.new-1"))
+    assert bundle_folders(bundle.parent) == [bundle]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("/home/me/secret/mine.yaml", "mine.yaml"),
+        ("~/secret/mine.yaml", "mine.yaml"),
+        ("../../secret/mine.yaml", "mine.yaml"),
+        ("runs/../../secret/out", "out"),
+        ("C:\\Users\\secret\\out", "out"),
+        ("file:///home/secret/out/", "out"),
+        ("book/runs/tfidf", "book/runs/tfidf"),
+        ("https://example.org/a", "https://example.org/a"),
+        ("a..b", "a..b"),
+        (["/secret/a", "b"], ["a", "b"]),
+        ({"/secret/a": ["/secret/b"]}, {"a": ["b"]}),
+        (3, 3),
+    ],
+)
+def test_private_paths_reach_no_command(given: Any, said: Any) -> None:
+    assert public(given) == said
+    line = command_line(
+        "run", ["04"], {"profile": given, "build_dir": "/secret", "engine": "ray"},
+        {"x": given, "build_dir": "/secret", "profile": "/secret", "engine": "ray"},
+    )  # fmt: skip
+    assert "secret" not in line
+    assert "ray" not in line
+    args = build_parser().parse_args(shlex.split(line)[1:]) if isinstance(given, str) else None
+    assert args is None or (args.profile, args.parameters) == (said, [("x", said)])
+
+
+def test_a_packed_run_names_the_commands_that_were_run(tmp_path: Path) -> None:
+    """Chapters that were given other parameters are other commands; none is made of both."""
+    workspace = open_workspace("mini", str(tmp_path / "secret build"))
+    tasks = {"tasks": ["safety-en"]}
+    given: dict[str, dict[str, Any]] = {
+        "02_layers_and_scale": tasks, "03_width": {"k_values": [8], **tasks}, "04_baselines": tasks
+    }  # fmt: skip
+    for chapter, parameters in given.items():
+        write_scores(make_scores([{**ROW, "profile": "mini"}]), workspace.scores_path(chapter))
+        notebook = nbformat.v4.new_notebook()
+        where = {"profile": "mini", "build_dir": str(workspace.root), "bundles_dir": str(tmp_path)}
+        notebook.metadata["papermill"] = {"parameters": {**where, **parameters}}
+        path = workspace.run / "notebooks" / f"{chapter}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
+    folder = pack_run(workspace, "mine", tmp_path / "runs" / "mine")
+    first, second = read_manifest(folder).command.split(" && ")
+    there = shlex.split(first)
+    assert there[:6] == [
+        "mosaic",
+        "run",
+        "02_layers_and_scale",
+        "04_baselines",
+        "--profile",
+        "mini",
+    ]
+    assert "k_values" not in first
+    assert shlex.split(second)[2] == "03_width"
+    assert "k_values=[8]" in second
+    assert "secret" not in (folder / "manifest.json").read_text()
+    assert str(tmp_path) not in (folder / "manifest.json").read_text()
 
 
 def test_another_folder_with_a_manifest_is_not_taken_for_a_bundle(tmp_path: Path) -> None:
@@ -264,6 +379,54 @@ def test_every_shipped_bundle_is_read() -> None:
     assert all(len(read_bundle(folder)) for folder in found)
 
 
+def as_version_2(folder: Path, profile: str = "mine") -> Path:
+    """The bundle as it was written before tables said kind and toy."""
+    path = folder / "scores.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=["kind", "toy"])
+    table.assign(profile=profile).to_csv(path, index=False)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files |= {"scores.csv": sha256(path)}
+    change_manifest(folder, schema_version=2, files=files, profile=profile)
+    return folder
+
+
+def test_shipped_bundles_are_of_version_2_and_read_as_before() -> None:
+    for folder in bundle_folders(SHIPPED):
+        assert read_manifest(folder).schema_version == 2
+        table = read_bundle(folder)
+        assert set(table["kind"]) == {"text"}
+        assert not table["toy"].any()
+
+
+def test_a_bundle_of_version_2_is_completed_by_its_other_columns(tmp_path: Path) -> None:
+    bundle = tiny.mixed_bundle(tmp_path)
+    now, then = read_bundle(bundle), read_bundle(as_version_2(bundle))
+    pd.testing.assert_frame_equal(now, then)
+    assert set(now.loc[now["task"] == "my-pictures", "kind"]) == {"image"}
+    assert read_bundle(as_version_2(tiny.mixed_bundle(tmp_path), "mini"))["toy"].all()
+
+
+def test_old_tables_lack_no_other_column(tmp_path: Path) -> None:
+    bundle = as_version_2(tiny.mixed_bundle(tmp_path))
+    change_scores(bundle, "label_model,", "label,", honest=True)
+    with pytest.raises(IntegrityError, match="columns do not fit the schema"):
+        read_bundle(bundle)
+    change_manifest(bundle, schema_version=3)
+    with pytest.raises(IntegrityError, match="columns do not fit the schema"):
+        read_bundle(bundle)
+
+
+def test_own_pictures_are_images_without_a_vision_tower_beside(tmp_path: Path) -> None:
+    rows = [{**ROW, "task": "my-snaps", "kind": "image"}, ROW]
+    bundle = write_bundle(
+        tmp_path / "b" / "b", make_scores(rows), "b", "mosaic run", "cpu", [MODEL]
+    )
+    [images] = bundle_grids(bundle.parent, kind="image")
+    assert set(images["task"]) == {"my-snaps"}
+    [texts] = bundle_grids(bundle.parent)
+    assert set(texts["task"]) == {"banking77"}
+
+
 def test_the_grid_of_a_bundle_is_what_chapters_compare(bundle: Path) -> None:
     [grid] = bundle_grids(bundle.parent)
     assert sorted(grid["feature"]) == ["hidden", "sae", "sae"]
@@ -281,8 +444,37 @@ def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
     assert cards["grid"].splitlines()[2] == "| `banking77` |  | 3 | 0.500 | 0.550 | 0.500 |"
     assert "| 2 | 0.500 (0.400 to 0.600) |" in cards["seeds"]
     assert "`mosaic run 04`" in cards["provenance"]
-    assert "measured on its 1,234 tokens" in cards["training"]
-    assert "in 195 steps of 1,024" in cards["training"]
+    assert cards["training"] == (
+        "The figures above are measured on 1,234 tokens of texts kept back.\n"
+    )
     assert (
         cards["summary"] == "SAE latents by task: against the mean hidden state ahead in 1 of 1.\n"
     )
+
+
+def test_how_saes_were_trained_is_said_by_the_bundle_alone(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Constants of today's code are no facts of a run made elsewhere."""
+    for name in ("MOST_TEXTS", "HELD_OUT", "STATES", "SAE_BATCH", "ACTIVE"):
+        monkeypatch.setattr(f"mosaic.models.train_saes.{name}", 7777777)
+    assert "7,777,777" not in bundle_pages(bundle)["training"]
+    facts = {"texts": 6000, "held_out": 600, "steps": 195, "batch": 1024, "active": 24}
+    [sae] = MODEL["saes"].values()
+    told = {**MODEL, "saes": {"layer_3/width_1k": {**sae, **facts}}}
+    write_bundle(bundle, read_bundle(bundle), "told", "mosaic run 04", "cpu", [told])
+    assert training_in_words(read_manifest(bundle)) == (
+        "The figures above are measured on 1,234 tokens of texts kept back. The SAEs were trained "
+        "on 6,000 other texts. There are 600 texts kept back. Training took 195 steps. A step had "
+        "1,024 residual vectors. On a token 24 latents are active in training.\n"
+    )
+
+
+def test_a_page_reads_its_bundle_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mosaic.evidence import bundles
+
+    read: list[Path] = []
+    real = bundles.read_manifest
+    monkeypatch.setattr(bundles, "read_manifest", lambda f: (read.append(f), real(f))[1])
+    bundle_pages(bundle)
+    assert read == [bundle]

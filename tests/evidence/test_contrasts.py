@@ -52,7 +52,13 @@ def run(tasks: tuple[str, ...] = TASKS) -> pd.DataFrame:
                     **{"source": "run", "protocol": "nested", "profile": "p", "feature": "sae"},
                     **{"task": task, "model": model, "layer": layer, "depth": depth},
                     **{"width": width, "pooling": pooling, "top_n": n, "threshold": above},
-                    **{"probe": "linear", "selection": "all", "seed": 0},
+                    **{
+                        "kind": "text",
+                        "toy": False,
+                        "probe": "linear",
+                        "selection": "all",
+                        "seed": 0,
+                    },
                     "macro_f1": score + 0.01 * (depth == "middle"),
                 }
             )
@@ -81,6 +87,19 @@ def test_each_choice_has_its_effect() -> None:
     assert pooled["sum > 1 minus top-12 > 1"] == 0.12
     assert pooled[SUMS_TO_COUNTS] == 0.06
     assert effects(by_model(table)) == {"large minus small": 0.1}
+
+
+def test_widths_that_are_names_stand_in_the_order_of_the_table() -> None:
+    table = run().replace({"width": {"1k": "slim", "4k": "broad"}})
+    assert effects(by_width(table)) == {
+        "narrowest minus broad, early": -0.02,
+        "narrowest minus broad, middle": -0.02,
+        NARROW_TO_WIDER: -0.02,
+    }
+    backwards = table.sort_values("width", kind="stable")
+    assert effects(by_width(backwards))[NARROW_TO_WIDER] == 0.02
+    numbered = run().sort_values("width", ascending=False, kind="stable")
+    assert effects(by_width(numbered))[NARROW_TO_WIDER] == -0.02, "numbers need no order"
 
 
 def test_tasks_weigh_alike_however_many_cells_they_have() -> None:
@@ -131,7 +150,8 @@ def test_the_failed_published_cell_is_found() -> None:
 
 
 def error_bars(figure: plt.Figure) -> int:
-    return sum(len(c.lines[2]) for axes in figure.axes for c in axes.containers)
+    drawn = [c for axes in figure.axes for c in axes.containers]
+    return sum(len(bars.get_segments()) for c in drawn for bars in c.lines[2])
 
 
 @pytest.mark.parametrize(("n_tasks", "bars"), [(4, 0), (5, 4)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_grids
 from mosaic.evidence.claims import INCONCLUSIVE, judge_claims, load_claims
 from mosaic.evidence.comparisons import behaviour_gaps, published_both_ways
@@ -23,15 +24,9 @@ from mosaic.evidence.published import best_on_test, published_scores
 from mosaic.experiments.behaviour import behaviour_cells, best_by_cv, correctness, score_behaviour
 from mosaic.experiments.questions import Questions, prompt
 from mosaic.figures.behaviour import PUBLISHED_SIZES, fig_behaviour, fig_oversight
-from mosaic.models import ask
-from mosaic.models.ask import (
-    SCORINGS,
-    Answerer,
-    generate_answers,
-    includes,
-    load_answerer,
-    score_options,
-)
+from mosaic.models.ask import SCORINGS, Answerer, generate_answers, includes, load_answerer
+from mosaic.models.options import score_options
+from mosaic.models.resolve import resolve
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.table import make_scores, validate_scores
 from mosaic.sweep.cells import Cell
@@ -61,7 +56,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
 
 
 def load(spec: ModelSpec) -> Answerer:
-    return load_answerer(spec, tiny.profile(spec, dtype="float32"))
+    return load_answerer(resolve(spec, tiny.profile(spec, dtype="float32")))
 
 
 def plain_loop(model: Answerer, start: str, option: str, name: str) -> float:
@@ -131,7 +126,7 @@ def test_generation_is_greedy_and_repeatable(spec: ModelSpec) -> None:
     model.model.generation_config.temperature = 5.0
     first = generate_answers(model, PROMPTS, max_new_tokens=6)
     assert first == generate_answers(model, PROMPTS, max_new_tokens=6, token_budget=16)
-    for start, text in zip(PROMPTS, first, strict=True):
+    for start, answer in zip(PROMPTS, first, strict=True):
         ids = model.tokenizer(start)["input_ids"]
         for _ in range(6):
             with torch.no_grad():
@@ -139,7 +134,8 @@ def test_generation_is_greedy_and_repeatable(spec: ModelSpec) -> None:
             if ids[-1] == model.tokenizer.eos_token_id:
                 break
         new = ids[len(model.tokenizer(start)["input_ids"]) :]
-        assert text == model.tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert answer.text == model.tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert answer.finished == (new[-1] == model.tokenizer.eos_token_id)
 
 
 def test_an_answer_ends_where_its_chat_turn_ends(spec: ModelSpec) -> None:
@@ -193,21 +189,28 @@ def ask_about(texts: list[str], groups: list[str] | None = None) -> Questions:
     return Questions(data, tuple(("yes", "no") for _ in texts), tuple(("yes",) for _ in texts))
 
 
-def test_labels_are_asked_once_and_read_afterwards(
-    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_labels_are_asked_once_and_read_afterwards_and_damaged_ones_asked_anew(
+    spec: ModelSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
     questions = ask_about([f"Is {i} odd?" for i in range(20)])
     first = correctness(spec, questions, workspace)
     assert first.task.label_model == spec.name
     assert first.label_names == ("wrong", "right")
-    monkeypatch.setattr(ask, "load_answerer", lambda *_: pytest.fail("the model ran again"))
-    again = correctness(spec, questions, workspace)
-    assert again.fingerprint == first.fingerprint
+    with monkeypatch.context() as patch:
+        again = "the model ran again"
+        patch.setattr("mosaic.experiments.behaviour._ask", lambda *_: pytest.fail(again))
+        assert correctness(spec, questions, workspace).fingerprint == first.fingerprint
     (path,) = (tmp_path / "cache" / "labels").glob("*.json")
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(IntegrityError, match="damaged"):
-        correctness(spec, questions, workspace)
+    whole = path.read_text()
+    path.write_text(whole[:-20])
+    assert correctness(spec, questions, workspace).fingerprint == first.fingerprint
+    assert f"{path.name} is damaged" in caplog.text
+    assert path.read_text() == whole
+    assert path.with_name(f"{path.name}.corrupt-1").read_text() == whole[:-20]
 
 
 def test_label_is_whether_the_best_option_is_right(spec: ModelSpec, tmp_path: Path) -> None:
@@ -275,12 +278,18 @@ def test_length_wins_where_only_length_decides(spec: ModelSpec, tmp_path: Path) 
 def test_best_by_cv_never_looks_at_the_test_score() -> None:
     def result(layer: int, cv: float, test: float) -> ScoredCell:
         none = np.empty(0)
-        row = {"cv_accuracy": cv, "macro_f1": test, "model": "m"}
+        row = {
+            "cv_accuracy": cv,
+            "macro_f1": test,
+            "model": "m",
+            "feature": "sae",
+            "pooling": "sum",
+        }
         spec = Cell("t", "sae", "m", layer)
         return ScoredCell(spec, row, none, none, none, none, None)
 
     best = best_by_cv([result(0, 0.7, 0.9), result(1, 0.8, 0.1)], "model")
-    assert [b.spec.layer for b in best] == [1]
+    assert [b.cell.layer for b in best] == [1]
 
 
 def test_means_over_layers_say_less_against_sae_features_than_the_best_test_scores() -> None:
@@ -334,7 +343,7 @@ def test_label_sets_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> No
 def test_hidden_states_are_one_choice_or_two_baselines() -> None:
     rows = [
         dict(source="run", protocol="nested", feature="hidden", pooling=pooling, task="t",
-             probe="linear", macro_f1=f1, cv_accuracy=cv)
+             kind="text", toy=False, probe="linear", macro_f1=f1, cv_accuracy=cv)
         for pooling, f1, cv in (("last", 0.9, 0.5), ("mean", 0.4, 0.6))
     ]  # fmt: skip
     table = make_scores(rows)
@@ -369,3 +378,22 @@ def test_label_file_says_what_was_asked(spec: ModelSpec, tmp_path: Path) -> None
     assert len(said["answers"]) == 2
     with pytest.raises(ConfigError, match="Unknown scoring"):
         correctness(spec, ask_about(["a"]), workspace, scoring="other")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:40], lambda text: text.replace("ids", "idx")]
+)
+def test_damaged_labels_are_set_aside_and_asked_anew(
+    spec: ModelSpec, tmp_path: Path, damage: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    asked = ask_about(["Is it?", "Or not?"])
+    expected = correctness(spec, asked, workspace).labels
+    (path,) = (tmp_path / "cache" / "labels").glob("*.json")
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    again = correctness(spec, asked, workspace).labels
+    assert again.tolist() == expected.tolist()
+    assert path.read_text() == whole
+    assert f"{path} is damaged" in caplog.text
+    assert f"kept as {path.name}.corrupt-1 and computed again" in caplog.text

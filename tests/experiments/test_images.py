@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +26,13 @@ from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence.bundles import bundle_grids
 from mosaic.evidence.comparisons import at_best_depth, image_gaps
 from mosaic.evidence.published import best_on_test, published_scores
+from mosaic.experiments import images
 from mosaic.experiments.images import image_cells, vision_model, with_untrained_connector
 from mosaic.extraction.extract import extract
 from mosaic.extraction.tower import tower_states
 from mosaic.figures.images import fig_vision
 from mosaic.models.readers import image_reader
+from mosaic.models.resolve import resolve
 from mosaic.scores.choose import select_by_cv
 from mosaic.storage.shards import Store
 from mosaic.sweep.results import to_scores
@@ -74,13 +78,13 @@ def test_image_tokens_follow_the_configuration(tmp_path: Path, size: int, expect
     model.save_pretrained(tmp_path)
     tiny.write_tokenizer(tmp_path, "gemma2")
     add_processor(str(tmp_path), 224)  # the model's own size must win over the processor's
-    reader = image_reader(tmp_path)
+    spec = ModelSpec("vlm", str(tmp_path), {"early": 0}, kind="vision")
+    reader = image_reader(resolve(spec, tiny.profile(spec)))
     batch = reader.read([picture(0)]).collate(np.array([0]))
     assert batch.keep.sum() == reader.layout.n_tokens == expected
     assert batch.keep[0, :expected].all()
     assert not batch.keep[0, expected:].any()
     assert batch.arguments["pixel_values"].shape == (1, 3, size, size)
-    spec = ModelSpec("vlm", str(tmp_path), {"early": 0}, kind="vision")
     data = tiny.task_data([picture(1)], "image")
     found = extract(spec, data, tiny.profile(spec, max_length=4), store=tmp_path / "store")
     assert found.n_tokens.tolist() == [expected]
@@ -170,7 +174,7 @@ def test_a_rotated_photograph_is_turned_upright() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 40), (40, 3), (900, 700)])
 def test_odd_shapes_reach_the_tower(spec: ModelSpec, size: tuple[int, int]) -> None:
     """One pixel, or as many rows as colours: nothing may be taken for something else."""
-    reader = image_reader(Path(spec.source))
+    reader = image_reader(resolve(spec, tiny.profile(spec)))
     found = reader.pixels([PIL.Image.new("RGB", size, (255, 0, 0))])
     assert found.shape == (1, 3, 28, 28)
     np.testing.assert_allclose(found[0, 0], 1, atol=0.02)  # red stays in the first channel
@@ -192,7 +196,7 @@ def test_tower_states_are_those_of_the_tower(spec: ModelSpec, tmp_path: Path) ->
     store = Store(tmp_path / "store")
     found = tower_states(spec, data, tiny.profile(spec), store)
     model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(spec.source).eval()
-    pixels = torch.from_numpy(image_reader(Path(spec.source)).pixels(data.inputs))
+    pixels = torch.from_numpy(image_reader(resolve(spec, tiny.profile(spec))).pixels(data.inputs))
     with torch.no_grad():
         expected = model.model.vision_tower(pixels).last_hidden_state.mean(1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -213,6 +217,36 @@ def test_an_untrained_connector_changes_only_the_connector(spec: ModelSpec, tmp_
     assert all("multi_modal_projector" in name for name in changed)
     again, same = with_untrained_connector(Workspace(tiny.profile(spec), tmp_path, "tiny"), spec)
     assert same == copy
+
+
+def test_tensors_of_names_of_equal_length_are_drawn_apart() -> None:
+    one, two = (
+        torch.randn(4, generator=images._draw(0, name)) for name in ("a.weight", "b.weight")
+    )
+    assert not torch.equal(one, two)
+    assert torch.equal(one, torch.randn(4, generator=images._draw(0, "a.weight")))
+    assert not torch.equal(one, torch.randn(4, generator=images._draw(1, "a.weight")))
+
+
+def test_an_untrained_copy_is_made_once_by_however_many(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once wait for one another, and what a killed one left does no harm."""
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    made: list[Path] = []
+    real = images._write_untrained
+
+    def slowly(model: Any, seed: int, target: Path) -> None:
+        made.append(target)
+        target.with_name(f"{target.name}.part-left").mkdir()
+        real(model, seed, target)
+
+    monkeypatch.setattr(images, "_write_untrained", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        copies = list(pool.map(lambda _: with_untrained_connector(workspace, spec)[1], range(2)))
+    assert copies[0] == copies[1]
+    assert len(made) == 1
+    assert (Path(copies[0].source) / "config.json").is_file()
 
 
 def test_every_image_score_has_its_base_rate(spec: ModelSpec, tmp_path: Path) -> None:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from scipy import sparse
 
+from mosaic.data.splits import make_split
 from mosaic.errors import ConfigError
 from mosaic.experiments.latents import (
     FAINT,
+    Reading,
     TokenActivations,
     closest_annotations,
+    deciding_latents,
     strongest_documents,
     token_activations,
     top_latents,
     top_share,
 )
 from mosaic.extraction.extract import extract
+from mosaic.probes.evaluate import evaluate
 from mosaic.probes.select import Candidate, fit_select
 from mosaic.publish.notebook import highlight
+from mosaic.scores.intervals import bootstrap_interval
 
 
 def planted(n: int = 200, d: int = 40) -> tuple[sparse.csr_array, np.ndarray]:
@@ -81,6 +88,28 @@ def test_closest_annotation_is_the_one_that_fires_together() -> None:
     assert faint["closest_annotation"] is None, "chance agreement names nothing"
     data.annotations.clear()
     assert closest_annotations(data, X, [7]).empty
+
+
+def test_a_latent_of_several_classes_has_a_row_for_each_and_one_annotation() -> None:
+    """Three classes, two latents: each latent speaks for some classes and against others."""
+    rng = np.random.default_rng(1)
+    y = np.arange(150) % 3
+    X = sparse.csr_array(np.eye(3, dtype=np.float32)[y] * (rng.random((150, 1)) < 0.95))
+    data = replace(tiny.task_data([f"text {i}" for i in y.cumsum() + np.arange(150)]), labels=y)
+    data.annotations["kind"] = y
+    split = make_split(data, 0)
+    outcome = evaluate(X, y, split, n_jobs=1)
+    span = bootstrap_interval(outcome)
+    reading = Reading(data, X, X, outcome, span, pd.DataFrame())
+    top = top_latents(outcome.probe, X, y, k=9)
+    assert top["latent"].duplicated().any()
+    joined = deciding_latents(reading, k=9)
+    pd.testing.assert_frame_equal(joined[top.columns], top)
+    assert joined.groupby("latent")["closest_annotation"].nunique().tolist() == [1, 1, 1]
+    assert closest_annotations(data, X, [1, 0])["latent"].tolist() == [1, 0]
+    data.annotations.clear()
+    assert deciding_latents(reading, k=9)["closest_annotation"].isna().all()
+    assert len(deciding_latents(reading, k=9)) == len(top)
 
 
 def test_share_of_the_strongest_latents() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,30 +26,25 @@ from mosaic.evidence.bundles import bundle_grids, bundle_transfers, read_bundle
 from mosaic.evidence.comparisons import shared_numbers
 from mosaic.evidence.published import best_on_test, published_scores
 from mosaic.evidence.transfer import above_chance, native_and_away, per_language, transfer_numbers
-from mosaic.experiments import transfer
 from mosaic.experiments.transfer import (
     choose_depth,
     compare_transfer,
     floor_pairs,
     languages_of,
     native_pairs,
-    score_transfer,
     selected_latents,
     transfer_cells,
     transfer_features,
 )
 from mosaic.figures.shared_latents import fig_shared_latents
 from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
-from mosaic.probes.select import fit_select
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.table import read_scores, write_scores
-from mosaic.sweep import languages
 from mosaic.sweep.cells import Cell, recipe_cells
 from mosaic.sweep.compare import mean_over_seeds
-from mosaic.sweep.languages import TransferCell
 from mosaic.sweep.results import to_scores
 from mosaic.sweep.run import score_cells
-from mosaic.sweep.source import Source
+from mosaic.sweep.source import Source, fit
 
 LANGUAGES = ("en", "de", "zh")
 KEYS = [f"mood-{language}" for language in LANGUAGES]
@@ -111,15 +106,15 @@ class World:
         )
         self.workspace = Workspace(profile, folder / "build", "toy")
 
-    def matrix(self, source: Source, spec: Cell) -> object:
+    def matrix(self, source: Source, cell: Cell) -> object:
         values = self.latents[source.data.task.key]
-        if spec.layer == 5:  # knows the test part by heart, and nothing else
+        if cell.layer == 5:  # knows the test part by heart, and nothing else
             y, values = source.data.labels, np.zeros_like(values) + 2
-            test = make_split(source.data, spec.seed).test
+            test = make_split(source.data, cell.seed).test
             values[test] = 9 * y[test][:, None]
-        if spec.feature == "hidden":
+        if cell.feature == "hidden":
             return values[:, :12].astype(np.float32)
-        return sparse.csr_array(values > 1 if spec.threshold else values, dtype=np.float32)
+        return sparse.csr_array(values > 1 if cell.threshold else values, dtype=np.float32)
 
     def data(self, key: str) -> object:
         return load_task(key, self.workspace.profile)
@@ -128,20 +123,21 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(tmp_path)
-    monkeypatch.setattr("mosaic.sweep.languages.extract_for", lambda sources, specs: None)
-    monkeypatch.setattr(Source, "matrix", lambda self, spec: made.matrix(self, spec))
+    for module in ("run", "source"):
+        monkeypatch.setattr(f"mosaic.sweep.{module}.extract_for", lambda sources, cells: None)
+    monkeypatch.setattr(Source, "matrix", lambda self, cell: made.matrix(self, cell))
     monkeypatch.setattr(Source, "_block_keys", BLOCKS)
     with parallel_config(backend="threading"):  # other processes would not see the replacements
         yield made
 
 
-def all_pairs(world: World, tfidf: bool = False, **options: object) -> list[TransferCell]:
+def all_pairs(world: World, tfidf: bool = False, **options: object) -> list[Cell]:
     cells = transfer_cells(world.workspace.profile, KEYS, MODEL, k=4, **options)
     return [cell for cell in cells if tfidf or cell.feature != "tfidf"]
 
 
 def test_all_pairs_of_languages_and_feature_sets(world: World) -> None:
-    table = to_scores(score_transfer(all_pairs(world, tfidf=True), world.workspace))
+    table = to_scores(score_cells(all_pairs(world, tfidf=True), world.workspace))
     pairs = table.groupby(["train_language", "language"]).size()
     assert len(pairs) == 9
     assert set(pairs) == {6}  # all, top-k and last-token latents, hidden last and mean, TF-IDF
@@ -152,38 +148,51 @@ def test_all_pairs_of_languages_and_feature_sets(world: World) -> None:
 def test_diagonal_is_the_native_cell_of_the_baselines_chapter(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    native = [s for key in KEYS for s in recipe_cells(world.workspace.profile, key, MODEL, 0)]
-    expected = {r.spec: r for r in score_cells(native, world.workspace)}
+    native = [c for key in KEYS for c in recipe_cells(world.workspace.profile, key, MODEL, 0)]
+    expected = {r.cell: r for r in score_cells(native, world.workspace)}
     diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
     diagonal = [c for c in diagonal if c.feature == "hidden" or c.threshold]  # the recipe's cells
+    assert set(diagonal) == set(native)
     # From here on nothing may be fitted: the cells on disk are the same ones.
-    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
-    found = score_transfer(diagonal, world.workspace)
-    assert len(found) == len(native)
-    for result in found:
-        spec = Cell(**{f.name: getattr(result.spec, f.name) for f in fields(Cell)})
-        assert result.row == expected[spec].row
-        assert list(result.y_pred) == list(expected[spec].y_pred)
+    monkeypatch.setattr("mosaic.sweep.run.fit", lambda *a: pytest.fail("fitted again"))
+    for result in score_cells(diagonal, world.workspace):
+        assert result.row == expected[result.cell].row
+        assert list(result.y_pred) == list(expected[result.cell].y_pred)
 
 
-def test_diagonal_is_the_same_cell_when_this_chapter_runs_first(world: World) -> None:
-    diagonal = [c for c in all_pairs(world) if c.task == c.train_task and c.k is None]
-    found = score_transfer(diagonal, world.workspace)
+def test_a_native_cell_says_the_same_alone_and_beside_exported_ones(world: World) -> None:
+    cells = all_pairs(world)
+    diagonal = [c for c in cells if c.task == c.train_task]
+    together = {r.cell: r for r in score_cells(cells, world.workspace)}
     elsewhere = replace(world.workspace, root=world.workspace.root / "other")
-    plain = [Cell(**{f.name: getattr(c, f.name) for f in fields(Cell)}) for c in diagonal]
-    for here, own in zip(found, score_cells(plain, elsewhere), strict=True):
-        assert {**here.row, "seconds": 0} == {**own.row, "seconds": 0}
-        assert list(here.y_pred) == list(own.y_pred)
+    for alone in score_cells(diagonal, elsewhere):
+        beside = together[alone.cell]
+        assert {**beside.row, "seconds": 0} == {**alone.row, "seconds": 0}
+        assert list(beside.y_pred) == list(alone.y_pred)
+
+
+def test_other_test_items_that_are_kept_out_make_another_cell(world: World) -> None:
+    cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] and c.task == KEYS[1])
+    score_cells([cell], world.workspace)
+
+    def load(key: str, profile: Profile) -> object:
+        data = load_task(key, profile)
+        if key == KEYS[2]:
+            data.inputs[0] += "!"
+        return data
+
+    score_cells([cell], world.workspace, load=load)
+    assert len(list((world.workspace.cache / "cells").rglob("*.json"))) == 2
 
 
 def test_cells_come_back_from_disk_in_the_order_asked(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = all_pairs(world, fractions=(0.5, 1.0))
-    first = score_transfer(cells, world.workspace)
-    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: pytest.fail("fitted again"))
-    again = score_transfer(cells[::-1], world.workspace)[::-1]
-    assert [r.spec for r in first] == cells
+    first = score_cells(cells, world.workspace)
+    monkeypatch.setattr("mosaic.sweep.run.fit", lambda *a: pytest.fail("fitted again"))
+    again = score_cells(cells[::-1], world.workspace)[::-1]
+    assert [r.cell for r in first] == cells
     assert [r.row for r in again] == [r.row for r in first]
 
 
@@ -191,10 +200,9 @@ def test_one_fit_serves_every_language_it_is_tested_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = []
-    real = fit_select
-    monkeypatch.setattr(languages, "fit_select", lambda *a, **k: fits.append(1) or real(*a, **k))
+    monkeypatch.setattr("mosaic.sweep.run.fit", lambda *a: fits.append(1) or fit(*a))
     cells = [c for c in all_pairs(world) if c.task != c.train_task and c.feature == "hidden"]
-    score_transfer(cells, world.workspace)
+    score_cells(cells, world.workspace)
     assert len(cells) == 12
     assert len(fits) == 6  # three languages, last and mean
 
@@ -215,11 +223,11 @@ def test_selection_scale_and_c_never_see_the_test_language_or_a_test_part(world:
     cells = [
         c for c in all_pairs(world) if c.train_task == KEYS[0] != c.task and c.feature == "sae"
     ]
-    clean = score_transfer(cells, world.workspace)
+    clean = score_cells(cells, world.workspace)
     for everywhere in (False, True):
         world.latents = planted(world, everywhere)
         folder = world.workspace.root / f"leak-{everywhere}"
-        found = score_transfer(cells, replace(world.workspace, root=folder))
+        found = score_cells(cells, replace(world.workspace, root=folder))
         said = [list(r.y_pred) for r in found]
         if everywhere:  # the leak is worth much to whoever may learn it
             gains = [
@@ -235,7 +243,7 @@ def test_selection_scale_and_c_never_see_the_test_language_or_a_test_part(world:
 def test_the_depth_is_chosen_on_training_parts_only(world: World) -> None:
     assert choose_depth(world.workspace, KEYS[0], MODEL) == "middle"
     late = transfer_features(world.workspace.profile, KEYS[0], MODEL, 4, depth="late")
-    assert {spec.layer for spec in late if spec.model} == {5}
+    assert {cell.layer for cell in late if cell.model} == {5}
 
 
 def test_the_picture_of_selected_latents_is_of_training_parts_only(world: World) -> None:
@@ -267,7 +275,7 @@ def test_no_item_is_trained_on_in_one_language_and_tested_in_another(world: Worl
         i for i, g in zip(home.train_ids, english.groups[home.train], strict=True) if g in tested
     }
     cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] != c.task)
-    row = score_transfer([cell], world.workspace)[0].row
+    row = score_cells([cell], world.workspace)[0].row
     assert row["n_train"] == len(apart.train)
 
 
@@ -301,24 +309,19 @@ def test_a_fraction_outside_of_its_range_is_refused(world: World, fraction: floa
         thin(make_split(data, 0), data.labels, fraction)
 
 
-def test_languages_with_other_labels_are_refused(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = load_task
-
+def test_languages_with_other_labels_are_refused(world: World) -> None:
     def renamed(key: str, profile: Profile) -> object:
-        data = real(key, profile)
+        data = load_task(key, profile)
         return replace(data, label_names=("no", "yes")) if key == KEYS[1] else data
 
-    monkeypatch.setattr(transfer, "load_task", renamed)
     cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] and c.task == KEYS[1])
     with pytest.raises(ConfigError, match="equal labels"):
-        score_transfer([cell], world.workspace)
+        score_cells([cell], world.workspace, load=renamed)
 
 
 def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> None:
     cells = all_pairs(world, True, seeds=(0, 1), origins=KEYS[:1])
-    results = score_transfer(cells, world.workspace)
+    results = score_cells(cells, world.workspace)
     moved = compare_transfer(native_pairs(cells, KEYS[0]), results)
     assert len(moved) == 2 * 5
     assert set(moved["task"]) == set(KEYS[1:])
@@ -346,7 +349,7 @@ def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> Non
 def drawn(world: World) -> pd.DataFrame:
     rates = all_pairs(world, origins=KEYS[:1], fractions=(0.5, 1.0))
     cells = list(dict.fromkeys([*rates, *all_pairs(world, True)]))
-    return mean_over_seeds(score_transfer(cells, world.workspace))
+    return mean_over_seeds(score_cells(cells, world.workspace))
 
 
 def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
@@ -414,7 +417,7 @@ def test_every_floor_between_languages_is_drawn_whatever_its_folder_is_called(
 
 def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
     cells = all_pairs(world, fractions=(0.5,), origins=KEYS[:1])
-    table = to_scores(score_transfer(cells, world.workspace))
+    table = to_scores(score_cells(cells, world.workspace))
     again = read_scores(write_scores(table, tmp_path / "scores.csv"))
     assert set(again["train_fraction"]) == {0.5}
     assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
@@ -426,13 +429,14 @@ def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
     assert set(table["feature"]) == {"tfidf"}
     pairs = table.groupby(["train_language", "language"]).size()
     assert len(pairs) == 64
-    assert set(pairs) == {len(read_manifest(folder)["seeds"])}
-    assert read_manifest(folder)["command"].startswith("mosaic transfer --profile encoder")
+    assert set(pairs) == {len(read_manifest(folder).seeds)}
+    assert read_manifest(folder).command.startswith("mosaic transfer --profile encoder")
     native = table["train_language"] == table["language"]
     assert table[native]["macro_f1"].mean() > table[~native]["macro_f1"].mean() > 0.2
 
 
 @pytest.mark.book
+@pytest.mark.slow
 def test_english_latents_beat_words_and_chance_in_three_other_languages(build_dir: Path) -> None:
     table = read_scores(build_dir / "runs" / "mini" / "scores" / "05_multilingual_transfer.csv")
     workspace = open_workspace("mini", str(build_dir))
@@ -441,7 +445,7 @@ def test_english_latents_beat_words_and_chance_in_three_other_languages(build_di
     spec = workspace.profile.model(sae["model"].iloc[0])
     seeds = sorted(map(int, sae["seed"].unique()))
     cells = transfer_cells(workspace.profile, keys, spec, seeds=seeds, origins=["toxicity-en"])
-    results = score_transfer(cells, workspace)  # all of them are on disk
+    results = score_cells(cells, workspace)  # all of them are on disk
     moved = compare_transfer(native_pairs(cells, "toxicity-en"), results)
     floors = compare_transfer(floor_pairs(cells, "toxicity-en"), results)
     chance = above_chance(mean_over_seeds(results), "en")

@@ -14,7 +14,9 @@ from mosaic.config.profiles import SAESpec, load_profile
 from mosaic.data.load import load_task
 from mosaic.errors import AccessError, ConfigError
 from mosaic.extraction import cost as pricing
-from mosaic.extraction.cost import SHARE_OF_PEAK, all_tasks, cost_table, estimate, latents_of
+from mosaic.extraction.cost import SHARE_OF_PEAK, all_tasks, cost_table, estimate
+from mosaic.extraction.extract import models_with_tasks
+from mosaic.extraction.memory import latents_of
 from mosaic.models.language_model import skeleton
 
 
@@ -27,7 +29,7 @@ def test_flops_of_gemma_2_2b_are_those_of_its_shapes(tmp_path: Path, monkeypatch
     """3.114 GFLOP a token up to layer 19, before attention, and 2 x 2304 x W for each SAE."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     profile = load_profile("paper", data_dir=str(tmp_path))
-    (cost,) = estimate(profile, ["gemma-2-2b"], ["toxicity-en"])
+    (cost,) = estimate(profile, models_with_tasks(profile, ["gemma-2-2b"], ["toxicity-en"]))
     assert (cost.documents, cost.tokens, cost.tokens_from) == (5000, 5000 * 64, "assumed")
     saes = 3 * 2 * 2304 * (16384 + 65536 + 1048576)
     attention = 4 * 8 * 256 * 64 * 20

@@ -257,7 +257,8 @@ def mixed_bundle(root: Path) -> Path:
     cell = dict(
         source="run", protocol="nested", profile="mine", model="small", layer=3, depth="middle",
         width="1k", feature="sae", pooling="sum", threshold=1.0, selection="all", scaling="auto",
-        bos="drop", train_fraction=1.0, probe="linear", seed=0, n_train=100, n_test=50,
+        bos="drop", train_fraction=1.0, kind="text", toy=False, probe="linear",
+        seed=0, n_train=100, n_test=50,
         macro_f1=0.6, macro_f1_low=0.5, macro_f1_high=0.7, cv_accuracy=0.6,
     )  # fmt: skip
     hidden = cell | dict(feature="hidden", pooling="last", width=None, threshold=None)
@@ -274,14 +275,14 @@ def mixed_bundle(root: Path) -> Path:
             rows += [row | both for row in (cell, topk, last, hidden, words)]
             rows.append(cell | both | dict(train_fraction=0.1, macro_f1=0.69, cv_accuracy=0.9))
             rows.append(cell | both | dict(scaling="none", macro_f1=0.69, cv_accuracy=0.9))
-    asked = dict(task="pubmedqa", label_model="large")
+    asked = dict(task="pubmedqa", label_model="large", kind="behaviour")
     lucky = dict(layer=1, depth="early", macro_f1=0.7, cv_accuracy=0.5)
     rows += [row | asked for row in (cell, cell | lucky, hidden, words, guess)]
-    seen = dict(task="flowers", model="eye")
+    seen = dict(task="flowers", model="eye", kind="image")
     tower = hidden | dict(feature="vision_tower", layer=None, depth=None, pooling="mean")
     rows += [row | seen for row in (cell, cell | lucky, hidden, tower)]
-    rows += [cell | seen | dict(model="eye-untrained"), guess | dict(task="flowers")]
-    rows += [row | dict(task="my-pictures", model="eye") for row in (cell, hidden, tower)]
+    rows += [cell | seen | dict(model="eye-untrained"), guess | dict(task="flowers", kind="image")]
+    rows += [row | seen | dict(task="my-pictures") for row in (cell, hidden, tower)]
     table = make_scores(rows)
     model = dict(name="small", source="someone/small", sha256={}, saes={})
     return write_bundle(root / "mine", table, "mine", "mosaic run all", "cpu", [model])

@@ -43,7 +43,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, value_of: Callable[[Cell], float]) 
             of_class_1 = y if value > 0.9 else np.full(len(y), 0.5)
             found.append(
                 ScoredCell(
-                    spec=cell,
+                    cell=cell,
                     row={"macro_f1": value, "accuracy": value},
                     ids=np.arange(len(y)).astype(str),
                     y_true=y,
@@ -66,7 +66,6 @@ def made_up(monkeypatch: pytest.MonkeyPatch, value_of: Callable[[Cell], float]) 
     # Where the check looks them up, and where `score_behaviour` does.
     for name, fake in (
         ("score_cells", score),
-        ("score_transfer", score),
         ("correctness", correctness),
         ("with_untrained_connector", untrained),
     ):

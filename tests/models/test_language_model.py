@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ from mosaic.models.language_model import (
     skeleton,
     truncated,
 )
-from mosaic.models.resolve import choose_dtype, fetch_model, load_config
+from mosaic.models.resolve import ResolvedModel, choose_dtype, fetch_model, load_config
 from mosaic.models.saes import load_sae, registry_path
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 70, 80, 90, 100]])
+
+
+def at(folder: Path, dtype: torch.dtype = torch.float32) -> ResolvedModel:
+    return ResolvedModel(spec(str(folder)), folder, CPU, dtype)
 
 
 def full_model(folder: Path) -> Any:
@@ -50,7 +55,7 @@ def test_block_outputs_equal_the_untruncated_model(tmp_path: Path, family: str) 
     with torch.inference_mode():
         full(IDS)
         for deepest in range(tiny.N_BLOCKS):
-            model = load_model(folder, deepest + 1, CPU, torch.float32)
+            model = load_model(at(folder), deepest + 1)
             assert len(model.blocks) == deepest + 1
             with residual_stream(model, range(deepest + 1)) as outputs:
                 model.text(IDS)
@@ -62,7 +67,7 @@ def test_block_outputs_equal_the_untruncated_model(tmp_path: Path, family: str) 
 def test_the_last_hidden_state_is_after_the_norm(tmp_path: Path, family: str) -> None:
     """Why block outputs are hooked: transformers norms the last entry of `hidden_states`."""
     folder = tiny.write_model(tmp_path, family)
-    model = load_model(folder, tiny.N_BLOCKS, CPU, torch.float32)
+    model = load_model(at(folder), tiny.N_BLOCKS)
     with torch.inference_mode(), residual_stream(model, [tiny.N_BLOCKS - 1]) as outputs:
         last = model.text(IDS, output_hidden_states=True).hidden_states[-1]
         norm = getattr(model.text, "norm", None) or model.text.ln_f
@@ -81,7 +86,7 @@ def test_float16_adds_up_its_residual_stream_in_float32(tmp_path: Path, monkeypa
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
     def last_block(dtype: torch.dtype) -> torch.Tensor:
-        model = load_model(folder, tiny.N_BLOCKS, CPU, dtype)
+        model = load_model(at(folder, dtype), tiny.N_BLOCKS)
         with torch.inference_mode(), residual_stream(model, [tiny.N_BLOCKS - 1]) as outputs:
             model.text(IDS)
         return outputs[tiny.N_BLOCKS - 1]
@@ -109,7 +114,7 @@ def test_bfloat16_is_taken_where_the_gpu_has_it(
 
 def test_nothing_deeper_than_wanted_is_held(tmp_path: Path) -> None:
     folder = tiny.write_model(tmp_path, "gemma2")
-    two, five = (load_model(folder, n, CPU, torch.float32) for n in (2, 5))
+    two, five = (load_model(at(folder), n) for n in (2, 5))
     per_block = sum(p.numel() for p in five.blocks[0].parameters())
     sizes = [sum(p.numel() for p in m.whole.parameters()) for m in (two, five)]
     assert sizes[1] - sizes[0] == 3 * per_block
@@ -118,7 +123,7 @@ def test_nothing_deeper_than_wanted_is_held(tmp_path: Path) -> None:
 
 
 def test_hooks_are_gone_after_use(tmp_path: Path) -> None:
-    model = load_model(tiny.write_model(tmp_path, "llama"), 2, CPU, torch.float32)
+    model = load_model(at(tiny.write_model(tmp_path, "llama")), 2)
     with pytest.raises(KeyError), residual_stream(model, [0, 1]):
         raise KeyError
     assert not any(block._forward_hooks for block in model.blocks)
@@ -126,7 +131,7 @@ def test_hooks_are_gone_after_use(tmp_path: Path) -> None:
 
 def test_the_text_model_of_a_vision_language_model_is_found(tmp_path: Path) -> None:
     """Both towers have five blocks here, so the count alone cannot tell them apart."""
-    model = load_model(tiny.write_model(tmp_path, "paligemma"), 2, CPU, torch.float32)
+    model = load_model(at(tiny.write_model(tmp_path, "paligemma")), 2)
     assert type(model.text).__name__ == "Gemma2Model"
     assert len(model.blocks) == 2
     assert type(model.blocks[0]).__name__ == "Gemma2DecoderLayer"
@@ -159,6 +164,14 @@ def test_dtype_follows_the_device() -> None:
 
 def spec(source: str) -> ModelSpec:
     return ModelSpec(name="m", source=source, layers={"early": 0})
+
+
+@pytest.mark.parametrize("config", [{"model_type": "mosaicformer"}, {"hidden_size": 8}])
+def test_an_unknown_type_of_model_is_one_sentence(tmp_path: Path, config: dict) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="does not fit the installed transformers") as caught:
+        load_config(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def raiser(error: BaseException) -> Any:
@@ -228,7 +241,7 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     weights.unlink()
     with pytest.raises(AccessError):
-        load_model(folder, 2, CPU, torch.float32)
+        load_model(at(folder), 2)
 
 
 def test_what_was_downloaded_once_may_not_change(tmp_path: Path) -> None:
@@ -290,5 +303,25 @@ def test_a_model_too_large_for_the_device_is_one_sentence(tmp_path: Path, monkey
     folder = tiny.write_model(tmp_path, "llama")
     error = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", raiser(error))
-    with pytest.raises(ResourceError, match="up to block 1 does not fit on cpu"):
-        load_model(folder, 2, CPU, torch.float32)
+    with pytest.raises(ResourceError, match="with 2 blocks does not fit on cpu"):
+        load_model(at(folder), 2)
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "paligemma"])
+def test_a_folder_with_other_weights_than_its_model_is_refused(tmp_path: Path, family: str) -> None:
+    """transformers draws what it does not find, and passes over what it does not know."""
+    folder = tiny.write_model(tmp_path, family)
+    file = folder / "model.safetensors"
+    whole = load_file(file)
+    name = next(n for n in whole if ".1." in n and "vision" not in n and whole[n].dim() > 1)
+    for wrong, message in (
+        ({n: w for n, w in whole.items() if n != name}, "lacks .*1"),
+        ({**whole, name: torch.zeros(3, 3)}, "has another shape for .*1"),
+        ({**whole, "adapter.weight": torch.zeros(3)}, "holds the unknown adapter.weight"),
+    ):
+        save_file(wrong, file, {"format": "pt"})
+        with pytest.raises(IntegrityError, match=message):
+            load_model(at(folder), 2)
+    later = next(n for n in whole if ".3." in n and "vision" not in n)
+    save_file({n: w for n, w in whole.items() if n != later}, file, {"format": "pt"})
+    assert len(load_model(at(folder), 2).blocks) == 2  # nothing of block 3 is read

@@ -174,6 +174,9 @@ def test_the_run_is_packed_once_per_cell_with_model_and_saes(
     sae = model["saes"]["layer_2/width_48"]
     assert sae["latents"] == 48
     assert {"cfg.json", "sae_weights.safetensors", "l0", "explained_variance"} <= set(sae)
+    n_texts = len(untested_texts(workspace.profile))
+    assert sae["texts"] + sae["held_out"] == n_texts
+    assert (sae["steps"], sae["batch"], sae["active"]) == (60, 1024, 24)
     assert str(workspace.root) not in (bundle / "manifest.json").read_text()
     [grid] = bundle_grids(bundle.parent)
     assert len(grid) == len(table) - 1

@@ -9,10 +9,11 @@ import pytest
 from documents import task_data
 
 from mosaic.config.profiles import Profile
-from mosaic.data.load import load_task, missing_reason
-from mosaic.data.splits import make_split
+from mosaic.data.load import TaskData, load_task, missing_reason
+from mosaic.data.splits import Split, make_split
 from mosaic.errors import ConfigError
-from mosaic.probes.baselines import base_rate, prompt_length, tfidf, tfidf_candidates
+from mosaic.probes.baselines import majority, text_lengths, tfidf_candidates
+from mosaic.probes.evaluate import Outcome, evaluate
 from mosaic.probes.select import fit_select
 
 GOLDEN = {
@@ -22,6 +23,11 @@ GOLDEN = {
     "toxicity-zh": (0.3801161, 0.513, 1000),
 }
 """Published macro-F1, accuracy and number of test documents of the authors' TF-IDF."""
+
+
+def tfidf(data: TaskData, split: Split, **options: object) -> Outcome:
+    """TF-IDF of a task's texts under the protocol of the split."""
+    return evaluate(tfidf_candidates(data, split.protocol), data.labels, split, **options)
 
 
 @pytest.mark.parametrize("task", GOLDEN)
@@ -73,7 +79,7 @@ def test_nested_tfidf_is_fair_to_chinese() -> None:
     fair = tfidf(data, make_split(data, 0), n_jobs=1)
     assert fair.macro_f1 > 0.9
     assert fair.probe is not None
-    assert "char" in fair.probe.cell
+    assert "char" in fair.probe.candidate
     assert tfidf(data, make_split(data, 0, "published")).macro_f1 < 0.7
 
 
@@ -92,10 +98,10 @@ def test_vocabulary_comes_from_the_training_part_only() -> None:
 
 def test_candidates_are_words_characters_and_both() -> None:
     texts, labels = corpus()
-    cells = tfidf_candidates(texts)
+    cells = tfidf_candidates(task_data(labels, texts))
     assert list(cells) == ["word", "char", "word+char"]
     fitted = fit_select(cells, labels, seed=0, n_jobs=1)
-    assert fitted.cell in cells
+    assert fitted.candidate in cells
     assert fitted.cv_score is not None
     assert fitted.cv_score == pytest.approx(0.8, abs=0.1)
 
@@ -105,22 +111,22 @@ def test_length_tells_when_length_is_the_label() -> None:
     labels = np.arange(200) % 2
     texts = ["word " * int(rng.integers(3, 9) + 4 * label) for label in labels]
     data = task_data(labels, texts)
-    assert prompt_length(data, make_split(data, 0), n_jobs=1).macro_f1 > 0.7
-    other = task_data(rng.permutation(labels), texts)
-    assert prompt_length(other, make_split(other, 0), n_jobs=1).macro_f1 < 0.65
-
-
-def test_base_rates() -> None:
-    data = task_data(np.repeat([0, 1], [300, 100]))
     split = make_split(data, 0)
-    majority = base_rate(data, split)
-    assert set(majority.y_pred) == {0}
-    assert majority.accuracy == 0.75
-    drawn = base_rate(data, split, "stratified")
-    assert 0 < drawn.y_pred.mean() < 0.5
-    assert np.array_equal(drawn.y_pred, base_rate(data, split, "stratified").y_pred)
-    with pytest.raises(ConfigError, match="'coin'.*'majority', 'stratified'"):
-        base_rate(data, split, "coin")
+    assert evaluate(text_lengths(data), labels, split, n_jobs=1).macro_f1 > 0.7
+    other = task_data(rng.permutation(labels), texts)
+    outcome = evaluate(text_lengths(other), other.labels, make_split(other, 0), n_jobs=1)
+    assert outcome.macro_f1 < 0.65
+
+
+def test_the_base_rate_is_a_probe_of_nothing() -> None:
+    data = task_data(np.repeat([0, 1, 2], [100, 300, 100]))
+    split = make_split(data, 0)
+    nothing = np.zeros((len(split.test), 0))
+    said = Outcome.of(majority(data.labels[split.train]), nothing, data.labels[split.test], split)
+    assert set(said.y_pred) == {1}
+    assert said.accuracy == 0.6
+    assert said.n_features == 0
+    assert said.probabilities.tolist() == [[0, 1, 0]] * 100
 
 
 def test_images_have_no_words() -> None:

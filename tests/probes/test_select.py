@@ -1,4 +1,4 @@
-"""Splits, scaling and selection: no test row is ever seen, and sparse stays sparse."""
+"""Scaling and selection: no test row is ever seen, and sparse stays sparse."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from documents import latents, task_data
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
@@ -24,80 +22,6 @@ from mosaic.probes import select
 from mosaic.probes.evaluate import evaluate
 from mosaic.probes.scaling import Scaler, row_space
 from mosaic.probes.select import SETTINGS, Candidate, fit_select
-
-# ---------------------------------------------------------------- splits
-
-
-def test_published_split_is_the_authors_call() -> None:
-    data = task_data(np.arange(870) % 3)
-    split = make_split(data, seed=7, protocol="published", n_train=10, n_test=10)
-    texts_train, texts_test = train_test_split(
-        data.inputs, test_size=0.2, random_state=42, stratify=data.labels
-    )
-    assert [data.inputs[i] for i in split.train] == texts_train
-    assert [data.inputs[i] for i in split.test] == texts_test
-    assert len(split.test) == 174
-
-
-def test_nested_split_follows_ids_not_rows() -> None:
-    data = task_data(np.arange(200) % 4)
-    shuffled = data.subset(np.random.default_rng(1).permutation(200))
-    first, second = make_split(data, 3), make_split(shuffled, 3)
-    assert first.fingerprint == second.fingerprint
-    assert list(first.train_ids) == list(second.train_ids)
-    assert first.fingerprint != make_split(data, 4).fingerprint
-    assert set(first.train_ids).isdisjoint(first.test_ids)
-    assert len(first.train) + len(first.test) == 200
-
-
-@given(seed=st.integers(0, 1000), n_groups=st.integers(60, 150))
-@settings(max_examples=25, deadline=None)
-def test_groups_and_copies_never_stand_on_both_sides(seed: int, n_groups: int) -> None:
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(0, n_groups, 300)
-    texts = [f"text {i}" for i in rng.integers(0, 5000, 300)]
-    data = task_data(rng.integers(0, 2, 300), texts, groups)
-    split = make_split(data, seed)
-    assert set(groups[split.train]).isdisjoint(groups[split.test])
-    assert {texts[i] for i in split.train}.isdisjoint({texts[i] for i in split.test})
-    for fit, score in inner_folds(data.labels[split.train], split.train_groups, 5, seed):
-        assert set(groups[split.train[fit]]).isdisjoint(groups[split.train[score]])
-
-
-def test_caps_are_met_and_stratified() -> None:
-    data = task_data(np.repeat([0, 1], [750, 250]))
-    split = make_split(data, 0, n_train=400, n_test=400)
-    assert len(split.train) == 400
-    assert len(split.test) == 400
-    assert data.labels[split.train].mean() == pytest.approx(0.25, abs=0.003)
-    assert data.labels[split.test].mean() == pytest.approx(0.25, abs=0.003)
-    assert len(make_split(data, 0, n_train=100).test) == 200
-
-
-def test_a_rare_class_is_spread_over_the_folds() -> None:
-    y = np.array([0] * 40 + [1] * 40 + [2] * 2)
-    folds = inner_folds(y, None, 5, seed=0)
-    assert len(folds) == 5
-    assert sorted(np.concatenate([score for _, score in folds])) == list(range(82))
-    assert all(2 in y[fit] for fit, _ in folds)
-
-
-def test_groups_that_all_lean_to_one_class_are_said() -> None:
-    y = np.array([0, 0, 1] * 10)
-    with pytest.raises(ConfigError, match="two classes with at least 2 training documents or"):
-        inner_folds(y, np.repeat(np.arange(10), 3), 5, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("labels", "sentence"),
-    [
-        ([0] * 30, "at least two classes, found only \\[0\\]"),
-        ([0] * 29 + [1], "class sizes \\[29, 1\\] cannot give a stratified sample"),
-    ],
-)
-def test_too_few_classes_are_named(labels: list[int], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        make_split(task_data(labels), 0)
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
@@ -162,7 +86,10 @@ def test_nothing_chosen_depends_on_the_test_rows(probe: str) -> None:
     after = evaluate({"all": X_other, "few": X_other[:, :15]}, y_other, split, probe=probe)
     assert before.probe is not None
     assert after.probe is not None
-    assert (after.probe.cell, after.probe.setting) == (before.probe.cell, before.probe.setting)
+    assert (after.probe.candidate, after.probe.setting) == (
+        before.probe.candidate,
+        before.probe.setting,
+    )
     assert np.array_equal(after.probe.columns, before.probe.columns)
     assert np.array_equal(after.probe.predict(X), before.probe.predict(X))
     assert before.macro_f1 > 0.65
@@ -210,7 +137,7 @@ def test_settings_that_are_level_to_rounding_give_the_strongest_regularization(
 
     monkeypatch.setattr(select, "_fold_scores", said)
     assert fit_select({"a": X, "b": X}, y, seed=0).setting == 0.3
-    assert fit_select({"a": X, "b": X}, y, seed=0).cell == "a"
+    assert fit_select({"a": X, "b": X}, y, seed=0).candidate == "a"
     assert fit_select(X, y, seed=0, grid=(300.0, 3.0, 30.0)).setting == 3.0
 
 
@@ -255,7 +182,7 @@ def test_top_k_finds_the_latents_that_tell() -> None:
 def test_selection_finds_the_better_cell() -> None:
     X, y = latents(300, 500)
     noise = latents(300, 500, seed=9)[0]
-    assert fit_select({"noise": noise, "signal": X}, y, seed=0).cell == "signal"
+    assert fit_select({"noise": noise, "signal": X}, y, seed=0).candidate == "signal"
 
 
 def test_a_tree_reads_wide_indices() -> None:

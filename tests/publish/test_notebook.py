@@ -29,7 +29,14 @@ def test_empty_columns_are_left_out_and_missing_values_shown() -> None:
 
 
 def cell(**values: object) -> dict[str, object]:
-    shared = {"source": "run", "protocol": "nested", "task": "a", "feature": "sae"}
+    shared = {
+        "source": "run",
+        "protocol": "nested",
+        "task": "a",
+        "feature": "sae",
+        "kind": "text",
+        "toy": False,
+    }
     return {**shared, "probe": "linear", "pooling": "sum", "macro_f1": 0.5, **values}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from places import ROOT
 
 from mosaic.config.workspace import open_workspace
 from mosaic.errors import ConfigError
@@ -42,9 +43,34 @@ def test_run_writes_below_the_build_folder_only(tmp_path: Path) -> None:
     result = mosaic(folder, "run", "09", "-p", "extra=3")
     assert result.returncode == 0, result.stderr
     executed = folder / "_build/runs/mini/notebooks/09_trial.ipynb"
+    assert "TCP" not in result.stderr
     assert result.stdout.splitlines()[-1] == str(executed.relative_to(folder))
     assert "mini _build 42" in executed.read_text()
     assert (folder / "notebooks/09_trial.ipynb").read_bytes() == source
+
+
+def test_the_engine_reaches_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project(tmp_path, "1"))
+    given: list[dict] = []
+    monkeypatch.setattr(
+        "mosaic.publish.run.run_chapter", lambda _, __, parameters: given.append(parameters)
+    )
+    with pytest.raises(ConfigError, match="No parameter 'engine'"):
+        run_chapters([], open_workspace("mini", engine="ray"), {})
+    path = tmp_path / "notebooks" / "09_trial.ipynb"
+    path.write_text(path.read_text().replace("extra = 1", "extra = 1\\nengine = 'local'"))
+    run_chapters([], open_workspace("mini", engine="ray"), {})
+    run_chapters([], open_workspace("mini"), {})
+    assert given == [{"engine": "ray"}, {}]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_every_notebook_opens_its_workspace_with_the_engine(path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    assert sum('engine = "local"' in source for source in cells) == 1
+    opened = [line for source in cells for line in source.splitlines() if "open_workspace(" in line]
+    assert opened
+    assert all(line.endswith(", build_dir, engine)") for line in opened)
 
 
 def test_a_failing_notebook_is_named_with_its_cell(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from places import ROOT
 
+from mosaic.config.tasks import load_catalogue
 from mosaic.errors import IntegrityError
 from mosaic.evidence.published import PUBLISHED_SCORES, published_scores
 from mosaic.scores.table import make_scores, read_scores, write_scores
@@ -20,6 +21,8 @@ ROW = {
     "protocol": "nested",
     "feature": "sae",
     "task": "safety",
+    "kind": "text",
+    "toy": False,
     "probe": "linear",
     "layer": 3,
     "macro_f1": 0.8,
@@ -43,6 +46,10 @@ def test_a_table_survives_the_disk(tmp_path: Path) -> None:
         ({"macro_f1": None}, "must not be missing"),
         ({"feature": "magic"}, "must be one of"),
         ({"layer": "deep"}, "wrong type"),
+        ({"kind": None}, "kind is <NA> but must not be missing"),
+        ({"kind": "poem"}, "kind is 'poem' but must be one of"),
+        ({"toy": None}, "toy is <NA> but must not be missing"),
+        ({"toy": "perhaps"}, "wrong type"),
         ({"f1": 0.5}, "Unknown score column 'f1'"),
     ],
 )
@@ -180,6 +187,15 @@ def test_shipped_scores_are_all_there() -> None:
     assert len(linear) == 4159
     assert (table["feature"] == "tfidf").sum() == 11
     assert not set(table["width"].dropna()) & {"131k", "1m"}, "the book says they are missing"
+
+
+def test_shipped_rows_are_of_the_kind_of_their_task() -> None:
+    kinds = {(t.name, t.language, t.label_model): t.kind for t in load_catalogue("paper").values()}
+    table = published_scores()
+    named = table[["task", "language", "label_model"]].astype(object)
+    keys = named.where(named.notna(), None).itertuples(index=False, name=None)
+    assert [kinds[key] for key in keys] == table["kind"].tolist()
+    assert not table["toy"].any()
 
 
 def test_shipped_scores_come_with_citation_command_and_what_is_missing() -> None:

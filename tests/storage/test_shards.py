@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosaic.errors import IntegrityError, ResourceError
-from mosaic.storage import shards
+from mosaic.storage import files
 from mosaic.storage.files import replace_file
 from mosaic.storage.shards import Store, make_key
 
@@ -84,7 +84,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: Any
     def no_space(_fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards.os, "fsync", no_space)
+    monkeypatch.setattr(files.os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
@@ -104,7 +104,7 @@ def test_a_disk_that_refuses_is_one_sentence(
     def refuse(*_args: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(shards.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     with pytest.raises(ResourceError, match=message):
         Store(tmp_path).write("k", 0, ARRAYS)
 
@@ -120,3 +120,22 @@ def test_reading_one_block_opens_no_other(tmp_path: Path) -> None:
 def test_keys_do_not_depend_on_the_order_of_names() -> None:
     assert make_key({"a": 1, "b": [2]}) == make_key({"b": [2], "a": 1})
     assert make_key({"a": 1}) != make_key({"a": 2})
+
+
+def test_a_tensor_that_numpy_does_not_know_is_damage_and_an_error_of_ours_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.write("k", 0, {"a": np.zeros(2, dtype=np.float32)})
+
+    def wrong(*_: Any) -> str:
+        raise AttributeError("ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mosaic.storage.shards._content_hash", wrong)
+        with pytest.raises(AttributeError, match="ours"):
+            store.missing("k", 1)
+    header = b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
+    content = len(header).to_bytes(8, "little") + header + b"\0\0"
+    store.shard_path("k", 0).write_bytes(content)
+    assert store.missing("k", 1) == [0]

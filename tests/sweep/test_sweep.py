@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import yaml
 
+from mosaic import ASSETS
 from mosaic.config.profiles import Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData, load_task
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_origins, read_bundles, write_bundle
 from mosaic.evidence.comparisons import wins
+from mosaic.extraction import jobs
 from mosaic.scores.choose import over_seeds, select_by_cv
 from mosaic.scores.table import make_scores
-from mosaic.sweep.cells import Cell
-from mosaic.sweep.compare import compare_cells, mean_over_seeds
+from mosaic.sweep import run
+from mosaic.sweep.cells import Cell, authors_cells
+from mosaic.sweep.compare import by_classifier, compare_cells, mean_over_seeds
 from mosaic.sweep.results import to_scores
 from mosaic.sweep.run import score_cells
 
@@ -49,54 +56,148 @@ def cell_files(workspace: Workspace) -> list[Path]:
     return sorted((workspace.cache / "cells").rglob("*.json"))
 
 
-SPECS = [Cell("words", "length"), Cell("words", "base_rate"), Cell("words", "length", seed=1)]
+CELLS = [Cell("words", "length"), Cell("words", "base_rate"), Cell("words", "length", seed=1)]
 
 
 def test_cells_come_back_in_order_and_are_scored_once(workspace: Workspace) -> None:
-    first = score_cells([*SPECS, SPECS[0]], workspace, n_jobs=1)
-    assert [r.spec for r in first] == [*SPECS, SPECS[0]]
+    first = score_cells([*CELLS, CELLS[0]], workspace, n_jobs=1)
+    assert [r.cell for r in first] == [*CELLS, CELLS[0]]
     files = cell_files(workspace)
-    assert len(files) == len(SPECS)
+    assert len(files) == len(CELLS)
     stamps = [f.stat().st_mtime_ns for f in files]
-    again = score_cells(SPECS, workspace, n_jobs=1)
+    again = score_cells(CELLS, workspace, n_jobs=1)
     assert [f.stat().st_mtime_ns for f in cell_files(workspace)] == stamps
     pd.testing.assert_frame_equal(to_scores(first[:3]), to_scores(again))
 
 
 def test_other_caps_and_other_data_are_other_cells(workspace: Workspace) -> None:
-    score_cells(SPECS[:1], workspace, n_jobs=1)
+    score_cells(CELLS[:1], workspace, n_jobs=1)
     smaller = replace(workspace, profile=replace(workspace.profile, n_train=32, n_test=16))
-    [result] = score_cells(SPECS[:1], smaller, n_jobs=1)
+    [result] = score_cells(CELLS[:1], smaller, n_jobs=1)
     assert (result.row["n_train"], result.row["n_test"]) == (32, 16)
     assert len(cell_files(workspace)) == 2
 
 
 def test_other_groups_are_another_cell(workspace: Workspace) -> None:
-    [before] = score_cells(SPECS[:1], workspace, n_jobs=1)
+    [before] = score_cells(CELLS[:1], workspace, n_jobs=1)
 
     def grouped(key: str, profile: Profile) -> TaskData:
         return replace(load_task(key, profile), groups=np.arange(80) // 8 * 2 + np.arange(80) % 2)
 
-    [after] = score_cells(SPECS[:1], workspace, n_jobs=1, load=grouped)
+    [after] = score_cells(CELLS[:1], workspace, n_jobs=1, load=grouped)
     assert after.row["split"] != before.row["split"]
     assert len(cell_files(workspace)) == 2
 
 
 def test_a_stored_cell_takes_the_names_of_the_profile_that_reads_it(workspace: Workspace) -> None:
-    [first] = score_cells(SPECS[:1], workspace, n_jobs=1)
+    [first] = score_cells(CELLS[:1], workspace, n_jobs=1)
     other = replace(workspace, profile=replace(workspace.profile, name="other"))
-    [again] = score_cells(SPECS[:1], other, n_jobs=1)
+    [again] = score_cells(CELLS[:1], other, n_jobs=1)
     assert again.row == {**first.row, "profile": "other"}
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
     assert len(cell_files(workspace)) == 1
 
 
-def test_a_damaged_cell_is_named_and_never_used(workspace: Workspace) -> None:
-    score_cells(SPECS[:1], workspace, n_jobs=1)
+def test_every_row_says_what_the_task_asks_and_whether_it_is_a_toy(workspace: Workspace) -> None:
+    def changed(**fields: Any) -> dict[str, Any]:
+        def load(key: str, profile: Profile) -> TaskData:
+            data = load_task(key, profile)
+            return replace(data, task=replace(data.task, **fields))
+
+        return score_cells(CELLS[1:2], workspace, n_jobs=1, load=load)[0].row
+
+    assert (changed()["kind"], changed()["toy"]) == ("text", False)
+    assert changed(modality="image")["kind"] == "image"
+    assert changed(label_model="m")["kind"] == "behaviour"
+    assert changed(toy=True)["toy"] is True
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: text.replace("1", "2")])
+def test_a_damaged_cell_is_named_set_aside_and_scored_anew(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture, damage: Callable[[str], str]
+) -> None:
+    [first] = score_cells(CELLS[:1], workspace, n_jobs=1)
     [path] = cell_files(workspace)
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(IntegrityError, match=f"{path.name} is damaged.*Delete it"):
-        score_cells(SPECS[:1], workspace, n_jobs=1)
+    damaged = damage(path.read_text())
+    path.write_text(damaged)
+    [again] = score_cells(CELLS[:1], workspace, n_jobs=1)
+    assert f"{path.name} is damaged" in caplog.text
+    assert {**again.row, "seconds": 0} == {**first.row, "seconds": 0}
+    assert path.with_name(f"{path.name}.corrupt-1").read_text() == damaged
+    assert cell_files(workspace) == [path]
+    [kept] = score_cells(CELLS[:1], workspace, n_jobs=1)
+    assert kept.row == again.row
+
+
+@pytest.mark.parametrize(
+    ("what", "as_if"),
+    [
+        ("versions_of", lambda *names: {name: "0.0" for name in names}),
+        ("code_digest", lambda *places: "other code"),
+    ],
+)
+def test_other_libraries_and_other_code_score_anew(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, what: str, as_if: Callable[..., object]
+) -> None:
+    score_cells(CELLS[:1], workspace, n_jobs=1)
+    monkeypatch.setattr(run, what, as_if)
+    score_cells(CELLS[:1], workspace, n_jobs=1)
+    assert len(cell_files(workspace)) == 2
+
+
+NO_NUMBERS = ("config", "errors", "storage", "data/load", "scores/table", "extraction/engines")
+"""What names, keeps, loads (the key holds the documents) and runs in parallel."""
+
+
+def test_the_key_holds_every_module_that_makes_a_score() -> None:
+    package = ASSETS.parent
+    for room in ("probes", "sweep"):
+        for file in (package / room).glob("*.py"):
+            for node in ast.parse(file.read_text()).body:  # features have keys of their own
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("mosaic."):
+                    path = str(node.module).removeprefix("mosaic.").replace(".", "/")
+                    held = [place.removesuffix(".py") for place in (*run.SCORE_CODE, *NO_NUMBERS)]
+                    assert path.startswith(tuple(held)), f"{file}: {path} is not in the key"
+    for place in run.SCORE_CODE:
+        assert (package / place).exists(), place
+    assert {"torch", "transformers", "sae-lens", "scikit-learn"} <= set(run.LIBRARIES)
+
+
+def test_one_loading_of_a_model_serves_all_tasks_and_label_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny.model_spec(tmp_path)
+    profile = tiny.profile(spec)
+    texts = [f"{i} some {'kind' if i % 2 else 'rude'} words" for i in range(40)]
+    first, second = tiny.task_data(texts), tiny.task_data([f"{text} more" for text in texts])
+    right = replace(first.task, name="asked", label_model="m")
+    data = {
+        "one": first,
+        "two": replace(second, task=replace(second.task, name="two")),
+        "asked": replace(first, task=right),
+        "again": replace(first, task=replace(right, label_model="n"), labels=1 - first.labels),
+    }
+    loads, shards = [], []
+    real = jobs.load_workers
+
+    def load_workers(work: Any) -> Any:
+        loads.append(1)
+        shards.extend((job.data.fingerprint, shard) for job, shards in work for shard in shards)
+        return real(work)
+
+    monkeypatch.setattr("mosaic.extraction.engines.load_workers", load_workers)
+    layer, width = spec.saes[0].layer, spec.saes[0].width
+    cells = [Cell(key, "sae", spec.name, layer, width, "max") for key in data]
+    cells += [Cell("two", "hidden", spec.name, layer, pooling="mean")]
+    found = score_cells(
+        cells,
+        Workspace(profile, tmp_path / "build", "tiny"),
+        n_jobs=1,
+        load=lambda key, _: data[key],
+    )
+    assert [result.cell for result in found] == cells
+    assert len(loads) == 1
+    assert len(shards) == len(set(shards)), "label sets of one text share its extraction"
 
 
 def test_a_cell_without_its_model_says_what_is_missing(workspace: Workspace) -> None:
@@ -107,6 +208,7 @@ def test_a_cell_without_its_model_says_what_is_missing(workspace: Workspace) -> 
 
 
 ROW = {"source": "run", "protocol": "nested", "task": "t", "language": "en", "probe": "linear"}
+ROW |= {"kind": "text", "toy": False}
 
 
 def test_selection_looks_at_cross_validation_only() -> None:
@@ -126,7 +228,7 @@ def test_selection_looks_at_cross_validation_only() -> None:
 
 def test_a_seed_counts_once_over_several_tables() -> None:
     row = {"source": "run", "protocol": "nested", "feature": "tfidf", "task": "a"}
-    row |= {"probe": "linear", "n_train": 8, "n_test": 2}
+    row |= {"kind": "text", "toy": False, "probe": "linear", "n_train": 8, "n_test": 2}
     one, two = {**row, "seed": 0, "macro_f1": 0.4}, {**row, "seed": 1, "macro_f1": 0.6}
     mean = {**row, "repeat": 2, "macro_f1": 0.5}
     [found] = over_seeds(make_scores([one, two, mean, one]), ["task", "protocol"]).to_dict(
@@ -137,7 +239,7 @@ def test_a_seed_counts_once_over_several_tables() -> None:
 
 
 def test_wins_tell_level_from_behind() -> None:
-    row = {"source": "run", "protocol": "nested", "probe": "linear"}
+    row = {"source": "run", "protocol": "nested", "probe": "linear", "kind": "text", "toy": False}
     rows = []
     for task, sae, tfidf in (("a", 0.9, 0.8), ("b", 1.0, 1.0), ("c", 0.5, 0.6), ("d", 0.5, None)):
         rows.append({**row, "task": task, "feature": "sae", "macro_f1": sae})
@@ -157,7 +259,7 @@ def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
     results = score_cells([*words, *lengths], workspace, n_jobs=1)
     means = mean_over_seeds(results)
     assert means["repeat"].tolist() == [3, 3]
-    by_hand = np.mean([r.row["macro_f1"] for r in results if r.spec.feature == "length"])
+    by_hand = np.mean([r.row["macro_f1"] for r in results if r.cell.feature == "length"])
     row = means[means["feature"] == "length"].iloc[0]
     assert row["macro_f1"] == pytest.approx(by_hand)
     assert row["macro_f1_low"] <= by_hand <= row["macro_f1_high"]
@@ -168,8 +270,37 @@ def test_seeds_are_averaged_and_compared_in_pairs(workspace: Workspace) -> None:
     assert line["n_seeds"] == 3
 
 
+def test_the_authors_classifiers_stand_beside_the_nested_probe() -> None:
+    recipe = {**ROW, "feature": "sae", "depth": "middle", "pooling": "sum", "threshold": 1.0}
+    recipe |= {"selection": "all", "model": "m", "width": "1k", "language": None}
+    tree = {**recipe, "probe": "tree", "protocol": "published"}
+    rows = [
+        {**recipe, "seed": 0, "macro_f1": 0.8},
+        {**recipe, "seed": 1, "macro_f1": 0.1},
+        {**recipe, "seed": 0, "macro_f1": 0.2, "k": 8, "selection": "topk"},
+        {**tree, "macro_f1": 0.6},
+        {**tree, "macro_f1": 0.5, "source": "published"},
+        {**tree, "macro_f1": 0.7, "source": "published"},
+        {**recipe, "task": "no tree", "macro_f1": 0.9},
+    ]
+    found = by_classifier(make_scores(rows), "tree, published").set_index("source")
+    assert list(found.columns[3:]) == ["tree, published", "linear, nested"]
+    assert found.loc["run", ["tree, published", "linear, nested"]].tolist() == [0.6, 0.8]
+    assert found.loc["published", "tree, published"] == 0.6
+    assert len(found) == 2
+    assert by_classifier(make_scores(rows[:3]), "tree, published").empty
+
+
+def test_the_authors_cells_are_the_recipe_under_their_protocol(tmp_path: Path) -> None:
+    spec = tiny.model_spec(tmp_path, widths=(96, 192))
+    cells = authors_cells(tiny.profile(spec), ["a", "b"], "tree")
+    assert [cell.task for cell in cells] == ["a", "b"]
+    assert {(c.width, c.layer, c.pooling, c.threshold) for c in cells} == {("96", 2, "sum", 1.0)}
+    assert {(cell.probe, cell.protocol) for cell in cells} == {("tree", "published")}
+
+
 def test_a_sweep_survives_as_a_bundle(workspace: Workspace, tmp_path: Path) -> None:
-    table = to_scores(score_cells(SPECS, workspace, n_jobs=1))
+    table = to_scores(score_cells(CELLS, workspace, n_jobs=1))
     write_bundle(tmp_path / "runs" / "words", table, "words", "mosaic sweep ...")
     read = read_bundles(tmp_path / "runs")
     assert set(read["source"]) == {"bundle"}

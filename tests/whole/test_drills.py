@@ -33,7 +33,7 @@ from mosaic.extraction.extract import extract
 from mosaic.models.hub import check_pin
 from mosaic.models.resolve import fetch_model
 from mosaic.publish.notebook import show_latents, show_table
-from mosaic.storage import shards
+from mosaic.storage import files as storage_files
 from mosaic.storage.manifest import verify_folder, write_manifest
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.run import score_cells
@@ -74,7 +74,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_stored(
 
     full = tmp_path / "full"
     with monkeypatch.context() as patch:
-        patch.setattr(shards.os, "fsync", fsync)
+        patch.setattr(storage_files.os, "fsync", fsync)
         with pytest.raises(ResourceError, match="is full; free some space and run again"):
             extract(spec, data, profile, store=full)
     assert len(list(full.rglob("shard-*.safetensors"))) == 7
@@ -89,7 +89,7 @@ def test_a_full_disk_while_scores_are_written_is_one_sentence(
     def fsync(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(shards.os, "fsync", fsync)
+    monkeypatch.setattr(storage_files.os, "fsync", fsync)
     workspace = Workspace(load_profile("mini", n_train=60, n_test=40), tmp_path, "mini")
     with pytest.raises(ResourceError, match=r"The disk of .* is full"):
         score_cells([Cell("safety-en", "length")], workspace, n_jobs=1)
@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_is_still_read(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    monkeypatch.setattr(shards.os, "replace", refuse)
+    monkeypatch.setattr(storage_files.os, "replace", refuse)
     again = extract(spec, data, profile, store=tmp_path)
     np.testing.assert_array_equal(again.matrix(0, "96").toarray(), expected)
     with pytest.raises(ResourceError, match="cannot be written; name a folder that can"):
@@ -127,27 +127,29 @@ def test_a_half_written_manifest_is_written_anew(
             features.matrix(0, "96")
         extract(spec, data, profile, [0], store=tmp_path)
         assert f"{path} is damaged" in caplog.text
+        path.with_name("manifest.json.corrupt-1").unlink()
         assert files(tmp_path) == expected
 
 
-def test_a_changed_score_is_refused(tmp_path: Path) -> None:
+def test_a_changed_score_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A digit that changed on disk is as valid JSON as before."""
     workspace = Workspace(load_profile("mini", n_train=60, n_test=40), tmp_path, "mini")
-    spec = Cell("safety-en", "base_rate")
-    [result] = score_cells([spec], workspace, n_jobs=1)
+    cell = Cell("safety-en", "base_rate")
+    [result] = score_cells([cell], workspace, n_jobs=1)
     [path] = (workspace.cache / "cells").rglob("*.json")
     score = result.row["macro_f1"]
     assert str(score) in path.read_text()
     path.write_text(path.read_text().replace(str(score), "0.99"))
-    with pytest.raises(IntegrityError, match="is damaged .*checksum.* Delete it and run again"):
-        score_cells([spec], workspace, n_jobs=1)
+    [again] = score_cells([cell], workspace, n_jobs=1)
+    assert again.row["macro_f1"] == score
+    assert f"{path} is damaged (its checksum does not fit)" in caplog.text
 
 
 def test_half_written_pins_are_named(tmp_path: Path) -> None:
     pins = tmp_path / "pins.json"
     check_pin(pins, "org/model", "c1", {"w": "aa"})
     pins.write_text(pins.read_text()[:30])
-    with pytest.raises(IntegrityError, match=r"pins.json, which names .* is damaged. Delete it"):
+    with pytest.raises(IntegrityError, match=r"pins.json is damaged .*: delete it"):
         check_pin(pins, "org/model", "c1", {"w": "aa"})
 
 

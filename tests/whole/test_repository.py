@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -90,6 +91,18 @@ def test_notebook_source_is_clean(path: Path) -> None:
     tags = [tag for cell in code for tag in cell["metadata"].get("tags", [])]
     assert tags.count("parameters") == 1
     assert tags.count("bootstrap") == 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_notebook_gives_an_imported_name_another_meaning(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    source = "\n".join(text for text in code if "google.colab" not in text)
+    nodes = list(ast.walk(ast.parse(source)))
+    imported = {a.asname or a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+    assigned = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    assert imported
+    assert not imported & assigned
 
 
 def test_every_notebook_has_the_same_bootstrap_cell() -> None:

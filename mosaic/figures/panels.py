@@ -1,0 +1,219 @@
+"""Four kinds of panel: lines by depth, dots by task, rows of differences, and a heatmap.
+
+Every score is drawn the same way: a marker at macro-F1 with the interval the table gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+
+from mosaic.config.choices import DEPTHS
+from mosaic.figures.style import BAND, CYCLE, GREY, SERIES_STYLE, Look, new_figure
+from mosaic.scores.names import source_label
+from mosaic.scores.table import F1
+
+
+def lines(
+    axes: Axes,
+    table: pd.DataFrame,
+    looks: dict[str, Look],
+    series: str = "series",
+    x: str = "depth",
+    ticks: Sequence[Any] = DEPTHS,
+    step: float = 0.0,
+    size: float = 5,
+    level_width: float = 1.5,
+) -> None:
+    """Mean macro-F1 along `x` with intervals, a line per look that `series` names.
+
+    What has no `x` is a level to compare with. Lines stand `step` ticks apart, so that equal values
+    do not cover each other.
+    """
+    for i, (name, look) in enumerate(looks.items()):
+        part = table[table[series] == name]
+        if part.empty:
+            continue
+        if part[x].isna().all():
+            level, colour = float(part["macro_f1"].mean()), look[0]
+            axes.axhline(level, color=colour, linestyle=":", linewidth=level_width, label=name)
+            continue
+        means = part.groupby(x)[list(F1)].mean()
+        means = means.reindex([tick for tick in ticks if tick in means.index])
+        offset = step * (i - (len(looks) - 1) / 2)
+        places = [ticks.index(tick) + offset for tick in means.index]
+        mark(
+            axes, places, means["macro_f1"], look, yerr=interval_bars(means), size=size, label=name
+        )
+
+
+def lines_by_task(
+    tables: Sequence[pd.DataFrame],
+    *,
+    task: str = "label",
+    series: str = "series",
+    x: str = "depth",
+    height: float = 2.3,
+    tick_style: dict[str, Any] | None = None,
+    label_size: float | None = 8.5,
+    margin: float = 0.35,
+    sharex: bool = False,
+    fill: bool = False,
+    **drawn: Any,
+) -> Figure:
+    """A row of axes per table and a column per task of its column `task`, with `lines` in each.
+
+    Depths are ticks in their order, other values of `x` as they come. `fill` makes the axes of a
+    table of few tasks as wide as the row; the rest of a row stays empty.
+    """
+    columns = max(table[task].nunique() for table in tables)
+    height = 0.9 + height * len(tables)
+    figure = new_figure(len(tables), columns, height=height, sharex=sharex, sharey="row")
+    every = figure.axes
+    for r, table in enumerate(tables):
+        row, names = every[r * columns : (r + 1) * columns], list(dict.fromkeys(table[task]))
+        ticks = DEPTHS if x == "depth" else list(dict.fromkeys(table[x]))
+        for i, (axes, name) in enumerate(zip(row, names, strict=False)):
+            if fill:
+                span, grid = columns // len(names), cast(GridSpec, axes.get_gridspec())
+                axes.set_subplotspec(grid[r, i * span : (i + 1) * span])
+            axes.set_title(str(name), fontsize=9)
+            here = table[table[task] == name]
+            lines(axes, here, looks_of(table[series]), series, x, ticks, **drawn)
+            axes.set_xticks(range(len(ticks)), ticks, **(tick_style or {"fontsize": 8}))
+            axes.set_xlim(-margin, len(ticks) - 1 + margin)
+        for axes in row[len(names) :]:
+            axes.remove() if fill else axes.set_visible(False)
+        row[0].set_ylabel(f"macro-F1\n{source_label(table)}", fontsize=label_size)
+    return figure
+
+
+def dots(axes: Axes, table: pd.DataFrame, step: float) -> None:
+    """Macro-F1 with intervals: a line per `label`, a marker per `series`, first label on top.
+
+    The series of a line stand `step` lines apart, so that equal values do not cover each other.
+    """
+    labels = list(dict.fromkeys(table["label"]))
+    looks = looks_of(table["series"])
+    for i, (series, (colour, marker, _)) in enumerate(looks.items()):
+        part = table[table["series"] == series]
+        offset = step * (i - (len(looks) - 1) / 2)
+        places = [labels.index(label) + offset for label in part["label"]]
+        look = (colour, marker, "")
+        mark(axes, part["macro_f1"], places, look, xerr=interval_bars(part), label=series)
+    axes.set_title(source_label(table), fontsize=10)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def dot_panels(
+    tables: Sequence[pd.DataFrame],
+    draw: Callable[[Axes, pd.DataFrame], None],
+    *,
+    line: float,
+    rest: float,
+    least: float,
+    most: float,
+    what: str,
+) -> Figure:
+    """A panel of `dots` per table, drawn by `draw`, with one scale that ends at `most`.
+
+    It begins below the lowest score and `least`. A line is `line` inches high, and `rest` is what
+    the figure needs besides; `what` is said below the scale.
+    """
+    counts = [table["label"].nunique() for table in tables]
+    height = rest + line * sum(counts) + 0.5 * len(tables)
+    figure = new_figure(len(tables), 1, height=height, height_ratios=counts)
+    low = min(least, *(float(table["macro_f1"].min()) for table in tables)) - 0.03
+    for axes, table in zip(figure.axes, tables, strict=True):
+        draw(axes, table)
+        axes.set_xlim(low, most)
+    figure.axes[-1].set_xlabel(what)
+    return figure
+
+
+def differences(
+    axes: Axes,
+    labels: Iterable[str],
+    title: str,
+    size: float = 9.5,
+    tick_size: float | None = 8,
+    zero: bool = True,
+) -> None:
+    """A row per label for differences, first on top, with a line at `zero`."""
+    labels = list(labels)
+    if zero:
+        axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_title(title, fontsize=size)
+    axes.set_yticks(range(len(labels)), labels)
+    if tick_size is not None:
+        axes.tick_params(axis="y", labelsize=tick_size)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def bands(axes: Axes, low: pd.Series, high: pd.Series, label: str, height: float = 0.6) -> None:
+    """A grey band from `low` to `high` in each row of `differences`."""
+    style: dict[str, Any] = {"color": BAND, "edgecolor": GREY, "linewidth": 0.6, "label": label}
+    axes.barh(np.arange(len(low)), high - low, left=low, height=height, **style)
+
+
+def mark(
+    axes: Axes,
+    x: Any,
+    y: Any,
+    look: Look,
+    size: float = 5,
+    xerr: np.ndarray | None = None,
+    yerr: np.ndarray | None = None,
+    width: float = 1.1,
+    capsize: float = 0,
+    **more: Any,
+) -> None:
+    """Markers of one series, with bars where there are any, `[2, n]` distances to their ends."""
+    colour, marker, dash = look
+    more |= {"color": colour, "marker": marker, "linestyle": dash, "markersize": size}
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if xerr is None and yerr is None:
+        axes.plot(x, y, **more)
+    else:
+        axes.errorbar(x, y, yerr, xerr, elinewidth=width, capsize=capsize, **more)
+
+
+def interval_bars(table: pd.DataFrame, names: Sequence[str] = F1) -> np.ndarray:
+    """Distances `[2, n]` from a value to the ends of its interval; 0 where there is none.
+
+    `names` are the columns of value, low and high.
+    """
+    value, low, high = (table[name].astype(float).to_numpy() for name in names)
+    return np.nan_to_num(np.stack([value - low, high - value]))
+
+
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
+    """Known series in the house's order and look; where none is known, looks of the cycle."""
+    names = list(dict.fromkeys(names))
+    known = {name: look for name, look in SERIES_STYLE.items() if name in names}
+    return known or {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(names)}
+
+
+def heatmap(axes: Axes, values: pd.DataFrame, square: bool = False) -> None:
+    """Scores of 0.3 to 1 as shades with their numbers; a missing one stays empty.
+
+    seaborn's own draws the whole figure anew for each, to see whether its labels overlap.
+    """
+    grid = values.astype(float).to_numpy()
+    axes.imshow(grid, cmap="Blues", vmin=0.3, vmax=1.0, aspect="equal" if square else "auto")
+    for (i, j), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "white" if value > 0.72 else "black"
+            number = f"{value:.2f}".removeprefix("0")
+            text = axes.text(j, i, number, ha="center", va="center", color=colour, fontsize=8.5)
+            text.set_in_layout(False)  # it is inside the axes: measuring many takes seconds
+    axes.set_xticks(range(values.shape[1]), values.columns, fontsize=8)
+    axes.set_yticks(range(values.shape[0]), values.index, fontsize=8)
+    axes.grid(False)
