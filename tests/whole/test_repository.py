@@ -40,7 +40,7 @@ def test_lock_is_exact_and_torch_comes_first() -> None:
 def test_project_ranges_hold_for_the_pins() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"]]
-    for extra in ("book", "dev", "ray"):
+    for extra in ("book", "dev", "gguf", "ray"):
         wanted += project["optional-dependencies"][extra]
     pinned = {name.lower().replace("_", "-"): Version(v) for name, v in pins().items()}
     for text in wanted:
