@@ -63,6 +63,26 @@ def test_intervals_cover_the_true_score(n_classes: int, n_docs: int, right: floa
     assert 0.88 <= hits / 120 <= 1.0
 
 
+@pytest.mark.parametrize(("n_seeds", "right"), [(1, 0.75), (3, 0.75), (3, 0.45)])
+def test_intervals_of_means_over_seeds_cover_with_many_classes(n_seeds: int, right: float) -> None:
+    """77 classes of 6 or 7 test documents: averaging seeds shrinks the spread, not the bias."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 77, 10_000)
+    populations = [said(rng, labels, right, 77) for _ in range(n_seeds)]
+    truth = np.mean([macro_f1(p.y_true, p.y_pred) for p in populations])
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+    hits = 0
+    for repeat in range(60):
+        tested = []
+        for p in populations:
+            rows = np.concatenate([rng.choice(of, rng.integers(6, 8), False) for of in by_class])
+            at = p.ids[rows], p.y_true[rows], p.y_pred[rows], p.probabilities[rows]
+            tested.append(Said(*at))
+        found = bootstrap_interval(tested, n_resamples=300, seed=repeat)
+        hits += found.low <= truth <= found.high
+    assert 0.88 <= hits / 60 <= 1.0
+
+
 def test_a_resample_never_lacks_a_class() -> None:
     """A class of one document, missed: drawn without it, the rest would score near 1."""
     y = np.r_[np.zeros(60, dtype=int), 1]
