@@ -84,7 +84,7 @@ PROTECTIONS = (
     Protection(
         "a damaged shard is not recognized",
         "storage/shards",
-        "except (SafetensorError, *MALFORMED):",
+        "except (SafetensorError, *FOREIGN):",
         "except ZeroDivisionError:",
         "test_extract::test_a_damaged_shard_is_named_set_aside_and_computed_again",
     ),
@@ -98,22 +98,22 @@ PROTECTIONS = (
     Protection(
         "manifests are not sealed",
         "storage/sealed",
-        'if content.pop("sha256") != _digest(content):',
-        'if content.pop("sha256") is None:',
+        "if stated != _digest(content) and not (optional and stated is None):",
+        "if False:",
         "test_drills::test_a_half_written_manifest_is_written_anew",
     ),
     Protection(
         "scored cells are not sealed",
         "storage/sealed",
-        'if content.pop("sha256") != _digest(content):',
-        'if content.pop("sha256") is None:',
+        "if stated != _digest(content) and not (optional and stated is None):",
+        "if False:",
         "test_drills::test_a_changed_score_is_refused",
     ),
     Protection(
         "pins are read unchecked",
-        "models/hub",
-        "except MALFORMED:",
-        "except ZeroDivisionError:",
+        "storage/sealed",
+        'raise IntegrityError(f"{path} is damaged ({error}). {remedy}") from error',
+        "raise",
         "test_drills::test_half_written_pins_are_named",
     ),
     Protection(
@@ -191,7 +191,7 @@ PROTECTIONS = (
         "data/splits",
         "if len(classes) < 2:",
         "if False:",
-        "test_select::test_too_few_classes_are_named",
+        "test_splits::test_too_few_classes_are_named",
     ),
     Protection(
         "long texts are not cut",
@@ -238,7 +238,7 @@ PROTECTIONS = (
     Protection(
         "a sick SAE configuration is sae-lens' own error",
         "models/saes",
-        "except (SafetensorError, OSError, *MALFORMED) as error:",
+        "except (SafetensorError, OSError, *FOREIGN) as error:",
         "except SafetensorError as error:",
         "test_drills::test_random_damage_never_crashes_a_reader",
     ),

@@ -201,8 +201,9 @@ def load_workers(work: Work) -> list[ShardWorker]:
     blocks = [block for _, missing in work for block in blocks_of(missing)]
     places = dict.fromkeys((b.layer, b.width) for b in blocks if b.width is not None)
     wanted = {place: spec.sae(*place) for place in places}
-    require_memory(spec, wanted.values(), job.profile, found.dtype, found.device, found.config)
-    model = load_model(found, max(b.layer for b in blocks) + 1)
+    layers, how = {block.layer for block in blocks}, (found.dtype, found.device, found.config)
+    require_memory(spec, wanted.values(), job.profile, *how, layers)
+    model = load_model(found, max(layers) + 1)
     d_model = model.text.config.hidden_size
     saes = {place: load_sae(sae, found.device, d_model) for place, sae in wanted.items()}
     workers = []

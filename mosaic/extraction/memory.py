@@ -52,10 +52,15 @@ def memory_bytes(
     profile: Profile,
     dtype: torch.dtype,
     kind: str,
+    layers: Iterable[int] | None = None,
 ) -> int:
-    """What an extraction holds on a kind of device: weights, encoders, one batch (estimate)."""
+    """What an extraction holds on a kind of device: weights, encoders, one batch (estimate).
+
+    `layers` are those that are read, by default all of the model's.
+    """
     hidden = config.get_text_config().hidden_size
-    cut = skeleton(truncated(config, max(model.layers.values()) + 1))
+    deepest = max(model.layers.values() if layers is None else layers)
+    cut = skeleton(truncated(config, deepest + 1))
     batch = profile.token_budget * WORKING_VECTORS * hidden * dtype.itemsize
     encoders = 4 * hidden * sum(latents_of(sae) for sae in saes)
     return n_weights(cut) * dtype.itemsize + encoders + ACTIVATION_BYTES[kind] + batch
@@ -103,13 +108,14 @@ def require_memory(
     dtype: torch.dtype,
     device: torch.device,
     config: PretrainedConfig | None = None,
+    layers: Iterable[int] | None = None,
 ) -> None:
     """Refuse what the device cannot hold: before weights are downloaded, and before they load.
 
     Raises AccessError (a gated model, no network) and ResourceError.
     """
     config = config or load_config(model.source, model.revision)
-    need = memory_bytes(model, config, saes, profile, dtype, device.type)
+    need = memory_bytes(model, config, saes, profile, dtype, device.type, layers)
     if lack := lack_of_memory(need, device):
         raise ResourceError(
             f"{model.name!r} with the SAEs asked for {lack}; take fewer widths, a smaller model "

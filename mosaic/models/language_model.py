@@ -151,11 +151,15 @@ def load_weights(
     return loaded
 
 
+HEADS = ("lm_head", "embed_out", "score", "classifier", "qa_outputs")
+"""Modules that checkpoints hold beside the model itself; transformers renames some of them."""
+
+
 def _check_weights(loaded: PreTrainedModel, found: Mapping[str, Any], model: ResolvedModel) -> None:
     """Refuse weights that lack, that do not fit, or that nothing in the model is made of.
 
-    Blocks cut off on purpose and heads of the architecture that the folder names may be left over;
-    what that architecture lacks (BERT's pooler beside a masked-LM head) may be missing.
+    Blocks cut off on purpose and `HEADS` may be left over; what the named
+    architecture lacks (BERT's pooler beside a masked-LM head) may be missing.
     """
     blocks = find_blocks(loaded)[1]
     name = next(name for name, module in loaded.named_modules() if module is blocks)
@@ -164,11 +168,13 @@ def _check_weights(loaded: PreTrainedModel, found: Mapping[str, Any], model: Res
 
     def strange(key: str) -> bool:
         block = cut_off.search(key)
-        return not (block and int(block[2]) >= len(blocks)) and _bare(key, loaded) not in known
+        head = headless and key.split(".")[0] in HEADS
+        cut = block is not None and int(block[2]) >= len(blocks)
+        return not (cut or head) and _bare(key, loaded) not in known
 
     headless = loaded.get_output_embeddings() is None
     for what, keys in (
-        ("lacks", [k for k in found["missing_keys"] if not headless or not strange(k)]),
+        ("lacks", [k for k in found["missing_keys"] if not headless or _bare(k, loaded) in known]),
         ("has another shape for", [key for key, *_ in found["mismatched_keys"]]),
         ("holds the unknown", list(filter(strange, found["unexpected_keys"]))),
     ):

@@ -73,10 +73,10 @@ def canonical(name: str) -> str:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("mosaic", ("book", "ray")),
+        ("mosaic", ("book", "gguf", "ray")),
         ("mosaic_mini", ()),
         ("tools", ()),
-        ("tests", ("book", "ray", "dev")),
+        ("tests", ("book", "dev", "gguf", "ray")),
         ("benchmarks", ("dev",)),
     ],
 )

@@ -24,6 +24,7 @@ from mosaic.errors import ConfigError, IntegrityError
 from mosaic.extraction.extract import extract
 from mosaic.extraction.memory import latents_of
 from mosaic.models.readers import image_reader
+from mosaic.models.resolve import resolve
 from mosaic.models.saes import load_sae, registry_path
 
 SPECS = [
@@ -269,7 +270,7 @@ def test_gemma_3_runs_on_gemma_scope_2_files(
         tiny.write_model(folder, "gemma3-vision", image_size=896, **sizes)
         add_processor(str(folder), 896)
         data, tokens = tiny.task_data([picture(i) for i in range(2)], "image"), [256, 256]
-        layout = image_reader(folder)
+        layout = image_reader(resolve(model, profile))
         # "\n" is one token of the tiny tokenizer: BOS, two of them and the mark in front.
         assert (len(layout.before), len(layout.after)) == (4, 3)
         kinds = layout.read(data.inputs).collate(np.arange(1)).arguments["token_type_ids"][0]

@@ -456,8 +456,8 @@ def test_how_saes_were_trained_is_said_by_the_bundle_alone(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Constants of today's code are no facts of a run made elsewhere."""
-    for name in ("MOST_TEXTS", "HELD_OUT", "STATES", "SAE_BATCH", "ACTIVE"):
-        monkeypatch.setattr(f"mosaic.models.train_saes.{name}", 7777777)
+    for name in ("sae_texts.MOST_TEXTS", "sae_texts.HELD_OUT", "sae_metrics.SAE_BATCH"):
+        monkeypatch.setattr(f"mosaic.models.{name}", 7777777)
     assert "7,777,777" not in bundle_pages(bundle)["training"]
     facts = {"texts": 6000, "held_out": 600, "steps": 195, "batch": 1024, "active": 24}
     [sae] = MODEL["saes"].values()

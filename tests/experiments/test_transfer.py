@@ -36,6 +36,7 @@ from mosaic.experiments.transfer import (
     transfer_cells,
     transfer_features,
 )
+from mosaic.extraction.features import Block
 from mosaic.figures.shared_latents import fig_shared_latents
 from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
 from mosaic.scores.choose import select_by_cv
@@ -53,6 +54,13 @@ SAES = tuple(SAESpec(layer, "48", folder="toy") for layer in (3, 5))
 MODEL = ModelSpec("toy", "toy", layers={"middle": 3, "late": 5}, saes=SAES)
 BLOCKS = {(layer, width): f"{layer} {width}" for layer in (3, 5) for width in (None, "48")}
 WORDS = {"en": "bad good", "de": "schlimm gut", "zh": "坏 好"}
+
+
+class Named:
+    """Names blocks as an extraction does."""
+
+    def block(self, layer: int, width: str | None) -> Block:
+        return Block(layer, width, BLOCKS[layer, width])
 
 
 class World:
@@ -126,7 +134,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     for module in ("run", "source"):
         monkeypatch.setattr(f"mosaic.sweep.{module}.extract_for", lambda sources, cells: None)
     monkeypatch.setattr(Source, "matrix", lambda self, cell: made.matrix(self, cell))
-    monkeypatch.setattr(Source, "_block_keys", BLOCKS)
+    monkeypatch.setattr(Source, "_job", Named())
     with parallel_config(backend="threading"):  # other processes would not see the replacements
         yield made
 

@@ -16,6 +16,7 @@ from mosaic.figures.style import CYCLE, SERIES_STYLE
 from mosaic.scores.table import make_scores
 
 ROW = {"source": "run", "protocol": "nested", "profile": "p", "probe": "linear"}
+ROW |= {"kind": "behaviour", "toy": False}
 
 
 @pytest.fixture

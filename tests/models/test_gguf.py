@@ -17,6 +17,7 @@ from mosaic.cli import main
 from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.models.ask import load_answerer
 from mosaic.models.gguf import SCRIPTS, check_tokenizer, convert_gguf
+from mosaic.models.resolve import resolve
 
 gguf = pytest.importorskip("gguf", reason="package gguf is not installed")
 
@@ -104,7 +105,7 @@ def test_the_folder_holds_the_tensors_and_a_card(whole: Path, folder: Path, tmp_
 
 def test_the_folder_is_a_model_like_any_other(folder: Path) -> None:
     spec = replace(tiny.model_spec(folder.parent.parent), source=str(folder), saes=())
-    answerer = load_answerer(spec, tiny.profile(spec))
+    answerer = load_answerer(resolve(spec, tiny.profile(spec)))
     assert answerer.model.config.num_hidden_layers == N_BLOCKS
     assert set(SCRIPTS) == {"Latin", "Cyrillic", "Arabic", "Devanagari", "Chinese", "emoji"}
     chatty = replace(answerer, spec=replace(spec, chat=True))

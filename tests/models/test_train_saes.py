@@ -29,7 +29,7 @@ from mosaic.evidence.pack import pack_run
 from mosaic.experiments.own_data import fit_probe, predict
 from mosaic.models import train_saes
 from mosaic.models.checkpoint import Checkpoint
-from mosaic.models.resolve import fetch_model
+from mosaic.models.resolve import fetch_model, resolve
 from mosaic.models.sae_metrics import measure_sae, read_metrics
 from mosaic.models.sae_texts import training_texts, untested_texts
 from mosaic.models.train_saes import train_missing, train_sae
@@ -134,7 +134,7 @@ def test_a_second_run_trains_nothing_and_another_model_trains_again(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(train_saes, "_train", lambda model, *_: asked.append(model.name))
+    monkeypatch.setattr(train_saes, "_train", lambda model, *_: asked.append(model.spec.name))
     train_missing(workspace)
     assert asked == []
     other = replace(workspace, profile=replace(workspace.profile, max_length=32))
@@ -340,7 +340,7 @@ def test_a_damaged_record_is_set_aside_and_its_sae_trained_anew(
 def test_two_at_once_train_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = open_workspace(str(write_profile(tmp_path, sae_steps=2)), str(tmp_path / "build"))
     real, trained = train_saes._train, []
-    monkeypatch.setattr(train_saes, "_train", lambda *a: (trained.append(a[0].name), real(*a)))
+    monkeypatch.setattr(train_saes, "_train", lambda *a: (trained.append(a[0].spec.name), real(*a)))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train_missing, [other, other]))
     assert trained == ["tiny-bert"]
@@ -359,7 +359,7 @@ def test_general_texts_are_shared_out_by_tokens_and_measured_by_language(tmp_pat
     texts = ["toxicity-en", "toxicity-de"]
     path = write_profile(tmp_path, sae_texts=texts, sae_tokens=3000, sae_steps=2)
     general = open_workspace(str(path), str(tmp_path / "build"))
-    found = training_texts(general.profile, Path(general.profile.models[0].source))
+    found = training_texts(general.profile, resolve(general.profile.models[0], general.profile))
     assert set(found.held_out) == {"en", "de"}
     tested = {text for key in TASKS for text in load_task(key, general.profile).inputs}
     assert not tested & {*found.training, *found.held_out["en"], *found.held_out["de"]}
@@ -372,4 +372,4 @@ def test_general_texts_are_shared_out_by_tokens_and_measured_by_language(tmp_pat
     assert config["metadata"]["hook_name"] == "blocks.0.hook_resid_post"
     task_as_text = replace(general.profile, sae_texts=(TASKS[0],))
     with pytest.raises(ConfigError, match="'safety-en' in `sae_texts` has 0 texts that are in no"):
-        training_texts(task_as_text, Path(general.profile.models[0].source))
+        training_texts(task_as_text, resolve(general.profile.models[0], task_as_text))

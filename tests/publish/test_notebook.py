@@ -80,6 +80,6 @@ def test_a_figure_without_alt_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_series_differ_without_colour() -> None:
-    markers = [marker for _, marker in SERIES_STYLE.values()]
-    assert len(set(markers)) == len(markers)
+    marks = [(marker, str(dash)) for _, marker, dash in SERIES_STYLE.values()]
+    assert len(set(marks)) == len(marks)
     assert len({(marker, str(dash)) for _, marker, dash in CYCLE}) == len(CYCLE)
