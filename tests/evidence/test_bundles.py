@@ -390,9 +390,10 @@ def as_version_2(folder: Path, profile: str = "mine") -> Path:
     return folder
 
 
-def test_shipped_bundles_are_of_version_2_and_read_as_before() -> None:
+def test_shipped_bundles_of_both_versions_are_read() -> None:
+    versions = {read_manifest(folder).schema_version for folder in bundle_folders(SHIPPED)}
+    assert versions == {2, 3}
     for folder in bundle_folders(SHIPPED):
-        assert read_manifest(folder).schema_version == 2
         table = read_bundle(folder)
         assert set(table["kind"]) == {"text"}
         assert not table["toy"].any()
