@@ -440,11 +440,12 @@ def test_what_was_not_rerun_is_said_first() -> None:
     ours = contributed[(contributed["protocol"] == "published") & contributed["model"].isna()]
     both = authors[authors["feature"] == "tfidf"].merge(ours, on=keys, suffixes=("", "_ours"))
     again = (both["macro_f1"] - both["macro_f1_ours"]).abs() < 1e-6
-    assert (int(again.sum()), len(both)) == (1, 1), "the one that was recomputed"
+    assert (int(again.sum()), len(both)) == (4, 6), "those that were recomputed"
+    assert (both["macro_f1"] - both["macro_f1_ours"]).abs().max() < 2 / 1000, "a document or two"
     for page in ("README.md", "book/index.md"):
         start = " ".join((ROOT / page).read_text(encoding="utf-8").split())[:1100]
         assert "Gemma 2 models have not been rerun here" in start
-        assert "One published score, a TF-IDF baseline, was recomputed" in start
+        assert "six published TF-IDF baselines were recomputed, four to the last digit" in start
 
 
 def test_every_claim_names_a_chapter_and_its_figure() -> None:
