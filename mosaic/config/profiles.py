@@ -83,6 +83,8 @@ class ModelSpec:
     """"text", or "vision" for a vision-language model whose text model is probed."""
     chat: bool = False
     """Whether prompts for generated answers go through the tokenizer's chat template."""
+    languages: tuple[str, ...] = ()
+    """Languages whose texts it is given; none means all. A task without one counts as English."""
     toy: bool = False
     """Whether the model was made for this book: what it shows is built in and no evidence. A folder
     whose `metrics.json` says so is a toy whatever the profile says."""
@@ -102,6 +104,10 @@ class ModelSpec:
                 f"the profile."
             )
         return self.saes[0].width
+
+    def speaks(self, task: Task) -> bool:
+        """Whether the task's language is one of the model's."""
+        return not self.languages or (task.language or "en") in self.languages
 
     def layer(self, depth: str) -> int:
         """Block index of a depth; ConfigError where the profile names no layer for it."""

@@ -49,6 +49,8 @@ BEHAVIOUR_POOLINGS: tuple[dict[str, Any], ...] = (
 )
 """SAE poolings compared here: the paper's recipe, raw and binarized, and the maximum (ours)."""
 
+CHAPTER = "06_behaviour_prediction"
+
 QUESTION_TASKS = {
     "paper": (
         ("pubmedqa-questions", "boolq-questions", "piqa-questions"),
@@ -62,14 +64,16 @@ QUESTION_TASKS = {
 def question_tasks(profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Keys of the multiple-choice and open questions of a profile's catalogue.
 
-    Raises ConfigError for a reader's own catalogue, where the reader has to say.
+    Where the profile names tasks for the chapter, only these. Raises ConfigError for a reader's own catalogue, where the reader has to say.
     """
     if profile.catalogue not in QUESTION_TASKS:
         raise ConfigError(
             f"Which tasks of {profile.catalogue!r} are questions is not known; name them in the "
             f"parameters `choice_tasks` and `open_tasks`."
         )
-    return QUESTION_TASKS[profile.catalogue]
+    choice, written = QUESTION_TASKS[profile.catalogue]
+    named = profile.chapters.get(CHAPTER, (*choice, *written))
+    return tuple(k for k in choice if k in named), tuple(k for k in written if k in named)
 
 
 def label_sets(

@@ -67,7 +67,10 @@ def estimate(
     if work is None:
         tasks = [profile.task(key) for key in all_tasks(profile)]
         kinds = {"text": "text", "vision": "image"}
-        work = [(m, [t for t in tasks if t.modality == kinds[m.kind]]) for m in profile.models]
+        work = [
+            (m, [t for t in tasks if t.modality == kinds[m.kind] and m.speaks(t)])
+            for m in profile.models
+        ]
     device = choose_device()
     dtype = choose_dtype(profile.dtype, device)
     rate = matmul_peak(device, dtype) * SHARE_OF_PEAK[device.type]

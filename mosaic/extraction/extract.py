@@ -40,7 +40,7 @@ def models_with_tasks(
         return (
             model.kind == "vision"
             if task.modality == "image"
-            else bool(models) or (model.kind == "text")
+            else bool(models) or (model.kind == "text" and model.speaks(task))
         )
 
     found = [(model, tuple(task for task in wanted if reads(model, task))) for model in chosen]

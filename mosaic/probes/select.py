@@ -31,7 +31,7 @@ from mosaic.scores.choose import level
 from mosaic.scores.intervals import macro_f1
 
 SETTINGS: dict[str, tuple[Any, ...]] = {
-    "linear": (0.03, 0.3, 3.0, 30.0, 300.0),
+    "linear": (0.03, 0.3, 3.0, 30.0, 300.0, 3000.0),
     "tree": (2, 4, 6, 8, 12),
 }
 """Inverse regularisation C at rows of unit mean square length (`Scaler`); tree depth."""

@@ -66,7 +66,7 @@ def paper_grid(
 ) -> list[Cell]:
     """SAE cells of every depth, width and pooling, and hidden-state cells of every depth."""
     cells = []
-    for task, model, seed in product(tasks, models or profile.text_models, seeds):
+    for task, model, seed in _read(profile, tasks, models, seeds):
         for layer in model.layers.values():
             base = Cell(task, "hidden", model.name, layer, seed=seed)
             cells += [replace(base, pooling=p) for p in ("last", "mean")]
@@ -76,6 +76,17 @@ def paper_grid(
                 for width, pooling in product(widths, grid_poolings(profile))
             ]
     return cells
+
+
+def _read(
+    profile: Profile,
+    tasks: Iterable[str],
+    models: Iterable[ModelSpec] | None = None,
+    seeds: Iterable[int] = (0,),
+) -> list[tuple[str, ModelSpec, int]]:
+    """Every task with every model that reads it and every seed."""
+    each = product(tasks, tuple(models or profile.text_models), tuple(seeds))
+    return [(task, m, seed) for task, m, seed in each if m.speaks(profile.task(task))]
 
 
 def recipe_cells(
@@ -94,20 +105,20 @@ def authors_cells(profile: Profile, tasks: Iterable[str], probe: str) -> list[Ce
     """The recipe's SAE cell of each task and the first text model, under the authors' protocol."""
     return [
         replace(recipe_cells(profile, task, model, 0)[0], protocol="published", probe=probe)
-        for task, model in product(tasks, profile.text_models[:1])
+        for task, model, _ in _read(profile, tasks, profile.text_models[:1])
     ]
 
 
 def all_recipes(profile: Profile, tasks: Iterable[str], seeds: Iterable[int] = (0,)) -> list[Cell]:
     """`recipe_cells` for every task, text model and seed."""
-    each = product(tasks, profile.text_models, seeds)
+    each = _read(profile, tasks, None, seeds)
     return [cell for task, model, seed in each for cell in recipe_cells(profile, task, model, seed)]
 
 
 def recipe_pairs(profile: Profile, tasks: Iterable[str]) -> list[tuple[Cell, Cell]]:
     """The recipe's SAE cell beside each of its hidden states and TF-IDF, per task and model."""
     pairs = []
-    for task, model in product(tasks, profile.text_models):
+    for task, model, _ in _read(profile, tasks):
         sae, *hidden = recipe_cells(profile, task, model, 0)
         pairs += [(sae, other) for other in (*hidden, Cell(task, "tfidf"))]
     return pairs
