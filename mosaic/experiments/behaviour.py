@@ -64,7 +64,8 @@ QUESTION_TASKS = {
 def question_tasks(profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Keys of the multiple-choice and open questions of a profile's catalogue.
 
-    Where the profile names tasks for the chapter, only these. Raises ConfigError for a reader's own catalogue, where the reader has to say.
+    Where the profile names tasks for the chapter, only these. Raises ConfigError for a reader's own
+    catalogue, where the reader has to say.
     """
     if profile.catalogue not in QUESTION_TASKS:
         raise ConfigError(
