@@ -84,6 +84,13 @@ def noise_spread(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({name: SCHEMA[name][0] for name in [*DOCUMENT_SET, "n_test"]})
 
 
+def noise_table(spread: pd.DataFrame) -> pd.DataFrame:
+    """What a page shows of `noise_spread`, smallest test part first."""
+    shown = [*DOCUMENT_SET, "n_test", "sd_run", "needed", "best_adds"]
+    table = spread.sort_values("n_test")[shown]
+    return table.rename(columns={"n_test": "test documents"})
+
+
 def files_agree(pairs: pd.DataFrame) -> tuple[int, int, int, int]:
     """How many pairs' trees score the same: (same file, of) and (other files, of)."""
     same, other = pairs[pairs["same_file"]], pairs[~pairs["same_file"]]

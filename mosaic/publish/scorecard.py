@@ -167,10 +167,7 @@ def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
             "low": f.low,
             "high": f.high,
             "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
-            "holds above": f.claim.beyond,
             "p (Holm)": f.p_holm,
-            "pairs": str(len(f.pairs)) if len(f.pairs) else None,
-            "compared": f.claim.measure,
         }
         for f in found
     )
@@ -190,21 +187,21 @@ def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
             continue
         pair, rest = without
         task, fewer = without_one_task(finding, found) or (None, finding)
+        named = f"{_named(pair[list(finding.claim.same)])} ({pair['value']:+.3f})"
         rows.append(
             {
                 "claim": finding.claim.says,
-                "verdict": finding.verdict,
-                "without it": rest.verdict,
-                "effect": finding.effect,
-                "effect without": rest.effect,
-                "pair left out": _named(pair[list(finding.claim.same)]),
-                "its value": pair["value"],
-                "task left out": task,
-                "effect without the task": fewer.effect if task else None,
-                "verdict without the task": fewer.verdict if task else None,
+                "with all": _verdict(finding),
+                "pair left out": named,
+                "without the pair": _verdict(rest),
+                "without the task": f"{task}: {_verdict(fewer)}" if task else None,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _verdict(finding: Finding) -> str:
+    return f"{finding.verdict}, {finding.effect:+.3f}"
 
 
 def _named(keys: pd.Series) -> str:
@@ -217,6 +214,14 @@ def _named(keys: pd.Series) -> str:
 def claim_remarks(found: Sequence[Finding]) -> pd.DataFrame:
     """Where each claim is made, and what to keep in mind of its comparison."""
     return pd.DataFrame(
-        {"claim": f.claim.says, "said in": f.claim.said_in, "remark": f.claim.remark or None}
+        {
+            "claim": f.claim.says,
+            "said in": f.claim.said_in,
+            "compared": f"{f.claim.measure} ({len(f.pairs)} pairs)"
+            if f.n_tasks
+            else f.claim.measure,
+            "holds above": f"{f.claim.beyond:g}",
+            "remark": f.claim.remark or None,
+        }
         for f in found
     )
