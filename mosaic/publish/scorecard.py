@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -163,9 +164,7 @@ def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
         {
             "claim": f.claim.says,
             "verdict": f.verdict,
-            "effect": f.effect,
-            "low": f.low,
-            "high": f.high,
+            "mean over tasks [95%]": _effect(f),
             "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
             "p (Holm)": f.p_holm,
         }
@@ -201,7 +200,20 @@ def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
 
 
 def _verdict(finding: Finding) -> str:
-    return f"{finding.verdict}, {finding.effect:+.3f}"
+    return f"{finding.verdict}, {_effect(replace(finding, low=None))}"
+
+
+def _effect(finding: Finding) -> str | None:
+    """A claim's mean over tasks with its interval; signed where it is a difference."""
+    if finding.effect is None:
+        return None
+    sign = "" if finding.claim.second is None else "+"
+    text = f"{finding.effect:{sign}.3f}"
+    return (
+        text
+        if finding.low is None
+        else f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]"
+    )
 
 
 def _named(keys: pd.Series) -> str:
