@@ -68,9 +68,10 @@ def table_html(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> str:
     head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in shown)
     rows = (_row([_shown(value, digits) for value in row]) for row in shown.to_numpy(dtype=object))
     title = html.escape(caption or "Table", quote=True)
+    look = "mosaic-table" + (" mosaic-matrix" if shown.shape[1] > 6 else "")
     box = (
         f'<div class="mosaic-scroll" role="region" tabindex="0" aria-label="{title}">'
-        f'<table class="mosaic-table"><caption>{title}</caption><thead><tr>{head}</tr></thead>'
+        f'<table class="{look}"><caption>{title}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
     if len(shown) <= LONG:
@@ -159,8 +160,14 @@ def _merged(table: pd.DataFrame, names: Any, name: str, values: Any) -> pd.DataF
 
 
 def _row(cells: list[str]) -> str:
-    first, *rest = (html.escape(cell) for cell in cells)
-    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+    first, *rest = cells
+    return f'<tr><th scope="row">{html.escape(first)}</th>{"".join(map(_cell, rest))}</tr>'
+
+
+def _cell(text: str) -> str:
+    """A cell; one with a word too long for a column, such as a path, may break inside of it."""
+    breaks = ' class="mosaic-long"' if max(map(len, text.split()), default=0) > 20 else ""
+    return f"<td{breaks}>{html.escape(text)}</td>"
 
 
 def _joined(values: Any) -> str:

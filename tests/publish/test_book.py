@@ -173,7 +173,7 @@ def test_every_page_fits_a_phone(tab: Tab, pages: dict[Path, Page]) -> None:
 
 CUT = """[...document.querySelectorAll('article table, article pre')].filter(e => {
     const box = e.closest('.mosaic-scroll, .pst-scrollable-table-container') || e;
-    return box.scrollWidth > box.clientWidth + 1;
+    return [e, box].some(b => b.scrollWidth > b.clientWidth + 1);
 }).map(e => e.innerText.slice(0, 80))"""
 
 
