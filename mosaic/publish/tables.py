@@ -93,15 +93,15 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> tuple[pd.DataFrame, str]:
         read = [what_is_read(row) for _, row in frame.reindex(columns=parts).iterrows()]
         table = _merged(table, parts, "what the probe reads", read)
     elif "pooling" in table:
-        parts = ("pooling", "top_n", "threshold")
-        read = [pooling_name(row) for _, row in frame.reindex(columns=parts).iterrows()]
-        table = _merged(table, parts, "pooling", read)
+        pooled = ("pooling", "top_n", "threshold")
+        read = [pooling_name(row) for _, row in frame.reindex(columns=pooled).iterrows()]
+        table = _merged(table, pooled, "pooling", read)
     if {"model", "layer"} <= set(table):
         place = [_joined(row) for row in table[["model", "layer"]].itertuples(index=False)]
         table = _merged(table, ("model", "layer"), "model, layer", place)
     for value, low, high, what in SPANS:
         if {value, low, high} <= set(table):
-            ends = table[[value, low, high]].itertuples(index=False)
+            ends = zip(table[value], table[low], table[high], strict=True)
             text = [_span(*row, digits, value in SIGNED) for row in ends]
             name = f"{NAMES.get(value, value)} [{what}]"
             table = _merged(table, (value, low, high), name, text)
