@@ -18,13 +18,24 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 HIDDEN_POOLINGS = ("last", "mean", "max")
 
+HIDDEN_JOINED = "mean+max"
+"""Mean and max of hidden states side by side, for probes."""
+
+CONTROLS = {
+    "random": "random dictionary",
+    "rotated": "SAE, rotated input",
+    "pca": "signed PCA",
+}
+"""Dictionaries as wide and as active as an SAE in which nothing, or less, was learnt, and what
+they are called. The width of one is the SAE's with the kind behind it, such as "16k random"."""
+
 Bos = Literal["drop", "keep"]
 BOS: tuple[Bos, ...] = get_args(Bos)
 
 TEXT_BASELINES = ("tfidf", "length", "base_rate")
 """Features that need no model."""
 
-FEATURES = ("sae", "hidden", *TEXT_BASELINES, "vision_tower")
+FEATURES = ("sae", "control", "hidden", *TEXT_BASELINES, "vision_tower")
 
 SELECTIONS = ("all", "topk")
 

@@ -108,8 +108,9 @@ class Source:
         if self._features is None or cell.layer is None or cell.pooling is None:
             raise ConfigError(f"{cell} must name a model, a layer and a pooling.")
         if cell.feature == "hidden":
-            return self._features.hidden(cell.layer, cell.pooling)
-        if cell.feature == "sae" and cell.width is not None:
+            read = [self._features.hidden(cell.layer, how) for how in cell.pooling.split("+")]
+            return np.hstack(read)
+        if cell.feature in ("sae", "control") and cell.width is not None:
             return self._features.matrix(
                 cell.layer, cell.width, cell.pooling, cell.top_n, cell.threshold
             )
