@@ -23,20 +23,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
+from mosaic.config.choices import CONTROLS
 from mosaic.config.profiles import ModelSpec, SAESpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.models.language_model import load_model
 from mosaic.models.readers import text_reader
 from mosaic.models.resolve import ResolvedModel, resolve
-from mosaic.models.sae_texts import training_texts, untested_texts
 from mosaic.models.saes import load_sae, sae_identity
 from mosaic.models.train_saes import residual_vectors
 from mosaic.storage.files import set_aside, storage_errors
 from mosaic.storage.manifest import MANIFEST, verify_folder, write_manifest
 from mosaic.storage.shards import Store, make_key
-from mosaic.sweep.cells import Cell
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -95,30 +93,6 @@ def with_controls(
     return replace(workspace, profile=replace(profile, models=models))
 
 
-def control_texts(workspace: Workspace, model: ModelSpec, tasks: Iterable[str]) -> list[str]:
-    """The profile's general texts that SAEs are trained on, without such those of `tasks` that no
-    split tests under any of the profile's seeds."""
-    profile = workspace.profile
-    if profile.sae_texts:
-        return training_texts(profile, resolve(model, profile)).training
-    return untested_texts(replace(profile, tasks=tuple(tasks)))
-
-
-def control_cells(
-    task: str, model: ModelSpec, layer: int, width: str, seed: int = 0
-) -> list[Cell]:
-    """Raw sums and maxima of an SAE and its controls; hidden states pooled in four ways; TF-IDF."""
-    base = Cell(task, "hidden", model.name, layer, seed=seed)
-    cells = [replace(base, pooling=how) for how in ("last", "mean", "max", HIDDEN_JOINED)]
-    sae = replace(base, feature="sae", width=width)
-    for pooling in ("sum", "max"):
-        cells.append(replace(sae, pooling=pooling))
-        for kind in CONTROLS:
-            named = control_width(width, kind)
-            cells.append(replace(sae, feature="control", width=named, pooling=pooling))
-    return [*cells, Cell(task, "tfidf", seed=seed)]
-
-
 def _is_whole(folder: Path) -> bool:
     """Whether a control is in the folder; one that is damaged is set aside."""
     if not (folder / MANIFEST).is_file():
@@ -172,9 +146,7 @@ def fired(sae: SAE[Any], states: torch.Tensor) -> torch.Tensor:
     return sum(((sae.encode(batch) > 0).sum(0) for batch in states.split(1024)), torch.tensor(0))
 
 
-def make_control(
-    kind: str, sae: SAE[Any], states: torch.Tensor, counts: torch.Tensor
-) -> SAE[Any]:
+def make_control(kind: str, sae: SAE[Any], states: torch.Tensor, counts: torch.Tensor) -> SAE[Any]:
     """One control of an SAE, whose latents are active on `counts` `[d_sae]` of the `states`.
 
     It only encodes: its decoder is zero.
@@ -206,7 +178,7 @@ def make_control(
 def _directions(
     kind: str, sae: SAE[Any], states: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions `[d_model, n]` in the centred stream, and what is added to their products `[n]`."""
+    """Directions `[d_model, n]` of the centred stream, and what is added to the products `[n]`."""
     rng, d_model = np.random.default_rng(SEED), states.shape[1]
     if kind == "random":
         drawn = rng.standard_normal((d_model, sae.cfg.d_sae))

@@ -24,11 +24,13 @@ def probability_scores(
     spread[:, np.searchsorted(known, classes)] = probabilities
     truth = y_true[:, None] == known
     occurs = truth.any(axis=0)
-    several = occurs.sum() > 1
+    several, right = occurs.sum() > 1, spread.argmax(axis=1) == truth.argmax(axis=1)
     return {
         "auroc": float(roc_auc_score(truth[:, occurs], spread[:, occurs])) if several else None,
         "brier": float(((spread - truth) ** 2).sum(axis=1).mean() / 2),
-        "ece": _calibration_error(spread.max(axis=1), spread.argmax(axis=1) == truth.argmax(axis=1)),
+        "ece": _calibration_error(
+            spread.max(axis=1), spread.argmax(axis=1) == truth.argmax(axis=1)
+        ),
     }
 
 
