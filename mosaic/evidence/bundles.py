@@ -197,8 +197,9 @@ def bundle_grid(
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
     selection, without what chapter 05 adds (shares of the training part, other training languages,
     latents of the last token), without the audit and without controls of the SAEs. Base rates and
-    models that chapters derive from the bundle's are left out of texts. `feature` keeps cells of one feature, `language` tasks
-    in that language and those that name none, `kind` tasks of one of `KINDS`.
+    models that chapters derive from the bundle's are left out of texts. `feature` keeps cells of
+    one feature, `language` tasks in that language and those that name none, `kind` tasks of one of
+    `KINDS`.
     """
     table = bundle.table
     grid = _usual(table) & (table["kind"] == kind) & (table["seed"] == table["seed"].min())

@@ -124,7 +124,12 @@ def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
     does by default, so that cells of the audit do not mix in.
     """
     cells = _prepare(table)
-    return _decided([_finding(claim, _pairs(claim, cells)) for claim in claims])
+    return judge_pairs(claims, [_pairs(claim, cells) for claim in claims])
+
+
+def judge_pairs(claims: Sequence[Claim], pairs: Sequence[pd.DataFrame]) -> list[Finding]:
+    """Verdict on each claim from its pairs (columns `task`, `value` and `toy`)."""
+    return _decided([_finding(claim, its) for claim, its in zip(claims, pairs, strict=True)])
 
 
 def sign_flip_p(values: np.ndarray) -> float:

@@ -26,6 +26,7 @@ from mosaic.evidence.claims import (
     without_one_task,
     without_toys,
 )
+from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
 from mosaic.scores.markdown import markdown_table
@@ -37,9 +38,11 @@ PUBLISHED, CONTRIBUTED = "Published scores", "Contributed runs"
 
 
 def run_scores(workspace: Workspace) -> pd.DataFrame:
-    """The score tables that the chapters before the audit have left in this profile's run."""
+    """The score tables that the chapters about the paper have left in this profile's run."""
     found = sorted((workspace.run / "scores").glob("*.csv"))
-    return concat_scores(read_scores(path) for path in found if path.stem != AUDIT)
+    return concat_scores(
+        read_scores(path) for path in found if path.stem not in (AUDIT, CONTROL_CHAPTER)
+    )
 
 
 def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:

@@ -28,9 +28,7 @@ def probability_scores(
     return {
         "auroc": float(roc_auc_score(truth[:, occurs], spread[:, occurs])) if several else None,
         "brier": float(((spread - truth) ** 2).sum(axis=1).mean() / 2),
-        "ece": _calibration_error(
-            spread.max(axis=1), spread.argmax(axis=1) == truth.argmax(axis=1)
-        ),
+        "ece": _calibration_error(spread.max(axis=1), right),
     }
 
 

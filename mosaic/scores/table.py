@@ -77,7 +77,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 REQUIRED = ("source", "protocol", "feature", "task", "kind", "toy", "probe", "macro_f1")
 
 PROBABILITY = ("auroc", "brier", "ece")
-"""Columns that a table written before they were scored lacks: it is read as if they were missing."""
+"""Columns that a table of an older schema lacks: it is read as if they were missing."""
 
 SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction",
           *PROBABILITY)  # fmt: skip
