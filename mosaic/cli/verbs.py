@@ -150,11 +150,14 @@ def do_book(args: argparse.Namespace) -> None:
 
 def do_fit(args: argparse.Namespace) -> None:
     """Choose a probe and save it."""
-    from mosaic.experiments.own_data import fit_probe, fit_report
+    from mosaic.experiments.own_data import controls_report, fit_probe, fit_report
     from mosaic.probes.saved import save_probe
 
-    saved = fit_probe(_workspace(args), args.task, args.models, args.seed)
+    workspace = _workspace(args)
+    saved = fit_probe(workspace, args.task, args.models, args.seed)
     print(fit_report(saved))
+    if args.controls:
+        print(controls_report(workspace, saved))
     print(save_probe(Path(args.out), saved))
 
 

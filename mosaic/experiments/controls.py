@@ -172,7 +172,7 @@ def make_control(kind: str, sae: SAE[Any], states: torch.Tensor, counts: torch.T
             "threshold": threshold + lift,
         }
     )
-    return control
+    return control.requires_grad_(False)
 
 
 def _directions(
