@@ -28,11 +28,8 @@ from mosaic.scores.intervals import holm
 CLAIMS = ASSETS / "claims.yaml"
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
-
 LEANS, LEANS_AGAINST = "leans", "leans against"
-
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
-
 TOO_FEW = "too few tasks"
 
 MIN_TASKS = 5

@@ -177,6 +177,19 @@ def control_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
     return {name: finding for name, finding in found if len(finding.pairs)}
 
 
+def sparse_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
+    """The trained SAE minus the random dictionary, raw sums, where a probe reads k latents only."""
+    rows = control_rows(table)
+    rows = rows[rows["width"].str.endswith(" random").fillna(False) | (rows["feature"] == "sae")]
+    kept = [int(k) for k in sorted(rows["k"].dropna().unique())]
+    claims = []
+    for k in kept:
+        latents = {"pooling": "sum", "selection": "topk", "k": k}
+        claim = _control_claim(f"random dictionary, {k} latents", {"feature": "control", **latents})
+        claims.append(replace(claim, first={"feature": "sae", **latents}))
+    return {claim.key: f for claim, f in zip(claims, judge_claims(claims, rows), strict=True)}
+
+
 def _control_claim(name: str, second: dict[str, Any] | None = None) -> Claim:
     same = ("task", "language") if name == "TF-IDF" else ("task", "language", "model", "layer")
     return Claim(
@@ -241,22 +254,23 @@ def effects_by_source(found: Mapping[str, Mapping[str, Finding]]) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)
 
 
-def control_answer(found: Mapping[str, Finding], chooser: Mapping[str, Finding]) -> str:
-    """What the numbers of one source say of the SAE, in three sentences."""
-    random, alike = CONTROLS["random"], ALIKE
-    if random not in found or alike not in found:
+def control_answer(table: pd.DataFrame) -> str:
+    """What the numbers of one source say of the SAE, a sentence for each question."""
+    found = {**control_contrasts(table), **sparse_contrasts(table)}
+    if (random := CONTROLS["random"]) not in found or ALIKE not in found:
         return "No control of an SAE was scored."
-    said = (
-        f"Against a random dictionary as wide and as active, training {_adds(found[random])}: "
-        f"{_with_test(found[random])}. Against the hidden state pooled alike, the SAE "
-        f"{_adds(found[alike])}: {_with_test(found[alike])}."
+    found |= chooser_contrasts(table)
+    asked = {
+        random: "Against a random dictionary as wide and as active, training",
+        ALIKE: "Against the hidden state pooled alike, the SAE",
+        OFFERED: "Offered to a chooser that has hidden states and TF-IDF, the SAE",
+    }
+    sparse = [name for name in found if name.endswith(" latents")]
+    asked |= {name: f"Against the {name.replace(',', ' by its best')}, training" for name in sparse}
+    return " ".join(
+        f"{subject} {_adds(found[name])}: {_with_test(found[name])}."
+        for name, subject in asked.items()
     )
-    if offered := chooser.get(OFFERED):
-        said += (
-            f" Offered to a chooser that has hidden states and TF-IDF, the SAE {_adds(offered)}: "
-            f"{_with_test(offered)}."
-        )
-    return said
 
 
 def _adds(finding: Finding) -> str:

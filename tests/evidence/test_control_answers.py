@@ -16,6 +16,7 @@ from mosaic.evidence.equal_terms import (
     control_answer,
     control_contrasts,
     effects_by_source,
+    sparse_contrasts,
 )
 from mosaic.figures.controls import fig_controls, fig_small_data
 from mosaic.scores.controls import control_rows, quality_table, small_data_curve, sparse_table
@@ -53,7 +54,9 @@ def scores(**means: float) -> pd.DataFrame:
             for kind in ("random", "rotated", "pca"):
                 named = {"feature": "control", "width": f"4k {kind}", **latents}
                 add(task, f1[kind] - down, **named)
-        add(task, f1["sae"] - 0.1, feature="sae", width="4k", pooling="sum", selection="topk", k=5)
+        few = {"pooling": "sum", "selection": "topk", "k": 5}
+        add(task, f1["sae"] - 0.1, feature="sae", width="4k", **few)
+        add(task, f1["random"] - 0.2, feature="control", width="4k random", **few)
         for size in (64, 250):
             part = {"pooling": "sum", "selection": "all", "train_fraction": size / 600}
             part["n_train"] = size - 1
@@ -83,8 +86,7 @@ def test_effects_by_hand() -> None:
 
 def test_the_answer_follows_from_the_numbers() -> None:
     def answer(**means: float) -> str:
-        table = scores(**means)
-        return control_answer(control_contrasts(table), chooser_contrasts(table))
+        return control_answer(scores(**means))
 
     up = answer(sae=0.8, random=0.6, mean=0.6, max=0.6)
     down = answer(sae=0.6, random=0.8, mean=0.8, max=0.8)
@@ -94,20 +96,26 @@ def test_the_answer_follows_from_the_numbers() -> None:
     assert "pooled alike, the SAE costs" in down
     assert "TF-IDF, the SAE adds" in up, "the chooser takes it"
     assert "TF-IDF, the SAE neither adds nor costs" in down, "the chooser leaves it"
+    assert "random dictionary by its best 5 latents, training adds" in up
     level = answer(sae=0.7, random=0.7, mean=0.7, max=0.68)
     assert level.count("neither adds nor costs") == 3
     none = scores(sae=0.7, random=0.7, mean=0.7)
     none = none[none["feature"] != "control"]
-    assert control_answer(control_contrasts(none), {}) == "No control of an SAE was scored."
+    assert control_answer(none) == "No control of an SAE was scored."
+
+
+def test_a_difference_of_few_latents_by_hand() -> None:
+    found = sparse_contrasts(scores(sae=0.7, random=0.6, mean=0.6))
+    assert list(found) == ["random dictionary, 5 latents"]
+    assert found["random dictionary, 5 latents"].effect == pytest.approx(0.2)
 
 
 def test_certainty_needs_tasks() -> None:
     table = scores(sae=0.8, random=0.6, mean=0.6)
     many = pd.concat([table, *(table.assign(task=table["task"] + x) for x in "abc")])
-    found = control_contrasts(many)
-    assert "training adds: +0.200" in control_answer(found, chooser_contrasts(many))
+    assert "training adds: +0.200" in control_answer(many)
     few = table[table["task"].isin(TASKS[:5])]
-    few_said = control_answer(control_contrasts(few), chooser_contrasts(few))
+    few_said = control_answer(few)
     assert "adds in every task, which are too few to be sure: +0.200" in few_said
     assert "within chance" in few_said
 
