@@ -88,7 +88,7 @@ class Finding:
     p_holm: float | None = None
     """The same, adjusted for all claims tested on the source; the verdict rests on it."""
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
-    """The claim's `same` columns, `value`, `variance` (noise of one run) and `toy`, a row a pair."""
+    """The claim's `same` columns, `value`, `variance` (of one run) and `toy`, one row a pair."""
 
     @property
     def n_tasks(self) -> int:
@@ -110,7 +110,7 @@ class Finding:
 
     @property
     def p_of_tasks(self) -> pd.Series:
-        """One-sided, per task, by the noise of one run: cells of a task may share their documents."""
+        """One-sided, per task, by the noise of one run: a task's cells may share documents."""
         spread = self._by_task("variance") ** 0.5
         z = (self.by_task - self.claim.beyond) / spread.where(spread > 0)
         return pd.Series(norm.sf(z.astype(float)), z.index).fillna(0.5)
@@ -259,7 +259,7 @@ def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.DataFrame:
-    """Per key `value`, `variance` and `toy` of the wanted cells; a missing key is one of its own."""
+    """Per key `value`, `variance` and `toy` of the wanted cells; a missing key is a value too."""
     for column, values in wanted.items():
         values = values if isinstance(values, list) else [values]
         fits = cells[column].isin([v for v in values if v is not None])

@@ -18,6 +18,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence import equal_terms
 from mosaic.evidence.bundles import read_bundles
+from mosaic.evidence.claims import judge_claims, load_claims
 from mosaic.evidence.critique import critique_numbers, critique_table, load_critique
 from mosaic.evidence.equal_terms import compare_conditions, conditions, with_base_saes
 from mosaic.evidence.noise import (
@@ -166,8 +167,26 @@ def test_conditions_change_one_thing_at_a_time() -> None:
     assert replace(unscaled.first, scaling="auto") == as_published.first
     kept = by_name[sae, "same, BOS kept"]
     assert (kept.first, kept.bos) == (as_published.first, "keep")
-    both = by_name[sae, "both all tokens: sum > 1, mean"]
-    assert (both.first, both.second.pooling) == (as_published.first, "mean")
+    raw = replace(as_published.first, threshold=None)
+    assert by_name[sae, "same, not binarized: raw sum, last token"].first == raw
+    both = by_name[sae, "both all tokens: raw sum, mean"]
+    assert (both.first, both.second.pooling) == (raw, "mean")
+    most = by_name[sae, "both maximum over tokens"]
+    assert (most.first, most.second.pooling) == (replace(raw, pooling="max"), "max")
+
+
+def test_binarizing_and_another_pooling_never_come_together() -> None:
+    """A condition that equals the pooling leaves both sides as they are, and binarizing is judged
+    on sums of the same cells."""
+    found = conditions("toxicity-en", load_profile("mini").text_models[0])
+    for c in found:
+        equal = {c.first.pooling, c.second.pooling} in ({"sum", "mean"}, {"max"}, {"last"})
+        if c.claim == "SAE minus hidden state" and equal:
+            assert c.first.threshold is None, c.condition
+        if c.claim == "binarized minus raw sums":
+            assert replace(c.first, threshold=None) == c.second, c.condition
+    above_mean = next(c for c in load_claims() if c.key == "above-mean-hidden")
+    assert above_mean.first["threshold"] is None
 
 
 def test_the_tuned_model_is_read_through_its_base_models_saes(tmp_path: Path) -> None:
@@ -251,8 +270,6 @@ def test_an_unknown_end_is_refused(tmp_path: Path) -> None:
 def test_critique_is_filled_with_numbers_of_the_tables(
     authors: pd.DataFrame, spread: pd.DataFrame
 ) -> None:
-    from mosaic.evidence.claims import judge_claims, load_claims
-
     findings = {f.claim.key: f for f in judge_claims(load_claims(), authors)}
     model = load_profile("mini").text_models[0]
     measured = pd.DataFrame(
