@@ -15,10 +15,9 @@ from mosaic import ASSETS
 from mosaic.config.choices import PROTOCOLS
 from mosaic.errors import IntegrityError
 from mosaic.evidence.claims import Finding
-from mosaic.evidence.contrasts import binarization_effects
+from mosaic.evidence.contrasts import binarization_effects, hidden_pairs
 from mosaic.evidence.noise import (
     files_agree,
-    hidden_pairs,
     rerun_differences,
     rerun_probes,
     within_noise,
@@ -103,6 +102,7 @@ def critique_numbers(
         "toxicity_en_sd": _of(spread, "toxicity", "en")["sd_run"],
         "within": inside,
         "within_of": of,
+        "within_expected": round(0.95 * of),
         **dict(
             zip(
                 ("trees_same", "trees_same_of", "trees_other", "trees_other_of"), trees, strict=True

@@ -7,15 +7,10 @@ their difference is the noise of training alone. Runs of different files differ 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
 from mosaic.scores.table import SCHEMA
-
-if TYPE_CHECKING:
-    from mosaic.evidence.claims import Finding
 
 DOCUMENT_SET = ["task", "language", "label_model"]
 
@@ -114,9 +109,3 @@ def within_noise(spread: pd.DataFrame, pairs: pd.DataFrame) -> tuple[int, int]:
     right = spread.assign(**{k: spread[k].fillna("").astype(str) for k in DOCUMENT_SET})
     both = left.merge(right[[*DOCUMENT_SET, "needed"]], on=DOCUMENT_SET)
     return int((both["value"].abs() <= both["needed"]).sum()), len(both)
-
-
-def hidden_pairs(findings: dict[str, Finding]) -> pd.DataFrame:
-    """SAE recipe minus hidden state, text and behaviour: task, language, label_model, value."""
-    text = findings["above-hidden"].pairs.assign(label_model="")
-    return pd.concat([text, findings["behaviour-above-hidden"].pairs.assign(language="")])

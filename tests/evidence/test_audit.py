@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from places import RUNS
+from places import ROOT, RUNS
 from sklearn.metrics import f1_score
 
 from mosaic.config.profiles import load_profile
@@ -19,6 +19,7 @@ from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence import equal_terms
 from mosaic.evidence.bundles import read_bundles
 from mosaic.evidence.claims import judge_claims, load_claims
+from mosaic.evidence.contrasts import hidden_pairs
 from mosaic.evidence.critique import critique_numbers, critique_table, load_critique
 from mosaic.evidence.equal_terms import compare_conditions, conditions, with_base_saes
 from mosaic.evidence.noise import (
@@ -321,3 +322,24 @@ def test_tasks_above_a_bound_are_counted_three_ways() -> None:
     [low, high] = tasks_above(choices, recipe, [0.8, 0.85]).to_dict("records")
     assert low == {"above": 0.8, **dict(zip(ways, (2, 0, 2), strict=True)), "tasks": 2}
     assert high == {"above": 0.85, **dict(zip(ways, (1, 0, 1), strict=True)), "tasks": 2}
+
+
+def test_pages_say_no_more_than_was_measured() -> None:
+    """Words that a reader took for more than they meant, on pages, in data and in warnings."""
+    pages = [ROOT / "README.md", *ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    pages += [*ROOT.glob("mosaic/assets/*.yaml"), *ROOT.glob("mosaic/**/*.py")]
+    wrong = ("built in", "built-in", "safe choice", "result is the same", "last bits")
+    wrong += ("is a matter of one GPU", "repeats what", "are no larger than")
+    for page in pages:
+        text = re.sub(r"[\s\"\\]+", " ", page.read_text(encoding="utf-8")).lower()
+        assert not [words for words in wrong if words.lower() in text], page
+
+
+def test_what_noise_alone_would_give_stands_beside_the_count(
+    authors: pd.DataFrame, spread: pd.DataFrame
+) -> None:
+    findings = {f.claim.key: f for f in judge_claims(load_claims(), authors)}
+    inside, of = within_noise(spread, hidden_pairs(findings))
+    assert (inside, of, round(0.95 * of)) == (137, 217, 206)
+    [point] = [p for p in load_critique() if p["id"] == 3]
+    assert "{within_expected}" in point["result"]
