@@ -252,8 +252,7 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
     say = f"{profile.name:8}"
     if problems:
         return Diagnosis("no", f"{say} first mend the problem{'s' * (problems > 1)} above")
-    keys = all_tasks(profile)
-    tasks = [profile.task(key) for key in keys]
+    tasks = [profile.task(key) for key in all_tasks(profile)]
     absent = [task.key for task in tasks if missing_reason(task, profile) is not None]
     if absent and access[PUBLIC_MODEL]:
         what = f"{len(absent)} of {len(tasks)} tasks are not at hand and the Hub is closed"
@@ -290,7 +289,7 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
         peak, minutes = max(c.memory_bytes for c in fits), sum(c.seconds for c in fits) / 60
         what = (
             f"{len(fits)} of {len(costs)} models, {gb(peak)} of memory, {gb(needed)} to download; "
-            f"about {minutes:,.1f} min to extract {keys[0]} (tokens {fits[0].tokens_from}), "
+            f"about {minutes:,.1f} min to extract {tasks[0].key} (tokens {fits[0].tokens_from}), "
             f"{hours:,.1f} CPU hours for the probes of all tasks and models"
         )
     return Diagnosis("yes", f"{say} {what}")

@@ -63,12 +63,14 @@ def critique_numbers(
     contributed: pd.DataFrame,
     run: pd.DataFrame,
     profile: str,
+    slips: dict[str, Any],
 ) -> dict[str, Any]:
     """Every number the points name.
 
     `scores` are the published ones, `findings` what they say of the claims by key, `spread` and
     `choices` their noise and optimism, `conditions` the run's table of confounds; `contributed` and
-    `run` the scores of the bundles and of the run's other chapters, either of which may be empty.
+    `run` the scores of the bundles and of the run's other chapters, either of which may be empty;
+    `slips` are the numbers of `experiments.stand_ins`.
     """
     known = spread[spread["n_test"].notna()]
     inside, of = within_noise(spread, hidden_pairs(findings))
@@ -91,6 +93,7 @@ def critique_numbers(
     agree = [languages[f"{t}_sae"] == languages[f"{t}_hidden"] for t in ("sentiment", "toxicity")]
     return {
         "profile": profile,
+        **slips,
         "max_cells": int(choices["n_cells"].max()),
         "gain_published": measured["difference"].mean(),
         "gain_sets": len(measured),

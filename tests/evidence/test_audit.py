@@ -251,7 +251,8 @@ def test_every_point_of_critique_ends_somewhere() -> None:
     points = load_critique()
     assert [point["id"] for point in points] == list(range(1, 26))
     measured = [p for p in points if p["ends"] != "not testable here"]
-    assert len(measured) >= 15
+    untestable = [p["id"] for p in points if p["ends"] == "not testable here"]
+    assert untestable == [19, 20, 22, 23, 24], "the others can be measured on stand-ins"
     for point in measured:
         assert point.get("see"), f"point {point['id']} does not say where it is shown"
         number = r"\{(?!profile)\w+"
@@ -266,6 +267,10 @@ def test_an_unknown_end_is_refused(tmp_path: Path) -> None:
     path.write_text("- {id: 1, point: p, ends: somewhere, result: r}\n")
     with pytest.raises(IntegrityError, match="point 1 ends as 'somewhere'"):
         load_critique(path)
+
+
+SLIPS = {"off_before": -0.01, "off_after": -0.02, "best_epoch": 0.003, "zeros": "4% at n = 20"}
+SLIPS |= {"right_plain": 0.61, "right_published": 0.52, "labels_changed": 0.2, "labels_asked": 600}
 
 
 def test_critique_is_filled_with_numbers_of_the_tables(
@@ -283,17 +288,19 @@ def test_critique_is_filled_with_numbers_of_the_tables(
     tower |= {"kind": "image", "toy": True}
     run = make_scores([{**tower, "feature": "vision_tower", "macro_f1": 0.713}])
     known = (authors, findings, spread, choices, measured)
-    numbers = critique_numbers(*known, contributed, run, "mini")
+    numbers = critique_numbers(*known, contributed, run, "mini", SLIPS)
     table = critique_table(numbers).set_index("no.")
     assert not table["result"].str.contains("[{}]|nan|<NA>").any()
     assert "reaches 0.713 (chapter 07)" in table.loc[25, "result"]
     assert f"by {_nested_tfidf_by_hand(contributed):+.3f} (mean of 7" in table.loc[9, "result"]
     empty = make_scores([])
-    alone = critique_table(critique_numbers(*known, empty, empty, "mini")).set_index("no.")
+    alone = critique_table(critique_numbers(*known, empty, empty, "mini", SLIPS)).set_index("no.")
     assert "no contributed run here shows" in alone.loc[9, "result"]
     assert "no score, as that chapter has not run" in alone.loc[25, "result"]
     assert "+0.012" in table.loc[7, "result"]
     assert "0.380" in table.loc[9, "result"]
+    assert "-0.010 where the SAE is read one block before" in table.loc[15, "result"]
+    assert "in 0.520 when asked the authors' way, and 20% of the labels" in table.loc[21, "result"]
     assert "72 SAE cells" in table.loc[1, "result"]
     assert "cannot show" in table.loc[13, "result"]
 
@@ -329,7 +336,7 @@ def test_pages_say_no_more_than_was_measured() -> None:
     pages = [ROOT / "README.md", *ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")]
     pages += [*ROOT.glob("mosaic/assets/*.yaml"), *ROOT.glob("mosaic/**/*.py")]
     wrong = ("built in", "built-in", "safe choice", "result is the same", "last bits")
-    wrong += ("is a matter of one GPU", "repeats what", "are no larger than")
+    wrong += ("is a matter of one GPU", "repeats what", "differences are no larger than what")
     for page in pages:
         text = re.sub(r"[\s\"\\]+", " ", page.read_text(encoding="utf-8")).lower()
         assert not [words for words in wrong if words.lower() in text], page
