@@ -14,7 +14,7 @@ import numpy as np
 
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
-from mosaic.experiments.behaviour import label_sets
+from mosaic.experiments.behaviour import CHAPTER, label_sets, question_tasks
 from mosaic.probes.authors import fit_authors_linear
 from mosaic.scores.intervals import macro_f1
 from mosaic.sweep.cells import Cell, authors_cells, recipe_cells
@@ -29,18 +29,15 @@ def stand_ins(
     workspace: Workspace,
     tasks: Sequence[str],
     seeds: Iterable[int],
-    questions: Sequence[str],
     n_questions: int = 200,
 ) -> dict[str, Any]:
-    """Every number of this module by name, for the first text model of the profile.
-
-    `questions` are keys of multiple-choice tasks; without any, what is said of answers is missing.
-    """
+    """Every number of this module by name: of the first text model, and of all that are asked."""
     found: dict[str, Any] = {f"off_{k}": v for k, v in off_by_one(workspace, tasks, seeds).items()}
     found["best_epoch"] = best_epoch(workspace, tasks)
     zeros = zeros_among_top_n(workspace, tasks)
     found["zeros"] = ", ".join(f"{share:.0%} at n = {n}" for n, share in zeros.items())
-    return {**found, **changed_answers(workspace, questions, n_questions)}
+    found["answers"] = changed_answers(workspace, n_questions)
+    return found
 
 
 def moved(model: ModelSpec, shift: int) -> ModelSpec:
@@ -101,13 +98,19 @@ def zeros_among_top_n(workspace: Workspace, tasks: Sequence[str]) -> dict[int, f
     return found
 
 
-def changed_answers(workspace: Workspace, tasks: Sequence[str], n: int) -> dict[str, Any]:
-    """Share of right answers when asked this book's way and the authors', and of changed labels."""
+def changed_answers(workspace: Workspace, n: int) -> str:
+    """Share right of multiple choice, asked this book's way and the authors', and labels changed.
+
+    In words, since a profile without chat models and without chapter 06 asks nothing.
+    """
+    profile = workspace.profile
+    if CHAPTER not in profile.chapters and not any(m.chat for m in profile.text_models):
+        return "no model is asked"
+    tasks, _ = question_tasks(profile)
     ways = [label_sets(workspace, tasks, (), n, scoring=way) for way in ("plain", "published")]
-    plain, theirs = (np.concatenate([d.labels for d in way.values()] or [[]]) for way in ways)
-    return {
-        "right_plain": float(plain.mean()),
-        "right_published": float(theirs.mean()),
-        "labels_changed": float((plain != theirs).mean()),
-        "labels_asked": len(plain),
-    }
+    plain, theirs = (np.concatenate([d.labels for d in way.values()]) for way in ways)
+    return (
+        f"{plain.mean():.3f} of {len(plain)} answers are right when models are asked with BOS, space "
+        f"and template, {theirs.mean():.3f} when asked the authors' way, and "
+        f"{(plain != theirs).mean():.0%} of the labels differ"
+    )

@@ -104,8 +104,8 @@ def test_answers_are_compared_question_by_question(
         return {"questions": SimpleNamespace(labels=np.array(labels[scoring]))}
 
     monkeypatch.setattr(stand_ins, "label_sets", sets)
-    found = stand_ins.changed_answers(workspace, ["questions"], 4)
-    assert found == {
-        **{"right_plain": 0.5, "right_published": 0.5},
-        **{"labels_changed": 0.5, "labels_asked": 4},
-    }
+    said = stand_ins.changed_answers(workspace, 4)
+    assert said.startswith("0.500 of 4 answers are right")
+    assert said.endswith("0.500 when asked the authors' way, and 50% of the labels differ")
+    alone = replace(workspace.profile, models=workspace.profile.models[:1], chapters={})
+    assert stand_ins.changed_answers(replace(workspace, profile=alone), 4) == "no model is asked"
