@@ -110,7 +110,7 @@ def changed_answers(workspace: Workspace, n: int) -> str:
     ways = [label_sets(workspace, tasks, (), n, scoring=way) for way in ("plain", "published")]
     plain, theirs = (np.concatenate([d.labels for d in way.values()]) for way in ways)
     return (
-        f"{plain.mean():.3f} of {len(plain)} answers are right when models are asked with BOS, space "
-        f"and template, {theirs.mean():.3f} when asked the authors' way, and "
+        f"{plain.mean():.3f} of {len(plain)} answers are right when models are asked with BOS, "
+        f"space and template, {theirs.mean():.3f} when asked the authors' way, and "
         f"{(plain != theirs).mean():.0%} of the labels differ"
     )
