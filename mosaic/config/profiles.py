@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -237,13 +236,6 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     if not overrides:
         return profile
     return typed(Profile, {**asdict(profile), **overrides}, f"Profile {name!r} with {overrides}")
-
-
-def latents_named(width: str) -> float | None:
-    """The number in a width's name ("16k" is 16,000), or None where the name is of another kind."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", width.lower())
-    number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
-    return number if number > 0 else None
 
 
 def _completed(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from mosaic import ASSETS
-from mosaic.config.profiles import latents_named
+from mosaic.config.choices import latents_named
 from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.evidence.noise import run_variance
 from mosaic.scores.intervals import holm, sign_flip_p

@@ -109,10 +109,14 @@ def resolve_job(
     if data.task.modality == "text":
         _check_texts(data)
     wanted: list[tuple[int, str | None]] = []
-    for layer in model.layers.values() if layers is None else layers:
+    asked = tuple(model.layers.values() if layers is None else layers)
+    for layer in asked:
         model.depth_of(layer)
         there = [sae.width for sae in model.saes if sae.layer == layer]
-        wanted += [(layer, None), *((layer, w) for w in (there if widths is None else widths))]
+        wanted += [(layer, None), *((layer, w) for w in there if widths is None or w in widths)]
+    for width in widths or ():  # layers need not have the same widths, but one must have it
+        if asked and all(w != width for _, w in wanted):
+            model.sae(asked[0], width)
     if not at_hand(model):  # what is at hand may have been extracted on a larger GPU
         saes = [model.sae(layer, width) for layer, width in wanted if width is not None]
         device = choose_device()
