@@ -16,6 +16,7 @@ from mosaic.extraction.encode import Triplets, document_statistics, encode, hidd
 from mosaic.extraction.features import Block
 from mosaic.extraction.pooling import compress
 from mosaic.models.batches import Batch, BatchRunner, Documents
+from mosaic.models.hub import fitting
 from mosaic.models.language_model import LanguageModel, residual_stream
 
 if TYPE_CHECKING:
@@ -87,10 +88,12 @@ class Pass:
         lengths = keep.sum(dim=1)
         runner = self.model.whole if batch.whole else self.model.text
         with residual_stream(self.model, sorted({block.layer for block in blocks})) as outputs:
-            runner(**arguments)
+            with fitting(self.model.text.config.name_or_path, "forward pass"):
+                runner(**arguments)
         found: Statistics = {}
         for layer in list(outputs):
-            x = outputs.pop(layer)[keep].float()  # [n_tokens, d_model]
+            # Longformer pads further by itself.
+            x = outputs.pop(layer)[:, : keep.shape[1]][keep].float()  # [n_tokens, d_model]
             if not torch.isfinite(x).all():
                 raise ResourceError(
                     f"The residual stream of layer {layer} overflows in {self.model.text.dtype}; "
