@@ -82,3 +82,22 @@ def local_or_id(base: Path, source: str) -> str:
     path = beside(base, source)
     is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source)
     return source if is_id and not os.path.exists(path) else path
+
+
+def says_toy(source: str) -> bool:
+    """Whether a model's folder says that it is a toy, as those of the mini world do."""
+    path = Path(source) / "metrics.json"
+    if not (os.path.isabs(source) and path.is_file()):
+        return False
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # a file of this name in a reader's model may hold anything
+        return False
+    return isinstance(said, dict) and said.get("toy") is True
+
+
+def latents_named(width: str) -> float | None:
+    """The number in a width's name: "16k" and "16k-l0-82" are 16,000. None for another name."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)(-.+)?", width.lower())
+    number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
+    return number if number > 0 else None

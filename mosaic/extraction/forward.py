@@ -87,9 +87,10 @@ class Pass:
         keep = torch.from_numpy(batch.keep).to(device)
         lengths = keep.sum(dim=1)
         runner = self.model.whole if batch.whole else self.model.text
-        with residual_stream(self.model, sorted({block.layer for block in blocks})) as outputs:
-            with fitting(self.model.text.config.name_or_path, "forward pass"):
-                runner(**arguments)
+        layers = sorted({block.layer for block in blocks})
+        fits = fitting(self.model.text.config.name_or_path, "forward pass")
+        with fits, residual_stream(self.model, layers) as outputs:
+            runner(**arguments)
         found: Statistics = {}
         for layer in list(outputs):
             # Longformer pads further by itself.

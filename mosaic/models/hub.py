@@ -71,7 +71,9 @@ def reachable(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def fitting(source: str | Path, part: str, config: PretrainedConfig | None = None) -> Iterator[None]:
+def fitting(
+    source: str | Path | None, part: str, config: PretrainedConfig | None = None
+) -> Iterator[None]:
     """Turn what transformers raises of a model that it cannot make into one ConfigError sentence:
     an unknown type, code of the model's own, a package for quantized weights, a damaged file."""
     try:

@@ -76,8 +76,8 @@ class TextReader:
         special = [np.asarray(row, dtype=bool) for row in encoded["special_tokens_mask"]]
         keep = [~row | (self.bos == "keep") for row in special]
         known = self.n_embeddings or len(self.tokenizer)
-        for row in ids:
-            if (strange := row[row >= known]).size:
+        for tokens in ids:
+            if (strange := tokens[tokens >= known]).size:
                 token = self.tokenizer.convert_ids_to_tokens(int(strange[0]))
                 raise ConfigError(
                     f"A text holds the token {token!r}, number {strange[0]} of the tokenizer, and "
