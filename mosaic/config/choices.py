@@ -6,6 +6,7 @@ Nothing but the standard library is imported here.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 Depth = Literal["early", "middle", "late"]
@@ -70,3 +71,10 @@ GEMMA_PROFILES = ("paper", "colab-large", "colab")
 
 PRICED_PROFILES = ("mini", "encoder", "small", "gemma", "paper")
 """Shipped profiles that `mosaic doctor` asks this machine about."""
+
+
+def latents_named(width: str) -> float | None:
+    """The number in a width's name: "16k" and "16k-l0-82" are 16,000. None for another name."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)(-.+)?", width.lower())
+    number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
+    return number if number > 0 else None

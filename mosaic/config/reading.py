@@ -94,10 +94,3 @@ def says_toy(source: str) -> bool:
     except ValueError:  # a file of this name in a reader's model may hold anything
         return False
     return isinstance(said, dict) and said.get("toy") is True
-
-
-def latents_named(width: str) -> float | None:
-    """The number in a width's name: "16k" and "16k-l0-82" are 16,000. None for another name."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)(-.+)?", width.lower())
-    number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
-    return number if number > 0 else None

@@ -21,7 +21,7 @@ import yaml
 from scipy.stats import t as student
 
 from mosaic import ASSETS
-from mosaic.config.reading import latents_named
+from mosaic.config.choices import latents_named
 from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.scores.intervals import holm
 

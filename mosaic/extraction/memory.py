@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mosaic.config.reading import latents_named
+from mosaic.config.choices import latents_named
 from mosaic.errors import ConfigError, ResourceError
 from mosaic.extraction.encode import ACTIVATION_BYTES
 from mosaic.models.hub import NO_NEED

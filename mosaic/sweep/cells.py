@@ -86,7 +86,9 @@ def _read(
 ) -> list[tuple[str, ModelSpec, int]]:
     """Every task with every model that reads it and every seed."""
     each = product(tasks, tuple(models or profile.text_models), tuple(seeds))
-    return [(task, m, seed) for task, m, seed in each if m.speaks(profile.task(task))]
+    return [
+        (task, m, seed) for task, m, seed in each if not m.languages or m.speaks(profile.task(task))
+    ]
 
 
 def recipe_cells(

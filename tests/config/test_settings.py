@@ -14,8 +14,8 @@ from places import ROOT
 
 from mosaic import ASSETS
 from mosaic.config import choices
+from mosaic.config.choices import latents_named
 from mosaic.config.profiles import ModelSpec, SAESpec, load_profile, profile_names
-from mosaic.config.reading import latents_named
 from mosaic.config.tasks import Task, load_catalogue, shipped_tasks
 from mosaic.config.workspace import open_workspace
 from mosaic.errors import ConfigError
