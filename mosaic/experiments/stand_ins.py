@@ -43,7 +43,7 @@ def stand_ins(
 def moved(model: ModelSpec, shift: int) -> ModelSpec:
     """The model with the narrow SAE of its middle layer read so many blocks later."""
     layer = model.layer("middle")
-    saes = [s for s in model.saes if (s.layer, s.width) == (layer, model.narrowest)]
+    saes = [s for s in model.saes if (s.layer, s.width) == (layer, model.narrowest(layer))]
     return replace(
         model,
         name=f"{model.name} moved by {shift}",
