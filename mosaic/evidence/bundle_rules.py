@@ -16,8 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from mosaic.errors import IntegrityError
 from mosaic.storage.files import sha256
 
-SCHEMA_VERSION = 3
-"""Tables of version 2 say neither a task's kind nor whether models and tasks are toys."""
+SCHEMA_VERSION = 4
+"""Tables of version 2 say neither a task's kind nor whether models and tasks are toys, those of
+version 3 nothing of probabilities."""
 
 BUNDLE_MANIFEST, SCORES = "manifest.json", "scores.csv"
 
@@ -73,7 +74,7 @@ class BundleModel(_Strict):
 class Manifest(_Strict):
     """The manifest of a bundle."""
 
-    schema_version: Literal[2, 3]
+    schema_version: Literal[2, 3, 4]
     title: Line
     command: Command
     profile: Line
