@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 N_BINS, N_PROMOTED = 20, 10
 
-HEADED = "ForCausalLM"
-"""Ends the name of an architecture whose residual stream is read by one unembedding."""
-
 
 def browse_latents(
     reading: Reading, top: pd.DataFrame, model: ModelSpec, layer: int, width: str, profile: Profile
@@ -161,13 +158,15 @@ def promoted_tokens(
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     from mosaic.models.language_model import find_blocks, load_weights, truncated
     from mosaic.models.resolve import resolve
 
     found = resolve(model, profile)
     directions = _decoder(sae, latents)
-    if directions is None or not (found.config.architectures or [""])[0].endswith(HEADED):
+    kind = (found.config.architectures or [""])[0]
+    if directions is None or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return {}
     whole = load_weights(AutoModelForCausalLM, found, truncated(found.config, 1))
     norms = [m for m in find_blocks(whole)[0].children() if _is_norm(m)]
