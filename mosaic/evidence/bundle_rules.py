@@ -18,8 +18,9 @@ from mosaic.errors import IntegrityError
 from mosaic.experiments.latent_view import LATENTS, LatentView
 from mosaic.storage.files import sha256
 
-SCHEMA_VERSION = 3
-"""Tables of version 2 say neither a task's kind nor whether models and tasks are toys."""
+SCHEMA_VERSION = 4
+"""Tables of version 2 say neither a task's kind nor whether models and tasks are toys, those of
+version 3 nothing of probabilities."""
 
 BUNDLE_MANIFEST, SCORES = "manifest.json", "scores.csv"
 
@@ -81,7 +82,7 @@ class BundleModel(_Strict):
 class Manifest(_Strict):
     """The manifest of a bundle."""
 
-    schema_version: Literal[2, 3]
+    schema_version: Literal[2, 3, 4]
     title: Line
     command: Command
     profile: Line

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from mosaic.config.choices import HIDDEN_JOINED
 from mosaic.config.tasks import kind_of, shipped_tasks
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence.bundle_rules import (
@@ -33,7 +34,7 @@ from mosaic.evidence.bundle_rules import (
     read_manifest,
 )
 from mosaic.experiments.latent_view import LATENTS, LatentView
-from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores, write_scores
+from mosaic.scores.table import PROBABILITY, SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
 
@@ -150,7 +151,7 @@ def open_bundle(folder: Path) -> Bundle:
     """
     manifest = read_manifest(folder)
     check_content(folder, manifest)
-    old = manifest.schema_version < SCHEMA_VERSION
+    old = manifest.schema_version == 2
     table = read_scores(folder / SCORES, complete=_from_version_2 if old else None)
     check_table(table, manifest, str(folder / SCORES))
     return Bundle(folder, manifest, table.assign(source="bundle").astype({"source": "string"}))
@@ -204,14 +205,17 @@ def bundle_grid(
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
     selection, without what chapter 05 adds (shares of the training part, other training languages,
-    latents of the last token) and without the audit. Base rates and models that chapters derive
-    from the bundle's are left out of texts. `feature` keeps cells of one feature, `language` tasks
-    in that language and those that name none, `kind` tasks of one of `KINDS`.
+    latents of the last token), without the audit and without controls of the SAEs. Base rates and
+    models that chapters derive from the bundle's are left out of texts. `feature` keeps cells of
+    one feature, `language` tasks in that language and those that name none, `kind` tasks of one of
+    `KINDS`.
     """
     table = bundle.table
     grid = _usual(table) & (table["kind"] == kind) & (table["seed"] == table["seed"].min())
     grid &= (table["selection"] != "topk").fillna(True)
     grid &= ~((table["feature"] == "sae") & table["pooling"].eq("last").fillna(False))
+    grid &= table["feature"] != "control"
+    grid &= ~((table["feature"] == "hidden") & table["pooling"].isin(["max", HIDDEN_JOINED]))
     grid &= table["threshold"].isna() | (table["threshold"] == 1)
     if kind == "text":
         models = [model.name for model in bundle.manifest.models]
@@ -258,7 +262,8 @@ def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:
     An image task has the name of a shipped one, or the vision tower beside it; toys were known by
     the profile `mini`. A table that lacks columns is left for validation to refuse.
     """
-    if tuple(table.columns) != tuple(c for c in SCORE_COLUMNS if c not in ("kind", "toy")):
+    lacking = ("kind", "toy", *PROBABILITY)
+    if tuple(table.columns) != tuple(c for c in SCORE_COLUMNS if c not in lacking):
         return table
     images = {task.name for task in shipped_tasks() if task.kind == "image"}
     images |= set(table.loc[table["feature"] == "vision_tower", "task"].dropna())
@@ -267,7 +272,7 @@ def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:
         for task, label_model in zip(table["task"], table["label_model"], strict=True)
     ]
     found = table.assign(kind=kinds, toy=table["profile"].eq("mini").fillna(False))
-    return found[list(SCORE_COLUMNS)]
+    return found.reindex(columns=list(SCORE_COLUMNS))
 
 
 def bundle_origin(manifest: Manifest) -> dict[str, str]:

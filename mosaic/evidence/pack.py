@@ -100,9 +100,12 @@ def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> di
             continue
         saes[sae.name] = dict(sae_identity(sae, pins)["sha256"])
         if sae.train is not None:
-            from mosaic.models.sae_metrics import read_metrics
+            from mosaic.models.sae_metrics import metrics_by_language, read_metrics
 
-            saes[sae.name] |= {"latents": sae.train, **read_metrics(Path(str(sae.folder)))}
+            home = Path(str(sae.folder))
+            saes[sae.name] |= {"latents": sae.train, **read_metrics(home)}
+            for language, measured in metrics_by_language(home).items():
+                saes[sae.name] |= {f"{name} {language}": n for name, n in measured.items()}
     return {
         "name": model.name,
         "source": source,

@@ -160,7 +160,7 @@ def promoted_tokens(
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    from mosaic.models.language_model import find_blocks, load_weights, truncated
+    from mosaic.models.language_model import load_weights, truncated
     from mosaic.models.resolve import resolve
 
     found = resolve(model, profile)
@@ -169,7 +169,7 @@ def promoted_tokens(
     if directions is None or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return {}
     whole = load_weights(AutoModelForCausalLM, found, truncated(found.config, 1))
-    norms = [m for m in find_blocks(whole)[0].children() if _is_norm(m)]
+    norms = [m for m in whole.base_model.children() if _is_norm(m)]
     norm, head = (norms or [torch.nn.Identity()])[-1], whole.get_output_embeddings()
     directions = directions.to(whole.device, head.weight.dtype)
     with torch.inference_mode():

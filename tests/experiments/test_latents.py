@@ -199,18 +199,24 @@ def test_a_view_shows_strongest_and_random_texts_with_their_sums(tmp_path) -> No
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_promoted_tokens_are_those_whose_logits_rise_most(tmp_path, family: str) -> None:
     """By hand: the direction, the final norm's weight, the head. A masked model has no such way."""
+    import torch
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     spec = tiny.model_spec(tmp_path, family)
+    if family != "bert":
+        model = AutoModelForCausalLM.from_pretrained(spec.source)
+        for name, weight in model.named_parameters():
+            if name.endswith(("norm.weight", "ln_f.weight", "ln_f.bias")):
+                torch.nn.init.uniform_(weight, 0.1, 3)  # a norm that changes the order
+        model.save_pretrained(spec.source)
     promoted = promoted_tokens(spec, spec.sae(0, "96"), [5, 80], tiny.profile(spec), k=3)
     if family == "bert":
         assert promoted == {}
         return
-    model = AutoModelForCausalLM.from_pretrained(spec.source)
     decode = AutoTokenizer.from_pretrained(spec.source).decode
     rows = load_file(f"{spec.saes[0].folder}/sae_weights.safetensors")["W_dec"]
-    weights = {**dict(model.named_parameters())}
+    weights = dict(model.named_parameters())
     [name] = [n for n in weights if n.endswith((".norm.weight", ".ln_f.weight"))]
     scale = weights[name] + (1 if family == "gemma2" else 0)  # Gemma keeps it around zero
     for latent in (5, 80):
