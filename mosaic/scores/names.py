@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
+
 SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
 
 HIDDEN_SERIES = ("hidden state, last token", "hidden state, mean")
@@ -15,7 +17,10 @@ def series_of(row: pd.Series) -> str:
     """Name of the series a score row belongs to in a comparison of feature types."""
     if row["feature"] == "hidden":
         last, mean = HIDDEN_SERIES
-        return mean if row["pooling"] == "mean" else last
+        others = {"mean": mean, "max": "hidden state, max", HIDDEN_JOINED: "hidden state, mean+max"}
+        return others.get(row["pooling"], last)
+    if row["feature"] == "control":
+        return CONTROLS[row["width"].split()[-1]]
     names = {"sae": "SAE latents", "tfidf": "TF-IDF", "length": "prompt length"}
     return names.get(row["feature"], str(row["feature"]).replace("_", " "))
 

@@ -41,7 +41,7 @@ from mosaic.publish.bundle_pages import (
     verdicts_in_words,
     verdicts_table,
 )
-from mosaic.scores.table import make_scores, write_scores
+from mosaic.scores.table import PROBABILITY, make_scores, write_scores
 from mosaic.storage.files import sha256
 
 SHIPPED = RUNS
@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
     "other schema": (
         lambda f: change_manifest(f, schema_version=1, command=3),
-        "field 'schema_version' is 1, which does not fit .input should be 2 or 3",
+        "field 'schema_version' is 1, which does not fit .input should be 2, 3 or 4",
     ),
     "script in a text": (
         lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),
@@ -388,12 +388,16 @@ def test_every_shipped_bundle_is_read() -> None:
 
 def as_version_2(folder: Path, profile: str = "mine") -> Path:
     """The bundle as it was written before tables said kind and toy."""
+    return as_version(2, ["kind", "toy", *PROBABILITY], folder, profile)
+
+
+def as_version(version: int, without: list[str], folder: Path, profile: str = "mine") -> Path:
     path = folder / "scores.csv"
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=["kind", "toy"])
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=without)
     table.assign(profile=profile).to_csv(path, index=False)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     files |= {"scores.csv": sha256(path)}
-    change_manifest(folder, schema_version=2, files=files, profile=profile)
+    change_manifest(folder, schema_version=version, files=files, profile=profile)
     return folder
 
 
@@ -412,6 +416,14 @@ def test_a_bundle_of_version_2_is_completed_by_its_other_columns(tmp_path: Path)
     pd.testing.assert_frame_equal(now, then)
     assert set(now.loc[now["task"] == "my-pictures", "kind"]) == {"image"}
     assert read_bundle(as_version_2(tiny.mixed_bundle(tmp_path), "mini"))["toy"].all()
+
+
+def test_a_bundle_of_version_3_says_nothing_of_probabilities(tmp_path: Path) -> None:
+    bundle = tiny.mixed_bundle(tmp_path)
+    now, then = read_bundle(bundle), read_bundle(as_version(3, list(PROBABILITY), bundle))
+    assert then[list(PROBABILITY)].isna().all(axis=None)
+    others = [name for name in now if name not in PROBABILITY]
+    pd.testing.assert_frame_equal(now[others], then[others])
 
 
 def test_old_tables_lack_no_other_column(tmp_path: Path) -> None:
