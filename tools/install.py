@@ -25,7 +25,6 @@ UV_NAMES = {  # pip's option to uv's variable and what stands between several va
     "index-url": ("UV_DEFAULT_INDEX", " "),
     "extra-index-url": ("UV_INDEX", " "),
     "find-links": ("UV_FIND_LINKS", ","),
-    "no-index": ("UV_NO_INDEX", " "),
     "constraint": ("UV_CONSTRAINT", " "),
     "trusted-host": ("UV_INSECURE_HOST", " "),
     "cert": ("SSL_CERT_FILE", " "),
@@ -55,14 +54,14 @@ def torch_builds(settings: dict[str, str]) -> list[list[str]]:
 
     An index of the user's own is asked for what it has.
     """
-    own = {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_NO_INDEX"} & settings.keys()
+    own = {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS"} & settings.keys()
     return [[]] if own else [["--torch-backend", "auto"], []]
 
 
 def main() -> None:
     """Install torch first and alone, then the lock, then this project."""
     start = time.perf_counter()
-    print(f"Installing requirements.lock into {Path(sys.prefix)}: {SIZE} to download.", flush=True)
+    print(f"Installing requirements.lock into {sys.prefix}, which downloads {SIZE}.", flush=True)
     torch = next(x for x in (ROOT / "requirements.lock").read_text().split() if x[:7] == "torch==")
     asked = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout
