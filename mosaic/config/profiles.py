@@ -85,8 +85,8 @@ class ModelSpec:
     languages: tuple[str, ...] = ()
     """Languages whose texts it is given; none means all. A task without one counts as English."""
     toy: bool = False
-    """Whether the model was made for this book: what it shows is built in and no evidence. A folder
-    whose `metrics.json` says so is a toy whatever the profile says."""
+    """Whether the model was made for this book: a toy, and what it shows is no evidence. A folder
+    whose `metrics.json` says so is one whatever the profile says."""
     note: str = ""
 
     @property

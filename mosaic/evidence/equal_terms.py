@@ -1,8 +1,10 @@
 """The paper's comparisons again, with one difference between the two sides taken away at a time.
 
 The paper sums SAE latents over all positions, the first one included, and reads hidden states at
-the last; its probe scales neither; and it reads the instruction-tuned model through the base
-model's SAEs. Each of these is a condition here; all else stays equal.
+the last; it binarizes the sums and nothing else; its probe scales neither; and it reads the
+instruction-tuned model through the base model's SAEs. Each of these is a condition here; all else
+stays equal. Binarized sums are only ever set against raw sums of the same cells, never against a
+hidden state that is pooled otherwise as well.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condi
     latents = Cell(task, "sae", model.name, layer, width, "sum", threshold=1.0)
     raw = replace(latents, threshold=None)
     last = Cell(task, "hidden", model.name, layer, pooling="last")
+    mean, most = replace(last, pooling="mean"), replace(last, pooling="max")
     sae, binarized = "SAE minus hidden state", "binarized minus raw sums"
 
     def unscaled(cell: Cell) -> Cell:
@@ -91,8 +94,10 @@ def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condi
         Condition(sae, "paper's pooling: sum > 1, last token", latents, last),
         Condition(sae, "same, BOS kept", latents, last, bos="keep"),
         Condition(sae, "same, not scaled", unscaled(latents), unscaled(last)),
+        Condition(sae, "same, not binarized: raw sum, last token", raw, last),
+        Condition(sae, "both all tokens: raw sum, mean", raw, mean),
+        Condition(sae, "both maximum over tokens", replace(raw, pooling="max"), most),
         Condition(sae, "both last token", replace(raw, pooling="last"), last),
-        Condition(sae, "both all tokens: sum > 1, mean", latents, replace(last, pooling="mean")),
         Condition(binarized, "scaled", latents, raw),
         Condition(binarized, "scaled, BOS kept", latents, raw, bos="keep"),
         Condition(binarized, "not scaled", unscaled(latents), unscaled(raw)),

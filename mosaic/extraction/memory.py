@@ -40,6 +40,14 @@ def latents_of(sae: SAESpec) -> int:
     return 2 ** round(math.log2(number))
 
 
+def host_bytes(saes: Iterable[SAESpec], d_model: int) -> int:
+    """Memory of the machine while the largest SAE loads, whatever it computes in (estimate).
+
+    sae-lens reads encoder and decoder in float32 and holds one of them twice for a moment.
+    """
+    return 12 * d_model * max(map(latents_of, saes), default=0)
+
+
 def n_weights(model: PreTrainedModel) -> int:
     """Numbers that a model consists of, whether or not they are loaded."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -110,13 +118,18 @@ def require_memory(
     config: PretrainedConfig | None = None,
     layers: Iterable[int] | None = None,
 ) -> None:
-    """Refuse what the device cannot hold: before weights are downloaded, and before they load.
+    """Refuse what device or machine cannot hold: before weights are downloaded, before they load.
 
     Raises AccessError (a gated model, no network) and ResourceError.
     """
+    import torch
+
     config = config or load_config(model.source, model.revision)
+    saes = list(saes)
     need = memory_bytes(model, config, saes, profile, dtype, device.type, layers)
-    if lack := lack_of_memory(need, device):
+    loading = host_bytes(saes, config.get_text_config().hidden_size)
+    lack = lack_of_memory(need, device) or lack_of_memory(loading, torch.device("cpu"))
+    if lack:
         raise ResourceError(
             f"{model.name!r} with the SAEs asked for {lack}; take fewer widths, a smaller model "
             f"(profile `colab` has Gemma 2 2B with 16k), or a device with more memory. {NO_NEED}"

@@ -106,7 +106,10 @@ def _span(values: pd.Series) -> str:
 
 
 def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
-    """Bound, effect, interval, tasks and verdict of a claim, named for the page's prose."""
+    """Bound, effect, interval, tasks and verdict of a claim, named for the page's prose.
+
+    `sure` are tasks above the bound beyond the noise of one run (Holm over tasks).
+    """
     return {
         f"{prefix}_bound": finding.claim.beyond,
         f"{prefix}_effect": finding.effect,
@@ -114,6 +117,7 @@ def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
         f"{prefix}_high": finding.high,
         f"{prefix}_tasks": finding.n_tasks,
         f"{prefix}_above": finding.n_above,
+        f"{prefix}_sure": finding.n_sure,
         f"{prefix}_verdict": finding.verdict,
     }
 

@@ -10,7 +10,6 @@ import pandas as pd
 from mosaic.config.workspace import Workspace
 from mosaic.evidence.bundles import read_bundles
 from mosaic.evidence.claims import (
-    BUILT_IN,
     INCONCLUSIVE,
     LEANS,
     LEANS_AGAINST,
@@ -18,6 +17,7 @@ from mosaic.evidence.claims import (
     NOT_SUPPORTED,
     NOT_TESTED,
     SUPPORTED,
+    TOY,
     Claim,
     Finding,
     judge_claims,
@@ -48,7 +48,7 @@ def run_scores(workspace: Workspace) -> pd.DataFrame:
 def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:
     """Column of the scorecard to what it says of every claim: published, bundles, this run.
 
-    What toy models and tasks show is left out of bundles, and called built in where a run tests it.
+    What toy models and tasks show is left out of bundles, and called toy where a run tests it.
     """
     claims = load_claims()
     return {
@@ -83,24 +83,22 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
             tasks = _listed(_values(columns[name], "task"))
             what = f"{_listed(models[name])} on {tasks}, real text; {among}"
         else:
-            built_in = ", tiny models made for this book" if _built_in(columns[name]) else ""
-            what = f"{_listed(models[name])}{built_in}"
+            toy = ", tiny models made for this book" if _toys(columns[name]) else ""
+            what = f"{_listed(models[name])}{toy}"
         said.append(f"*{name.replace(':', ',')}*: {what}.")
     return " ".join(said)
 
 
 def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
-    """How many claims there are, were tested, got each verdict, and were decided by the test."""
+    """How many claims there are, were tested, and got each verdict."""
     verdicts = [f.verdict for f in found]
-    decided = [f for f in found if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
     return {
         "n_claims": len(found),
         "n_tested": len(found) - verdicts.count(NOT_TESTED),
-        "n_decided": len(decided),
+        "n_decided": sum(verdict in (SUPPORTED, NOT_SUPPORTED) for verdict in verdicts),
         "n_supported": verdicts.count(SUPPORTED),
         "n_not_supported": verdicts.count(NOT_SUPPORTED),
         "n_inconclusive": verdicts.count(INCONCLUSIVE),
-        "n_by_test": sum(f.p_holm is not None for f in decided),
         "n_leaning": sum(verdict in (LEANS, LEANS_AGAINST) for verdict in verdicts),
     }
 
@@ -111,24 +109,24 @@ def _legend(columns: dict[str, list[Finding]]) -> str:
         f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
         f"where there is no sign), in brackets the tasks on the claim's side, and Student's 95% "
         f"interval over tasks. Supported and not supported rest on an exact sign-flip test over "
-        f"tasks, corrected for all claims tested on the source; *leans* holds only uncorrected. "
-        f"Fewer than {MIN_TASKS} tasks have neither interval nor verdict; a claim about several "
-        f"tasks is counted. Of {n['n_tested']} claims the published scores can test, "
-        f"{n['n_decided']} are decided, {n['n_by_test']} of them by the test, and "
+        f"tasks, for a claim about several tasks on tests of each against the noise of one run; "
+        f"both are corrected for all claims tested on the source, and *leans* holds only "
+        f"uncorrected. Fewer than {MIN_TASKS} tasks have neither interval nor verdict. Of "
+        f"{n['n_tested']} claims the published scores can test, {n['n_decided']} are decided and "
         f"{n['n_leaning']} lean."
     )
-    for built_in in filter(None, map(_built_in, columns.values())):
-        opposite = sum(not f.points_at_claim for f in built_in)
+    for toys in filter(None, map(_toys, columns.values())):
+        opposite = sum(not f.points_at_claim for f in toys)
         said += (
-            f" *{BUILT_IN.capitalize()}*: the tiny models were made so that such effects can "
-            f"appear. In this run {opposite} of {len(built_in)} point the other way, and none of "
+            f" *{TOY.capitalize()}*: the tiny models were made so that such effects can "
+            f"appear. In this run {opposite} of {len(toys)} point the other way, and none of "
             f"it is evidence about the paper."
         )
     return said
 
 
-def _built_in(found: Sequence[Finding]) -> list[Finding]:
-    return [f for f in found if f.verdict == BUILT_IN]
+def _toys(found: Sequence[Finding]) -> list[Finding]:
+    return [f for f in found if f.verdict == TOY]
 
 
 def _values(found: Sequence[Finding], column: str) -> list[str]:
@@ -143,7 +141,7 @@ def _listed(words: Sequence[str]) -> str:
 def verdict_cell(finding: Finding) -> str:
     """A verdict with its effect, in how many tasks the claim's direction is seen, and interval."""
     word = f"[{finding.verdict}]{{.verdict-{finding.verdict.replace(' ', '-')}}}"
-    if finding.effect is None or finding.verdict == BUILT_IN:
+    if finding.effect is None or finding.verdict == TOY:
         return word
     sign = "" if finding.claim.second is None else "+"
     text = f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"
@@ -171,6 +169,7 @@ def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
             "high": f.high,
             "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
             "holds above": f.claim.beyond,
+            "surely above": str(f.n_sure) if f.claim.several and f.n_tasks else None,
             "p (Holm)": f.p_holm,
             "pairs": str(len(f.pairs)) if len(f.pairs) else None,
             "compared": f.claim.measure,
@@ -180,8 +179,8 @@ def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
 
 
 def effects_by_task(found: Sequence[Finding], kind: str) -> pd.DataFrame:
-    """Mean pair per claim with an interval on tasks of a kind (row) and task (column)."""
-    asked = [f for f in found if f.n_tasks and f.claim.kind == kind and f.claim.several is None]
+    """Mean pair per claim on tasks of a kind (row) and task (column)."""
+    asked = [f for f in found if f.n_tasks and f.claim.kind == kind]
     return pd.DataFrame({"claim": f.claim.says, **f.by_task} for f in asked)
 
 

@@ -116,6 +116,13 @@ class Source:
             )
         raise ConfigError(f"{cell} has no feature that can be scored; use one of {FEATURES}.")
 
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Pooled tokens of each document `[n_docs]`. Raises ConfigError before any extraction."""
+        if self._features is None:
+            raise ConfigError("Nothing of these documents has been read; open a cell of a model.")
+        return self._features.n_tokens
+
     def candidates(self, cell: Cell) -> dict[str, Candidate]:
         """Descriptions of all documents that the cell's probe may choose between."""
         if cell.feature == "tfidf":
