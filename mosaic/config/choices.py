@@ -85,7 +85,7 @@ PRICED_PROFILES = ("mini", "encoder", "small", "gemma", "paper")
 
 
 def latents_named(width: str) -> float | None:
-    """The number in a width's name ("16k" is 16,000), or None where the name is of another kind."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", width.lower())
+    """The number in a width's name: "16k" and "16k-l0-82" are 16,000. None for another name."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)(-.+)?", width.lower())
     number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
     return number if number > 0 else None

@@ -80,7 +80,8 @@ class Condition:
 
 def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condition]:
     """SAE against hidden state, and binarized against raw sums, under each condition (seed 0)."""
-    layer, width = model.layer(depth), model.narrowest
+    layer = model.layer(depth)
+    width = model.narrowest(layer)
     latents = Cell(task, "sae", model.name, layer, width, "sum", threshold=1.0)
     raw = replace(latents, threshold=None)
     last = Cell(task, "hidden", model.name, layer, pooling="last")
@@ -142,7 +143,8 @@ def compare_conditions(
     if (pair := with_base_saes(workspace)) is not None:
         workspace, tuned, copy = pair
         for task in tasks:
-            own = Cell(task, "sae", tuned.name, tuned.layer(depth), tuned.narrowest, "sum")
+            layer = tuned.layer(depth)
+            own = Cell(task, "sae", tuned.name, layer, tuned.narrowest(layer), "sum")
             for threshold, name in ((1.0, "sum > 1"), (None, "raw sum")):
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)

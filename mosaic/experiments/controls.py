@@ -44,7 +44,7 @@ CONTROL_RECIPE = "controls 1"
 
 SEED = 0
 
-MOST_STATES = 20_000
+MEASURED_TOKENS = 20_000
 """Tokens on which thresholds are set, at most."""
 
 TEXTS_AT_ONCE, LATENTS_AT_ONCE = 100, 512
@@ -129,16 +129,16 @@ def _make(
 def _states(
     model: ResolvedModel, workspace: Workspace, texts: Sequence[str], layer: int
 ) -> torch.Tensor:
-    """Residual vectors `[n_tokens, d_model]` of as many texts as give `MOST_STATES`."""
+    """Residual vectors `[n_tokens, d_model]` of as many texts as give `MEASURED_TOKENS`."""
     network, reader = load_model(model, layer + 1), text_reader(model, workspace.profile)
     found: list[torch.Tensor] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         some = texts[start : start + TEXTS_AT_ONCE]
         budget = workspace.profile.token_budget
         found.append(residual_vectors(network, reader, some, [layer], budget)[layer])
-        if sum(map(len, found)) >= MOST_STATES:
+        if sum(map(len, found)) >= MEASURED_TOKENS:
             break
-    return torch.cat(found)[:MOST_STATES]
+    return torch.cat(found)[:MEASURED_TOKENS]
 
 
 def fired(sae: SAE[Any], states: torch.Tensor) -> torch.Tensor:

@@ -139,8 +139,8 @@ def resolve_job(
         **reader.identity,
     }
     job = Job(found, data, profile, store, reader, common)
-    for layer, width in wanted:
-        job.block(layer, width)
+    for layer, name in wanted:
+        job.block(layer, name)
     return job
 
 
@@ -209,7 +209,7 @@ def load_workers(work: Work) -> list[ShardWorker]:
     require_memory(spec, wanted.values(), job.profile, *how, layers)
     model = load_model(found, max(layers) + 1)
     d_model = model.text.config.hidden_size
-    saes = {place: load_sae(sae, found.device, d_model) for place, sae in wanted.items()}
+    saes = {place: load_sae(sae, found.device, d_model, found) for place, sae in wanted.items()}
     workers = []
     for job, missing in work:
         own = {b: saes[b.layer, b.width] for b in blocks_of(missing) if b.width is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from mosaic.models.hub import NO_NEED
 from mosaic.models.language_model import skeleton, truncated
 from mosaic.models.options import LOGITS
 from mosaic.models.resolve import ResolvedModel, load_config
+from mosaic.models.saes import read_config
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ def latents_of(sae: SAESpec) -> int:
     if sae.train is not None:
         return sae.train
     if sae.folder is not None and (Path(sae.folder) / "cfg.json").is_file():
-        return int(json.loads((Path(sae.folder) / "cfg.json").read_text())["d_sae"])
+        return read_config(sae)["d_sae"]
     if (number := latents_named(sae.width)) is None:
         raise ConfigError(
             f"Width {sae.width!r} is not a number such as '16k'; rename it in the profile."

@@ -98,8 +98,9 @@ def recipe_cells(
 
     Raises ConfigError for a model without a layer of that depth or without SAEs.
     """
-    base = Cell(task, "hidden", model.name, model.layer(depth), seed=seed)
-    sae = replace(base, feature="sae", width=model.narrowest, pooling="sum", threshold=1.0)
+    layer = model.layer(depth)
+    base = Cell(task, "hidden", model.name, layer, seed=seed)
+    sae = replace(base, feature="sae", width=model.narrowest(layer), pooling="sum", threshold=1.0)
     return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
 
 
