@@ -194,7 +194,7 @@ def _save(
     metrics["tokens"] = int(history[-1]["tokens"])
     metrics |= {"parameters": model.num_parameters(), "seed": SEED}
     metrics["minutes"] = (time.monotonic() - started) / 60
-    metrics["toy"] = True  # profiles read it: what such a model shows is built in
+    metrics["toy"] = True  # profiles read it: such a model is a toy, no evidence
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
     (folder / "metrics.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
     with (folder / "history.csv").open("w", encoding="utf-8", newline="") as file:

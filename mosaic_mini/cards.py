@@ -20,7 +20,7 @@ from mosaic_mini.meaning import outcome
 NOT = (
     "Not a language model in any useful sense: it knows a toy grammar of a few hundred words, "
     "invented people and nothing else. It stands in for a large model so that software can be "
-    "run and tested anywhere; what it shows is built in and is no evidence about real models."
+    "run and tested anywhere; it is a toy, and what it shows is no evidence about real models."
 )
 
 STANDS_FOR = {

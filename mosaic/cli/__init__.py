@@ -180,9 +180,12 @@ def build_parser() -> argparse.ArgumentParser:
         *("fit", verbs.do_fit, about, [*common, engine, packed]),
         ("mosaic fit --profile my.yaml --out probe", "the first task of an own file"),
         ("mosaic fit --task toxicity-en --models mini-small --out probe", "a shipped task"),
+        ("mosaic fit --profile my.yaml --out probe --controls", "and what the SAE adds"),
     )
     fit.add_argument("--task", metavar="KEY", help="default: the profile's first task")
     fit.add_argument("--models", nargs="+", metavar="NAME", help="default: all text models")
+    about = "compare with the mean hidden state and a random dictionary on the test part"
+    fit.add_argument("--controls", action="store_true", help=about)
     fit.add_argument("--seed", type=whole, default=0, help="of the split and folds (%(default)s)")
 
     command = "mosaic predict probe --explain 0 --format csv < new.txt > answers.csv"

@@ -242,15 +242,17 @@ def _ask(source: str) -> Exception | None:
 
 def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: Path) -> Diagnosis:
     """Whether a profile can run here, and why (not), by the numbers of `extraction.cost`."""
+    import torch
+
     from mosaic.data.load import missing_reason
-    from mosaic.extraction.cost import all_tasks, estimate
+    from mosaic.extraction.cost import Cost, all_tasks, estimate
     from mosaic.models.resolve import choose_device
+    from mosaic.sweep.cost import probe_seconds
 
     say = f"{profile.name:8}"
     if problems:
         return Diagnosis("no", f"{say} first mend the problem{'s' * (problems > 1)} above")
-    keys = all_tasks(profile)
-    tasks = [profile.task(key) for key in keys]
+    tasks = [profile.task(key) for key in all_tasks(profile)]
     absent = [task.key for task in tasks if missing_reason(task, profile) is not None]
     if absent and access[PUBLIC_MODEL]:
         what = f"{len(absent)} of {len(tasks)} tasks are not at hand and the Hub is closed"
@@ -266,10 +268,14 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
     if closed:
         return Diagnosis("no", f"{say} {closed[0]}: {access[closed[0]]}", "see the notes above")
     device = choose_device()
-    fits = [cost for cost in costs if lack_of_memory(cost.memory_bytes, device) is None]
+
+    def lack(cost: Cost) -> str | None:
+        places = ((cost.memory_bytes, device), (cost.host_bytes, torch.device("cpu")))
+        return next(filter(None, (lack_of_memory(*place) for place in places)), None)
+
+    fits = [cost for cost in costs if lack(cost) is None]
     if costs and not fits:
-        least = min(costs, key=lambda cost: cost.memory_bytes)
-        what = f"{least.model} {lack_of_memory(least.memory_bytes, device)}"
+        what = min((c.memory_bytes, f"{c.model} {lack(c)}") for c in costs)[1]
         return Diagnosis("no", f"{say} {what}", "use a larger device, or fewer widths in a profile")
     needed = sum(cost.download_bytes for cost in fits)
     free = shutil.disk_usage(next(p for p in (build_dir, *build_dir.parents) if p.exists())).free
@@ -279,10 +285,12 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
     if not costs:
         what = f"baselines of {len(tasks)} tasks, no model"
     else:
+        hours = sum(probe_seconds(profile, m, tasks) for m in profile.models) / 3600
         peak, minutes = max(c.memory_bytes for c in fits), sum(c.seconds for c in fits) / 60
         what = (
             f"{len(fits)} of {len(costs)} models, {gb(peak)} of memory, {gb(needed)} to download; "
-            f"about {minutes:,.1f} min to extract {keys[0]} (tokens {fits[0].tokens_from})"
+            f"about {minutes:,.1f} min to extract {tasks[0].key} (tokens {fits[0].tokens_from}), "
+            f"{hours:,.1f} CPU hours for the probes of all tasks and models"
         )
     return Diagnosis("yes", f"{say} {what}")
 

@@ -95,12 +95,15 @@ def do_extract(args: argparse.Namespace) -> None:
     from mosaic.data.load import load_task
     from mosaic.extraction.cost import cost_table, estimate
     from mosaic.extraction.extract import extract_all, models_with_tasks
+    from mosaic.sweep.cost import probe_seconds
 
     workspace = _workspace(args, train=not args.dry_run)
     profile = workspace.profile
     work = models_with_tasks(profile, args.models, args.tasks)
     if args.dry_run:
         print(cost_table(estimate(profile, work)))
+        hours = sum(probe_seconds(profile, model, tasks) for model, tasks in work) / 3600
+        print(f"Probes of the paper's grid on these features: about {hours:.1f} CPU hours a seed.")
         return
     load, store = cache(lambda key: load_task(key, profile)), workspace.cache / "features"
     for model, tasks in work:
@@ -150,11 +153,14 @@ def do_book(args: argparse.Namespace) -> None:
 
 def do_fit(args: argparse.Namespace) -> None:
     """Choose a probe and save it."""
-    from mosaic.experiments.own_data import fit_probe, fit_report
+    from mosaic.experiments.own_data import controls_report, fit_probe, fit_report
     from mosaic.probes.saved import save_probe
 
-    saved = fit_probe(_workspace(args), args.task, args.models, args.seed)
+    workspace = _workspace(args)
+    saved = fit_probe(workspace, args.task, args.models, args.seed)
     print(fit_report(saved))
+    if args.controls:
+        print(controls_report(workspace, saved))
     print(save_probe(Path(args.out), saved))
 
 

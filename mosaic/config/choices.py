@@ -6,6 +6,7 @@ Nothing but the standard library is imported here.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 Depth = Literal["early", "middle", "late"]
@@ -18,13 +19,24 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 HIDDEN_POOLINGS = ("last", "mean", "max")
 
+HIDDEN_JOINED = "mean+max"
+"""Mean and max of hidden states side by side, for probes."""
+
+CONTROLS = {
+    "random": "random dictionary",
+    "rotated": "SAE, rotated input",
+    "pca": "signed PCA",
+}
+"""Dictionaries as wide and as active as an SAE in which nothing, or less, was learnt, and what
+they are called. The width of one is the SAE's with the kind behind it, such as "16k random"."""
+
 Bos = Literal["drop", "keep"]
 BOS: tuple[Bos, ...] = get_args(Bos)
 
 TEXT_BASELINES = ("tfidf", "length", "base_rate")
 """Features that need no model."""
 
-FEATURES = ("sae", "hidden", *TEXT_BASELINES, "vision_tower")
+FEATURES = ("sae", "control", "hidden", *TEXT_BASELINES, "vision_tower")
 
 SELECTIONS = ("all", "topk")
 
@@ -70,3 +82,10 @@ GEMMA_PROFILES = ("paper", "colab-large", "colab")
 
 PRICED_PROFILES = ("mini", "encoder", "small", "gemma", "paper")
 """Shipped profiles that `mosaic doctor` asks this machine about."""
+
+
+def latents_named(width: str) -> float | None:
+    """The number in a width's name: "16k" and "16k-l0-82" are 16,000. None for another name."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)(-.+)?", width.lower())
+    number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
+    return number if number > 0 else None

@@ -7,9 +7,7 @@ the file may start from a shipped profile (`base`) and hold its tasks itself (`c
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from mosaic import ASSETS
 from mosaic.config.choices import Bos, Depth, DType, ModelKind, Pooling
-from mosaic.config.reading import beside, local_or_id, read_yaml, typed
+from mosaic.config.reading import beside, local_or_id, read_yaml, says_toy, typed
 from mosaic.config.tasks import Task, load_catalogue
 from mosaic.errors import ConfigError
 
@@ -86,8 +84,8 @@ class ModelSpec:
     languages: tuple[str, ...] = ()
     """Languages whose texts it is given; none means all. A task without one counts as English."""
     toy: bool = False
-    """Whether the model was made for this book: what it shows is built in and no evidence. A folder
-    whose `metrics.json` says so is a toy whatever the profile says."""
+    """Whether the model was made for this book: a toy, and what it shows is no evidence. A folder
+    whose `metrics.json` says so is one whatever the profile says."""
     note: str = ""
 
     @property
@@ -95,15 +93,25 @@ class ModelSpec:
         """Names of the widths that exist for any layer, in the profile's order."""
         return tuple(dict.fromkeys(sae.width for sae in self.saes))
 
-    @property
-    def narrowest(self) -> str:
-        """Name of the first width, by convention the narrowest; ConfigError without SAEs."""
-        if not self.saes:
-            raise ConfigError(
-                f"Model {self.name!r} has no SAE, and here one is read; add one to its `saes` in "
-                f"the profile."
-            )
-        return self.saes[0].width
+    def __post_init__(self) -> None:
+        places = [(sae.layer, sae.width) for sae in self.saes]
+        for layer, width in places:
+            if places.count((layer, width)) > 1:
+                raise ConfigError(
+                    f"Model {self.name!r} has two SAEs of layer {layer} and width {width!r}; give "
+                    f"each a name of its own, such as {f'{width}-l0-50'!r} for an L0 of 50."
+                )
+            self.depth_of(layer)
+
+    def narrowest(self, layer: int) -> str:
+        """Name of a layer's first width, by convention the narrowest; ConfigError without SAEs."""
+        for sae in self.saes:
+            if sae.layer == layer:
+                return sae.width
+        raise ConfigError(
+            f"Model {self.name!r} has no SAE at layer {layer}, and here one is read; add one to "
+            f"its `saes` in the profile."
+        )
 
     def speaks(self, task: Task) -> bool:
         """Whether the task's language is one of the model's."""
@@ -239,13 +247,6 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     return typed(Profile, {**asdict(profile), **overrides}, f"Profile {name!r} with {overrides}")
 
 
-def latents_named(width: str) -> float | None:
-    """The number in a width's name ("16k" is 16,000), or None where the name is of another kind."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", width.lower())
-    number = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2]] if found else 0
-    return number if number > 0 else None
-
-
 def _completed(path: Path) -> dict[str, Any]:
     """The file's fields, and what it takes from the profile it starts from."""
     raw = read_yaml(path)
@@ -281,7 +282,7 @@ def _placed(profile: Profile, path: Path) -> Profile:
     for model in profile.models:
         saes = (replace(s, folder=s.folder and beside(home, s.folder)) for s in model.saes)
         source = local_or_id(home, model.source)
-        toy = model.toy or _says_toy(source)
+        toy = model.toy or says_toy(source)
         models.append(replace(model, source=source, saes=tuple(saes), toy=toy))
     own = profile.catalogue.endswith((".yaml", ".yml"))
     folder = profile.data_dir
@@ -291,15 +292,3 @@ def _placed(profile: Profile, path: Path) -> Profile:
         catalogue=beside(home, profile.catalogue) if own else profile.catalogue,
         data_dir=beside(home, folder) if folder else os.environ.get("MOSAIC_DATA_DIR") or None,
     )
-
-
-def _says_toy(source: str) -> bool:
-    """Whether a model's folder says that it is a toy, as those of the mini world do."""
-    path = Path(source) / "metrics.json"
-    if not (os.path.isabs(source) and path.is_file()):
-        return False
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # a file of this name in a reader's model may hold anything
-        return False
-    return isinstance(said, dict) and said.get("toy") is True

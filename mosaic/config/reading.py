@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -66,13 +68,29 @@ def _complaint(kind: Any, values: Any, error: ValidationError) -> str:
 
 
 def beside(base: Path, folder: Any) -> str:
-    """A folder of a settings file as an absolute path; relative ones start at the file's folder."""
+    """A folder of a settings file as an absolute path; relative ones start at the file's folder,
+    and "~" is the home of who runs it."""
     try:
-        return str((base / folder).resolve())
+        return str((base / os.path.expanduser(folder)).resolve())
     except (OSError, *MALFORMED) as error:
         raise ConfigError(f"{folder!r} is no path ({error}); correct the profile.") from error
 
 
 def local_or_id(base: Path, source: str) -> str:
-    """A path beginning with "." or "/" is a file or folder beside `base`; all else is a Hub id."""
-    return beside(base, source) if source.startswith((".", "/")) else source
+    """`owner/name` and `name` are Hub ids where nothing of that name is beside `base`; all else is
+    a path beside it, as a Hub id has no more parts and begins with no dot."""
+    path = beside(base, source)
+    is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source)
+    return source if is_id and not os.path.exists(path) else path
+
+
+def says_toy(source: str) -> bool:
+    """Whether a model's folder says that it is a toy, as those of the mini world do."""
+    path = Path(source) / "metrics.json"
+    if not (os.path.isabs(source) and path.is_file()):
+        return False
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # a file of this name in a reader's model may hold anything
+        return False
+    return isinstance(said, dict) and said.get("toy") is True

@@ -57,6 +57,8 @@ class Task:
     label_names: tuple[str, ...] | None = None
     rows: int | None = None
     class_counts: tuple[int, ...] | None = None
+    n_classes: int | None = None
+    """For prices, where `label_names` are those of the data and these are not at hand."""
     group_field: str | None = None
     """Rows that share its value never stand on both sides of a split."""
     annotations: tuple[str, ...] = ()

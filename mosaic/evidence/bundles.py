@@ -1,8 +1,8 @@
 """Bundles: score tables computed elsewhere, with what is needed to make them again.
 
 A bundle is a folder with `scores.csv` (the tidy schema), `manifest.json` (command, versions,
-device, seeds, models, checksums) and a few figures. It holds no data and no weights;
-`bundle_rules` says what is refused.
+device, seeds, models, checksums) and a few figures; `latents.json` may show a few harmless texts.
+It holds no other data and no weights; `bundle_rules` says what is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from mosaic.config.choices import HIDDEN_JOINED
 from mosaic.config.tasks import kind_of, shipped_tasks
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.evidence.bundle_rules import (
@@ -29,9 +30,11 @@ from mosaic.evidence.bundle_rules import (
     check_content,
     check_files,
     check_table,
+    read_latents,
     read_manifest,
 )
-from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores, write_scores
+from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
+from mosaic.scores.table import PROBABILITY, SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
 
@@ -148,7 +151,7 @@ def open_bundle(folder: Path) -> Bundle:
     """
     manifest = read_manifest(folder)
     check_content(folder, manifest)
-    old = manifest.schema_version < SCHEMA_VERSION
+    old = manifest.schema_version == 2
     table = read_scores(folder / SCORES, complete=_from_version_2 if old else None)
     check_table(table, manifest, str(folder / SCORES))
     return Bundle(folder, manifest, table.assign(source="bundle").astype({"source": "string"}))
@@ -180,6 +183,13 @@ def bundles_with_latents(root: Path) -> list[pd.DataFrame]:
     return [table for table in tables if (table["feature"] == "sae").any()]
 
 
+def bundle_latents(root: Path) -> dict[str, LatentView]:
+    """Title of each bundle that shows latents, and what it shows."""
+    bundles = [open_bundle(folder) for folder in bundle_folders(root)]
+    with_latents = [bundle for bundle in bundles if LATENTS_FILE in bundle.manifest.files]
+    return {bundle.manifest.title: read_latents(bundle.folder) for bundle in with_latents}
+
+
 def bundle_grids(
     root: Path, feature: str | None = None, language: str | None = None, kind: str = "text"
 ) -> list[pd.DataFrame]:
@@ -195,14 +205,17 @@ def bundle_grid(
 
     That is every nested cell of the first seed, without the sweeps of thresholds and of top-k
     selection, without what chapter 05 adds (shares of the training part, other training languages,
-    latents of the last token) and without the audit. Base rates and models that chapters derive
-    from the bundle's are left out of texts. `feature` keeps cells of one feature, `language` tasks
-    in that language and those that name none, `kind` tasks of one of `KINDS`.
+    latents of the last token), without the audit and without controls of the SAEs. Base rates and
+    models that chapters derive from the bundle's are left out of texts. `feature` keeps cells of
+    one feature, `language` tasks in that language and those that name none, `kind` tasks of one of
+    `KINDS`.
     """
     table = bundle.table
     grid = _usual(table) & (table["kind"] == kind) & (table["seed"] == table["seed"].min())
     grid &= (table["selection"] != "topk").fillna(True)
     grid &= ~((table["feature"] == "sae") & table["pooling"].eq("last").fillna(False))
+    grid &= table["feature"] != "control"
+    grid &= ~((table["feature"] == "hidden") & table["pooling"].isin(["max", HIDDEN_JOINED]))
     grid &= table["threshold"].isna() | (table["threshold"] == 1)
     if kind == "text":
         models = [model.name for model in bundle.manifest.models]
@@ -249,7 +262,8 @@ def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:
     An image task has the name of a shipped one, or the vision tower beside it; toys were known by
     the profile `mini`. A table that lacks columns is left for validation to refuse.
     """
-    if tuple(table.columns) != tuple(c for c in SCORE_COLUMNS if c not in ("kind", "toy")):
+    lacking = ("kind", "toy", *PROBABILITY)
+    if tuple(table.columns) != tuple(c for c in SCORE_COLUMNS if c not in lacking):
         return table
     images = {task.name for task in shipped_tasks() if task.kind == "image"}
     images |= set(table.loc[table["feature"] == "vision_tower", "task"].dropna())
@@ -258,7 +272,7 @@ def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:
         for task, label_model in zip(table["task"], table["label_model"], strict=True)
     ]
     found = table.assign(kind=kinds, toy=table["profile"].eq("mini").fillna(False))
-    return found[list(SCORE_COLUMNS)]
+    return found.reindex(columns=list(SCORE_COLUMNS))
 
 
 def bundle_origin(manifest: Manifest) -> dict[str, str]:

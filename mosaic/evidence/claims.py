@@ -5,7 +5,8 @@ for two cells to form a pair. Its effect is the mean over tasks of a task's mean
 sampling unit, since cells of one task move together. Two splits of one dataset are one task. The
 verdict comes from the exact sign-flip test over tasks, adjusted by Holm's method for all claims
 tested on the source; what holds only unadjusted leans. The printed interval is Student's 95% over
-tasks and decides nothing. A claim about `several` tasks is counted and has neither (ours).
+tasks and decides nothing. A claim about `several` tasks has none: each task is tested against the
+noise of one run, and so is that so many of them lie beyond the bound (ours).
 """
 
 from __future__ import annotations
@@ -18,30 +19,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from mosaic import ASSETS
-from mosaic.config.profiles import latents_named
+from mosaic.config.choices import latents_named
 from mosaic.evidence.comparisons import one_per_dataset
-from mosaic.scores.intervals import holm
+from mosaic.evidence.noise import run_variance
+from mosaic.scores.intervals import holm, sign_flip_p
 
 CLAIMS = ASSETS / "claims.yaml"
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
-
 LEANS, LEANS_AGAINST = "leans", "leans against"
-
-INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
-
-TOO_FEW = "too few tasks"
-
+INCONCLUSIVE, NOT_TESTED, TOO_FEW = "inconclusive", "not tested", "too few tasks"
 MIN_TASKS = 5
 """Below it there is no interval and no verdict, on any page (ours). Student's interval reaches nine
 standard deviations to each side of two tasks' mean (12.7 / sqrt 2), of three two and a half, of
 five 1.2."""
 
-BUILT_IN = "built in"
-"""Of toy models and tasks: they were made to have these effects, so their scores never count."""
+TOY = "toy"
+"""Of toy models and tasks: made so that such effects can appear, so their scores never count."""
 
 LEVEL = 0.95
 
@@ -78,14 +76,14 @@ class Finding:
     effect: float | None = None
     """Mean over tasks, in macro-F1; None where there is no pair."""
     low: float | None = None
-    """None with fewer than `MIN_TASKS` tasks, and where tasks are counted."""
+    """None with fewer than `MIN_TASKS` tasks, and for a claim about several tasks."""
     high: float | None = None
     p_value: float | None = None
-    """Exact sign-flip test over tasks, two-sided against `beyond`."""
+    """Two-sided: exact sign-flip test over tasks against `beyond`, or `_several_p`."""
     p_holm: float | None = None
     """The same, adjusted for all claims tested on the source; the verdict rests on it."""
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
-    """The claim's `same` columns, `value` and `toy`, one row a pair."""
+    """The claim's `same` columns, `value`, `variance` (of one run) and `toy`, one row a pair."""
 
     @property
     def n_tasks(self) -> int:
@@ -94,14 +92,28 @@ class Finding:
     @property
     def by_task(self) -> pd.Series:
         """Mean pair of each task; splits of one dataset are one task under the first's name."""
-        if not len(self.pairs):
-            return pd.Series(dtype=float)
-        return self.pairs.groupby(one_per_dataset(self.pairs["task"]))["value"].mean()
+        return self._by_task("value")
+
+    def _by_task(self, column: str) -> pd.Series:
+        pairs = self.pairs if len(self.pairs) else pd.DataFrame({"task": [], column: []})
+        return pairs.groupby(one_per_dataset(pairs["task"]))[column].mean()
 
     @property
     def n_above(self) -> int:
         """Tasks on the claim's side of its bound."""
         return int((self.by_task > self.claim.beyond).sum())
+
+    @property
+    def p_of_tasks(self) -> pd.Series:
+        """One-sided, per task, by the noise of one run: a task's cells may share documents."""
+        spread = self._by_task("variance") ** 0.5
+        z = (self.by_task - self.claim.beyond) / spread.where(spread > 0)
+        return pd.Series(norm.sf(z.astype(float)), z.index).fillna(0.5)
+
+    @property
+    def n_sure(self) -> int:
+        """Tasks that lie above the bound by these, adjusted by Holm's method over tasks."""
+        return int((holm(self.p_of_tasks.to_numpy()) < 1 - LEVEL).sum())
 
     @property
     def points_at_claim(self) -> bool:
@@ -112,38 +124,23 @@ class Finding:
 
 
 def load_claims(path: Path = CLAIMS) -> list[Claim]:
-    """The paper's claims in the order of its sections."""
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     return [Claim(**{**entry, "same": tuple(entry["same"])}) for entry in raw]
 
 
 def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
-    """Verdict on every claim from the rows of one source; what toys show is called built in.
+    """Verdict on every claim from the rows of one source; what toys show is called toy.
 
     Of runs and bundles only cells under `nested` count that were scaled and pooled as this book
     does by default, so that cells of the audit do not mix in.
     """
     cells = _prepare(table)
-    return _decided([_finding(claim, _pairs(claim, cells)) for claim in claims])
+    return judge_pairs(claims, [_pairs(claim, cells) for claim in claims])
 
 
-def sign_flip_p(values: np.ndarray) -> float:
-    """Exact two-sided p-value of a mean of 0: the share of sign flips that reach it (ours).
-
-    Under the hypothesis a task's value is as likely as its negative. Sums of two halves are joined,
-    so n values take about 2^(n/2) steps. The least possible value is 2 / 2^n.
-    """
-
-    def sums(part: np.ndarray) -> np.ndarray:
-        found = np.zeros(1)
-        for value in part:
-            found = np.concatenate([found + value, found - value])
-        return found
-
-    left, right = sums(values[::2]), np.sort(sums(values[1::2]))
-    reached = abs(values.sum()) - 1e-12  # sums that are level to rounding are equal
-    beyond = len(right) - np.searchsorted(right, reached - left)
-    return min(1.0, 2 * float(beyond.sum()) / 2 ** len(values))
+def judge_pairs(claims: Sequence[Claim], pairs: Sequence[pd.DataFrame]) -> list[Finding]:
+    """Verdict on each claim from its pairs (columns `task`, `value` and `toy`)."""
+    return _decided([_finding(claim, its) for claim, its in zip(claims, pairs, strict=True)])
 
 
 def _decided(found: Sequence[Finding]) -> list[Finding]:
@@ -154,7 +151,7 @@ def _decided(found: Sequence[Finding]) -> list[Finding]:
 
 def _with_verdict(finding: Finding, p_holm: float) -> Finding:
     finding = replace(finding, p_holm=p_holm)
-    if finding.verdict == BUILT_IN:
+    if finding.verdict == TOY:
         return finding
     if p_holm < 1 - LEVEL:
         return replace(finding, verdict=SUPPORTED if finding.points_at_claim else NOT_SUPPORTED)
@@ -184,6 +181,7 @@ def _prepare(table: pd.DataFrame) -> pd.DataFrame:
     by_model = kept.groupby(["source", "profile", "model"], dropna=False, sort=False)["width"]
     narrow = kept["width"].eq(by_model.transform(_narrowest)).fillna(False)
     kept["toy"] = kept["toy"].astype(bool)
+    kept["variance"] = run_variance(kept, table)
     kept["size"] = np.where(narrow, "narrow", "wider")
     return kept
 
@@ -226,10 +224,8 @@ def _without(finding: Finding, among: Sequence[Finding], left_out: Any) -> Findi
 
 
 def _narrowest(widths: pd.Series) -> str | None:
-    """Which of a model's widths has fewest latents, by their names: 256 < 1k < 16k < 1m.
-
-    Where a name is no number it is the first in the table, which has a profile's order.
-    """
+    """Which of a model's widths has fewest latents, by their names (256 < 1k < 16k < 1m); where a
+    name is no number, the first in the table, which has a profile's order."""
     names = list(dict.fromkeys(widths.dropna()))
     sizes = [latents_named(name) for name in names]
     if not names or None in sizes:
@@ -252,42 +248,44 @@ def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
     if claim.second is not None:
         second = _mean(usual, claim.second, [*keys, "seed"])
         found, second = found.align(second, join="inner", axis=0)
-        found = found.assign(
-            value=found["value"] - second["value"], toy=found["toy"] | second["toy"]
-        )
-    found = found.groupby(level=keys).agg({"value": "mean", "toy": "max"}).reset_index()
+        difference = found["value"] - second["value"]
+        found = found.assign(value=difference, toy=found["toy"] | second["toy"])
+    how = {"value": "mean", "variance": "mean", "toy": "max"}
+    found = found.groupby(level=keys).agg(how).reset_index()
     return found if found["toy"].all() else found[~found["toy"]]
 
 
 def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.DataFrame:
-    """Per key the mean macro-F1 of the wanted cells, `value`, and whether one of them is a `toy`.
-
-    A missing key is a value of its own.
-    """
+    """Per key `value`, `variance` and `toy` of the wanted cells; a missing key is a value too."""
     for column, values in wanted.items():
         values = values if isinstance(values, list) else [values]
         fits = cells[column].isin([v for v in values if v is not None])
         cells = cells[fits | cells[column].isna() if None in values else fits]
     filled = cells.assign(**{key: cells[key].astype("string").fillna("") for key in keys})
-    found = filled.groupby(keys).agg(value=("macro_f1", "mean"), toy=("toy", "max"))
-    return found.astype({"value": float, "toy": bool})  # of no cell the types are not known
+    filled = filled.astype({"macro_f1": float}).rename(columns={"macro_f1": "value"})
+    return filled.groupby(keys).agg({"value": "mean", "variance": "mean", "toy": "any"})
 
 
 def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
     if not len(pairs):
         return Finding(claim, NOT_TESTED)
     finding = Finding(claim, TOO_FEW, pairs=pairs)
-    by_task, n_tasks = finding.by_task.to_numpy(), finding.n_tasks
+    by_task = finding.by_task.to_numpy()
     finding = replace(finding, effect=float(by_task.mean()))
-    if n_tasks >= MIN_TASKS:
-        finding = _tested(finding, by_task) if claim.several is None else _counted(finding)
+    if len(by_task) >= MIN_TASKS and claim.several:
+        finding = replace(finding, p_value=_several_p(finding.p_of_tasks, claim.several))
+    elif len(by_task) >= MIN_TASKS:
+        finding = _tested(finding, by_task)
     if pairs["toy"].all():
-        finding = replace(finding, verdict=BUILT_IN)
+        finding = replace(finding, verdict=TOY)
     return finding
 
 
-def _counted(finding: Finding) -> Finding:
-    return replace(finding, verdict=SUPPORTED if finding.points_at_claim else NOT_SUPPORTED)
+def _several_p(above: pd.Series, several: int) -> float:
+    """Two-sided p-value that at least so many tasks lie above: of n one-sided p-values the r-th
+    least times n - r + 1 (Benjamini and Heller 2008, any dependence), and the same from below."""
+    p = float(np.sort(above)[several - 1])
+    return min(1.0, 2 * (len(above) - several + 1) * p, 2 * several * (1 - p))
 
 
 def _tested(finding: Finding, by_task: np.ndarray) -> Finding:

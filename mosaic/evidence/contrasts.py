@@ -227,3 +227,9 @@ def binarization_effects(table: pd.DataFrame, prefix: str) -> dict[str, float | 
         f"{prefix}_binarize_sum": found[SUMS_BINARIZED].effect,
         f"{prefix}_binarize_top_n": found[COUNTS_BINARIZED].effect,
     }
+
+
+def hidden_pairs(findings: dict[str, Finding]) -> pd.DataFrame:
+    """SAE recipe minus hidden state, text and behaviour: task, language, label_model, value."""
+    text = findings["above-hidden"].pairs.assign(label_model="")
+    return pd.concat([text, findings["behaviour-above-hidden"].pairs.assign(language="")])

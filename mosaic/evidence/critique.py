@@ -15,10 +15,9 @@ from mosaic import ASSETS
 from mosaic.config.choices import PROTOCOLS
 from mosaic.errors import IntegrityError
 from mosaic.evidence.claims import Finding
-from mosaic.evidence.contrasts import binarization_effects
+from mosaic.evidence.contrasts import binarization_effects, hidden_pairs
 from mosaic.evidence.noise import (
     files_agree,
-    hidden_pairs,
     rerun_differences,
     rerun_probes,
     within_noise,
@@ -64,12 +63,14 @@ def critique_numbers(
     contributed: pd.DataFrame,
     run: pd.DataFrame,
     profile: str,
+    slips: dict[str, Any],
 ) -> dict[str, Any]:
     """Every number the points name.
 
     `scores` are the published ones, `findings` what they say of the claims by key, `spread` and
     `choices` their noise and optimism, `conditions` the run's table of confounds; `contributed` and
-    `run` the scores of the bundles and of the run's other chapters, either of which may be empty.
+    `run` the scores of the bundles and of the run's other chapters, either of which may be empty;
+    `slips` are the numbers of `experiments.stand_ins`.
     """
     known = spread[spread["n_test"].notna()]
     inside, of = within_noise(spread, hidden_pairs(findings))
@@ -92,6 +93,7 @@ def critique_numbers(
     agree = [languages[f"{t}_sae"] == languages[f"{t}_hidden"] for t in ("sentiment", "toxicity")]
     return {
         "profile": profile,
+        **slips,
         "max_cells": int(choices["n_cells"].max()),
         "gain_published": measured["difference"].mean(),
         "gain_sets": len(measured),
@@ -103,6 +105,7 @@ def critique_numbers(
         "toxicity_en_sd": _of(spread, "toxicity", "en")["sd_run"],
         "within": inside,
         "within_of": of,
+        "within_expected": round(0.95 * of),
         **dict(
             zip(
                 ("trees_same", "trees_same_of", "trees_other", "trees_other_of"), trees, strict=True
@@ -112,7 +115,9 @@ def critique_numbers(
         **languages,
         "same_languages": {2: "in both", 1: "in one of the two", 0: "in neither"}[sum(agree)],
         "sae_last": sae["paper's pooling: sum > 1, last token"],
-        "sae_mean": sae["both all tokens: sum > 1, mean"],
+        "sae_raw": sae["same, not binarized: raw sum, last token"],
+        "sae_mean": sae["both all tokens: raw sum, mean"],
+        "sae_max": sae["both maximum over tokens"],
         "both_last": sae["both last token"],
         "bos_keep": sae["same, BOS kept"],
         "binarized_scaled": binarized["scaled"],

@@ -1,25 +1,70 @@
 """The paper's comparisons again, with one difference between the two sides taken away at a time.
 
 The paper sums SAE latents over all positions, the first one included, and reads hidden states at
-the last; its probe scales neither; and it reads the instruction-tuned model through the base
-model's SAEs. Each of these is a condition here; all else stays equal.
+the last; it binarizes the sums and nothing else; its probe scales neither; and it reads the
+instruction-tuned model through the base model's SAEs. Each of these is a condition here; all else
+stays equal. Binarized sums are only ever set against raw sums of the same cells, never against a
+hidden state that is pooled otherwise as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
-from mosaic.config.choices import Bos
+from mosaic.config.choices import CONTROLS, HIDDEN_JOINED, Bos
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
+from mosaic.evidence.claims import (
+    INCONCLUSIVE,
+    LEANS,
+    LEANS_AGAINST,
+    LEVEL,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    TOO_FEW,
+    TOY,
+    Claim,
+    Finding,
+    judge_claims,
+    judge_pairs,
+)
+from mosaic.evidence.contrasts import effect_table, in_words
+from mosaic.scores.choose import DIGITS, best_rows
+from mosaic.scores.controls import control_rows, headline
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.compare import compare_cells
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
+
+CONTROL_CHAPTER = "10_does_the_sae_matter"
+
+ALIKE = "hidden state, pooled alike"
+
+PROBED_LATENTS = {"feature": "sae", "pooling": ["sum", "max"], "threshold": None}
+
+PLAIN = {
+    "hidden state, mean+max": {"feature": "hidden", "pooling": HIDDEN_JOINED},
+    "hidden state, last token": {"feature": "hidden", "pooling": "last"},
+    "TF-IDF": {"feature": "tfidf"},
+}
+"""What the trained SAE's sums and maxima together are compared with, whatever their pooling."""
+
+OFFERED = "chooser, with the trained SAE"
+
+TO_SAY = {
+    SUPPORTED: "beyond chance",
+    NOT_SUPPORTED: "beyond chance",
+    LEANS: "beyond chance only uncorrected",
+    LEANS_AGAINST: "beyond chance only uncorrected",
+    INCONCLUSIVE: "within chance",
+    TOO_FEW: "too few tasks for a test",
+    TOY: "toys, so no evidence",
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +80,12 @@ class Condition:
 
 def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condition]:
     """SAE against hidden state, and binarized against raw sums, under each condition (seed 0)."""
-    layer, width = model.layer(depth), model.narrowest
+    layer = model.layer(depth)
+    width = model.narrowest(layer)
     latents = Cell(task, "sae", model.name, layer, width, "sum", threshold=1.0)
     raw = replace(latents, threshold=None)
     last = Cell(task, "hidden", model.name, layer, pooling="last")
+    mean, most = replace(last, pooling="mean"), replace(last, pooling="max")
     sae, binarized = "SAE minus hidden state", "binarized minus raw sums"
 
     def unscaled(cell: Cell) -> Cell:
@@ -48,8 +95,10 @@ def conditions(task: str, model: ModelSpec, depth: str = "middle") -> list[Condi
         Condition(sae, "paper's pooling: sum > 1, last token", latents, last),
         Condition(sae, "same, BOS kept", latents, last, bos="keep"),
         Condition(sae, "same, not scaled", unscaled(latents), unscaled(last)),
+        Condition(sae, "same, not binarized: raw sum, last token", raw, last),
+        Condition(sae, "both all tokens: raw sum, mean", raw, mean),
+        Condition(sae, "both maximum over tokens", replace(raw, pooling="max"), most),
         Condition(sae, "both last token", replace(raw, pooling="last"), last),
-        Condition(sae, "both all tokens: sum > 1, mean", latents, replace(last, pooling="mean")),
         Condition(binarized, "scaled", latents, raw),
         Condition(binarized, "scaled, BOS kept", latents, raw, bos="keep"),
         Condition(binarized, "not scaled", unscaled(latents), unscaled(raw)),
@@ -94,7 +143,8 @@ def compare_conditions(
     if (pair := with_base_saes(workspace)) is not None:
         workspace, tuned, copy = pair
         for task in tasks:
-            own = Cell(task, "sae", tuned.name, tuned.layer(depth), tuned.narrowest, "sum")
+            layer = tuned.layer(depth)
+            own = Cell(task, "sae", tuned.name, layer, tuned.narrowest(layer), "sum")
             for threshold, name in ((1.0, "sum > 1"), (None, "raw sum")):
                 first = replace(own, threshold=threshold)
                 second = replace(first, model=copy.name)
@@ -112,3 +162,134 @@ def compare_conditions(
     table = pd.concat(parts).sort_values("place", ignore_index=True)
     columns = ["claim", "condition", "task", "model", "difference", "low", "high", "n_docs"]
     return table[columns], scored
+
+
+def control_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
+    """The trained SAE minus each control and each plain baseline, sums and maxima averaged.
+
+    Controls are pooled as the SAE is; the mean hidden state stands beside sums and the largest
+    beside maxima.
+    """
+    rows = control_rows(table)
+    mean = (rows["feature"] == "hidden") & (rows["pooling"] == "mean")
+    rows = rows.assign(pooling=rows["pooling"].mask(mean, "sum"))
+    widths = list(rows.loc[rows["feature"] == "control", "width"].unique())
+    seconds: dict[str, dict[str, Any]] = {
+        name: {"feature": "control", "width": [w for w in widths if w.endswith(f" {kind}")]}
+        for kind, name in CONTROLS.items()
+    }
+    seconds |= {ALIKE: {"feature": "hidden", "pooling": PROBED_LATENTS["pooling"]}, **PLAIN}
+    claims = [_control_claim(name, second) for name, second in seconds.items()]
+    found = zip(seconds, judge_claims(claims, rows), strict=True)
+    return {name: finding for name, finding in found if len(finding.pairs)}
+
+
+def sparse_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
+    """The trained SAE minus the random dictionary, raw sums, where a probe reads k latents only."""
+    rows = control_rows(table)
+    rows = rows[rows["width"].str.endswith(" random").fillna(False) | (rows["feature"] == "sae")]
+    kept = [int(k) for k in sorted(rows["k"].dropna().unique())]
+    claims = []
+    for k in kept:
+        latents = {"pooling": "sum", "selection": "topk", "k": k}
+        claim = _control_claim(f"random dictionary, {k} latents", {"feature": "control", **latents})
+        claims.append(replace(claim, first={"feature": "sae", **latents}))
+    return {claim.key: f for claim, f in zip(claims, judge_claims(claims, rows), strict=True)}
+
+
+def _control_claim(name: str, second: dict[str, Any] | None = None) -> Claim:
+    same = ("task", "language") if name == "TF-IDF" else ("task", "language", "model", "layer")
+    return Claim(
+        key=name,
+        says=f"The trained SAE is above: {name}",
+        said_in="ours",
+        measure="raw sums and maxima of all latents",
+        kind="text",
+        first=PROBED_LATENTS,
+        second=second,
+        same=same if name in PLAIN else (*same, "pooling"),
+        chapter=CONTROL_CHAPTER,
+        figure="fig-controls",
+    )
+
+
+def chooser_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
+    """What the chooser gains from further cells beside hidden states and TF-IDF.
+
+    The chooser takes the cell of the highest inner cross-validation, per task and seed. It is
+    offered the trained SAE's cells, or those of the random dictionary.
+    """
+    rows = headline(control_rows(table))
+    plain = rows["feature"].isin(["hidden", "tfidf"])
+    random = rows["width"].str.endswith(" random").fillna(False)
+    offers = {
+        OFFERED: rows["feature"] == "sae",
+        "chooser, with the random dictionary": random,
+    }
+    keys = ["task", "language", "seed"]
+    rows = rows.assign(toy=rows.groupby(keys, dropna=False)["toy"].transform("max"))
+
+    def chosen(offered: pd.Series) -> pd.DataFrame:
+        part = rows[offered]
+        best = best_rows(part["cv_accuracy"], [part[key] for key in keys])
+        picked = part.loc[best].set_index(keys)
+        return picked.astype({"macro_f1": float, "toy": bool})
+
+    without = chosen(plain)
+    pairs = []
+    for offered in offers.values():
+        picked = chosen(plain | offered)
+        gain = picked.assign(
+            value=picked["macro_f1"] - without["macro_f1"],
+            changed=(picked["feature"] != without["feature"]).astype(float),
+        )
+        by_task = gain.groupby(["task", "language"], dropna=False)
+        pairs.append(by_task[["value", "toy", "changed"]].mean().reset_index())
+    pairs = [found.astype({"toy": bool}) for found in pairs]
+    claims = [_control_claim(name) for name in offers]
+    return dict(zip(offers, judge_pairs(claims, pairs), strict=True))
+
+
+def effects_by_source(found: Mapping[str, Mapping[str, Finding]]) -> pd.DataFrame:
+    """`effect_table` of several sources, with the adjusted p-value and what it comes to."""
+    parts = []
+    for source, contrasts in found.items():
+        table = effect_table(contrasts, source)
+        adjusted = [finding.p_holm for finding in contrasts.values()]
+        said = [TO_SAY.get(finding.verdict, finding.verdict) for finding in contrasts.values()]
+        parts.append(table.assign(**{"p (Holm)": adjusted, "verdict": said}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def control_answer(table: pd.DataFrame) -> str:
+    """What the numbers of one source say of the SAE, a sentence for each question."""
+    found = {**control_contrasts(table), **sparse_contrasts(table)}
+    if (random := CONTROLS["random"]) not in found or ALIKE not in found:
+        return "No control of an SAE was scored."
+    found |= chooser_contrasts(table)
+    asked = {
+        random: "Against a random dictionary as wide and as active, training",
+        ALIKE: "Against the hidden state pooled alike, the SAE",
+        OFFERED: "Offered to a chooser that has hidden states and TF-IDF, the SAE",
+    }
+    sparse = [name for name in found if name.endswith(" latents")]
+    asked |= {name: f"Against the {name.replace(',', ' by its best')}, training" for name in sparse}
+    return " ".join(
+        f"{subject} {_adds(found[name])}: {_with_test(found[name])}."
+        for name, subject in asked.items()
+    )
+
+
+def _adds(finding: Finding) -> str:
+    """`adds`, `costs` or neither, as strongly as the tasks allow."""
+    by_task = finding.by_task.round(DIGITS)
+    verb = "adds" if by_task.mean() > 0 else "costs"
+    if finding.p_holm is not None and finding.p_holm < 1 - LEVEL:
+        return verb
+    if (by_task > 0).all() or (by_task < 0).all():
+        return f"{verb} in every task, which are too few to be sure"
+    return "neither adds nor costs anything that these tasks show"
+
+
+def _with_test(finding: Finding) -> str:
+    return f"{in_words(finding)}, {TO_SAY.get(finding.verdict, finding.verdict)}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mosaic.evidence.claims import Finding
 from mosaic.scores.table import SCHEMA
 
 DOCUMENT_SET = ["task", "language", "label_model"]
@@ -81,7 +80,28 @@ def noise_spread(runs: pd.DataFrame) -> pd.DataFrame:
                 "best_adds": float((cells.max() - cells.mean()).mean()),
             }
         )
-    return pd.DataFrame(rows).astype({name: SCHEMA[name][0] for name in [*DOCUMENT_SET, "n_test"]})
+    known = [*DOCUMENT_SET, "n_test"]
+    found = pd.DataFrame(rows, columns=None if rows else [*known, "sd_run", "needed"])
+    return found.astype({name: SCHEMA[name][0] for name in known})
+
+
+def run_variance(rows: pd.DataFrame, among: pd.DataFrame) -> pd.Series:
+    """Variance of macro-F1 of a single run, for each of `rows`; missing where nothing tells it.
+
+    From the row's own 95% interval, else from the published probes `among` that were run again on
+    the same set of documents.
+    """
+    sd = (rows["macro_f1_high"] - rows["macro_f1_low"]).astype(float) / (2 * 1.96)
+    spread = noise_spread(rerun_probes(among[among["source"] == "published"]))
+    again = rows[DOCUMENT_SET].merge(spread, how="left", on=DOCUMENT_SET)["sd_run"]
+    return sd.fillna(again.astype(float).set_axis(rows.index)) ** 2
+
+
+def noise_table(spread: pd.DataFrame) -> pd.DataFrame:
+    """What a page shows of `noise_spread`, smallest test part first."""
+    shown = [*DOCUMENT_SET, "n_test", "sd_run", "needed", "best_adds"]
+    table = spread.sort_values("n_test")[shown]
+    return table.rename(columns={"n_test": "test documents"})
 
 
 def files_agree(pairs: pd.DataFrame) -> tuple[int, int, int, int]:
@@ -96,9 +116,3 @@ def within_noise(spread: pd.DataFrame, pairs: pd.DataFrame) -> tuple[int, int]:
     right = spread.assign(**{k: spread[k].fillna("").astype(str) for k in DOCUMENT_SET})
     both = left.merge(right[[*DOCUMENT_SET, "needed"]], on=DOCUMENT_SET)
     return int((both["value"].abs() <= both["needed"]).sum()), len(both)
-
-
-def hidden_pairs(findings: dict[str, Finding]) -> pd.DataFrame:
-    """SAE recipe minus hidden state, text and behaviour: task, language, label_model, value."""
-    text = findings["above-hidden"].pairs.assign(label_model="")
-    return pd.concat([text, findings["behaviour-above-hidden"].pairs.assign(language="")])

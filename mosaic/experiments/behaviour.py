@@ -146,7 +146,7 @@ def behaviour_cells(
                 for layer in model.layers.values():
                     base = Cell(key, "hidden", model.name, layer, seed=seed)
                     found += [replace(base, pooling=pooling) for pooling in ("last", "mean")]
-                    sae = replace(base, feature="sae", width=model.narrowest)
+                    sae = replace(base, feature="sae", width=model.narrowest(layer))
                     found += [replace(sae, **pooling) for pooling in BEHAVIOUR_POOLINGS]
             found += [Cell(key, name, seed=seed) for name in TEXT_BASELINES]
     return found

@@ -131,5 +131,6 @@ def image_cells(
         found.append(Cell(task, "base_rate", seed=seed))
         if untrained is not None:
             cells = paper_grid(profile, [task], [untrained], [seed])
-            found += [cell for cell in cells if cell.width == untrained.narrowest]
+            narrow = (c for c in cells if c.feature == "sae")
+            found += [c for c in narrow if c.width == untrained.narrowest(int(c.layer or 0))]
     return found

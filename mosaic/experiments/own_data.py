@@ -13,13 +13,15 @@ from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.data.load import TaskData, load_task
 from mosaic.data.splits import inner_folds, make_split
 from mosaic.errors import ConfigError
+from mosaic.experiments.controls import control_width, with_controls
 from mosaic.experiments.latents import TokenActivations, contributions, read_tokens
 from mosaic.probes.saved import SavedProbe, check_same
 from mosaic.probes.select import N_FOLDS
 from mosaic.scores.choose import first_best
+from mosaic.scores.intervals import paired_difference
 from mosaic.storage.shards import Store
 from mosaic.storage.versions import made_with
-from mosaic.sweep.cells import paper_grid
+from mosaic.sweep.cells import Cell, paper_grid
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 from mosaic.sweep.source import fit, open_source
@@ -76,6 +78,38 @@ def fit_report(saved: SavedProbe) -> str:
         f"macro-F1 on the {row['n_test']} test texts: {row['macro_f1']:.3f} "
         f"(95% interval {row['macro_f1_low']:.3f} to {row['macro_f1_high']:.3f})"
     )
+
+
+def controls_report(workspace: Workspace, saved: SavedProbe) -> str:
+    """What the chosen SAE adds on the test texts over its layer's mean hidden state and over a
+    random dictionary that is as wide and as active and pooled alike, in four lines.
+
+    Each is chosen its own strength of regularization. Thresholds of the random dictionary are set
+    on training texts. Raises what loading and scoring raise.
+    """
+    row = saved.card["score"]
+    model, layer, width = workspace.profile.model(row["model"]), row["layer"], row["width"]
+    data = load_task(saved.card["task"]["key"], workspace.profile)
+    cell = Cell(
+        data.task.key, "sae", model.name, layer, width, row["pooling"], row["top_n"],
+        row["threshold"], seed=row["seed"],
+    )  # fmt: skip
+    split = make_split(
+        data, cell.seed, "nested", workspace.profile.n_train, workspace.profile.n_test
+    )
+    texts = [data.inputs[i] for i in split.train]
+    controlled = with_controls(workspace, model, layer, width, texts, ["random"])
+    mean = Cell(cell.task, "hidden", model.name, layer, pooling="mean", seed=cell.seed)
+    random = replace(cell, feature="control", width=control_width(width, "random"))
+    sae, *others = score_cells([cell, mean, random], controlled)
+    lines = [f"SAE minus a control on the {len(split.test)} test texts, in macro-F1:"]
+    for name, other in zip(("mean hidden state", "random dictionary"), others, strict=True):
+        found = paired_difference(sae, other)
+        lines.append(
+            f"  {name} ({other.row['macro_f1']:.3f}): {found.difference:+.3f} "
+            f"(95% interval {found.low:+.3f} to {found.high:+.3f})"
+        )
+    return "\n".join([*lines, "An interval that holds 0 does not tell the two apart."])
 
 
 def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, Any]:

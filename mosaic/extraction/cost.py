@@ -1,7 +1,8 @@
 """What an extraction will cost, told before any weight is fetched or loaded (ours).
 
 FLOPs are counted from the shapes alone: two per weight of every block up to the deepest one, the
-attention over the document, and two per weight of every SAE encoder.
+attention over the document, and two per weight of every SAE encoder. SAEs are float32: on CUDA
+their products run as TF32, at half the rate of bfloat16. Probes are priced in `mosaic.sweep.cost`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from mosaic.config.tasks import Task
 from mosaic.data.load import load_task, missing_reason
 from mosaic.errors import AccessError
-from mosaic.extraction.memory import latents_of, memory_bytes, n_weights
+from mosaic.extraction.memory import host_bytes, latents_of, memory_bytes, n_weights
 from mosaic.models.hub import local_folder
 from mosaic.models.language_model import find_blocks, skeleton, truncated
 from mosaic.models.readers import image_layout, text_reader
@@ -50,9 +51,13 @@ class Cost:
     tokens_from: str
     """How the tokens were found: "counted", "characters / 4", "assumed", or a mixture."""
     flops: float
+    """Of the model's blocks; those of the SAEs run in another precision."""
+    sae_flops: float
     download_bytes: int
     disk_bytes: int
     memory_bytes: int
+    host_bytes: int
+    """Memory of the machine itself while the widest SAE loads."""
     seconds: float
 
 
@@ -71,9 +76,13 @@ def estimate(
             (m, [t for t in tasks if t.modality == kinds[m.kind] and m.speaks(t)])
             for m in profile.models
         ]
+    import torch
+
     device = choose_device()
     dtype = choose_dtype(profile.dtype, device)
-    rate = matmul_peak(device, dtype) * SHARE_OF_PEAK[device.type]
+    share, half = SHARE_OF_PEAK[device.type], dtype.itemsize == 2
+    rate = matmul_peak(device, dtype) * share
+    sae_rate = matmul_peak(device, torch.float32, tensor_cores=True) * share if half else rate
     costs = []
     for model, mine in work:
         config = shape_of(model)
@@ -81,7 +90,7 @@ def estimate(
         bar = tqdm(mine, desc=f"reading tasks for {model.name}", unit="task", disable=None)
         sizes = [count_tokens(task, model, config, profile) for task in bar]
         documents, tokens = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
-        flops = pass_flops(model, config, documents, tokens)
+        flops, sae_flops = pass_flops(model, config, documents, tokens)
         stored = getattr(config, "dtype", None) or getattr(text, "dtype", None)
         per_weight = 2 if "16" in str(stored) else 4
         download = 0 if local_folder(model.source) else n_weights(skeleton(config)) * per_weight
@@ -94,10 +103,12 @@ def estimate(
             tokens=tokens,
             tokens_from=" and ".join(sorted({size[2] for size in sizes})) or "none",
             flops=flops,
+            sae_flops=sae_flops,
             download_bytes=download,
             disk_bytes=tokens * len(model.saes) * BYTES_PER_TOKEN + documents * hidden,
             memory_bytes=memory_bytes(model, config, model.saes, profile, dtype, device.type),
-            seconds=flops / rate,
+            host_bytes=host_bytes(model.saes, text.hidden_size),
+            seconds=flops / rate + sae_flops / sae_rate,
         )
         costs.append(cost)
     return tuple(costs)
@@ -120,10 +131,11 @@ def cost_table(costs: Iterable[Cost]) -> str:
             "model": cost.model,
             "documents": f"{cost.documents:,}",
             "tokens": f"{cost.tokens:,}",
-            "PFLOP": f"{cost.flops / 1e15:.3g}",
+            "PFLOP": f"{(cost.flops + cost.sae_flops) / 1e15:.3g}",
             "download": f"{cost.download_bytes / 1e9:.2f} GB",
             "disk": f"{cost.disk_bytes / 1e9:.2f} GB",
             "memory": f"{cost.memory_bytes / 1e9:.2f} GB",
+            "host memory": f"{cost.host_bytes / 1e9:.2f} GB",
             "time": f"{cost.seconds / 60:.1f} min",
         }
         for cost in costs
@@ -134,10 +146,15 @@ def cost_table(costs: Iterable[Cost]) -> str:
     return f"{pd.DataFrame(rows).to_string(index=False)}\n{last}"
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the best of a few large matrix products on the device, in under a second."""
+def matmul_peak(device: torch.device, dtype: torch.dtype, tensor_cores: bool = False) -> float:
+    """FLOP/s of the best of a few large matrix products on the device, in under a second.
+
+    With `tensor_cores` float32 is multiplied as SAEs of a half-precision model are (TF32 on CUDA).
+    """
     import torch
 
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tensor_cores and device.type == "cuda" else before)
     n = 8192 if device.type == "cuda" else 1536
     a = torch.randn(n, n, device=device, dtype=dtype)
     best = math.inf
@@ -145,6 +162,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
         start = time.perf_counter()
         (a @ a)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
+    torch.set_float32_matmul_precision(before)
     return 2 * n**3 / best
 
 
@@ -165,8 +183,10 @@ def count_tokens(
     return len(texts), tokens, "characters / 4"
 
 
-def pass_flops(model: ModelSpec, config: PretrainedConfig, documents: int, tokens: int) -> float:
-    """FLOPs of one forward pass with all the model's SAEs, by the formula above."""
+def pass_flops(
+    model: ModelSpec, config: PretrainedConfig, documents: int, tokens: int
+) -> tuple[float, float]:
+    """FLOPs of one forward pass, and of all the model's SAEs, by the formula above."""
     text = config.get_text_config()
     n_blocks = max(model.layers.values()) + 1
     blocks = find_blocks(skeleton(truncated(config, n_blocks)))[1]
@@ -175,7 +195,8 @@ def pass_flops(model: ModelSpec, config: PretrainedConfig, documents: int, token
     d_head = getattr(text, "head_dim", None) or text.hidden_size // heads
     length = tokens / documents if documents else 0
     encoders = sum(latents_of(sae) for sae in model.saes) * text.hidden_size
-    return tokens * (2 * weights + 4 * heads * d_head * length * n_blocks + 2 * encoders)
+    blocks_of = 2 * weights + 4 * heads * d_head * length * n_blocks
+    return tokens * blocks_of, tokens * 2.0 * encoders
 
 
 GATED = {

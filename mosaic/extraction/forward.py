@@ -16,6 +16,7 @@ from mosaic.extraction.encode import Triplets, document_statistics, encode, hidd
 from mosaic.extraction.features import Block
 from mosaic.extraction.pooling import compress
 from mosaic.models.batches import Batch, BatchRunner, Documents
+from mosaic.models.hub import fitting
 from mosaic.models.language_model import LanguageModel, residual_stream
 
 if TYPE_CHECKING:
@@ -86,11 +87,14 @@ class Pass:
         keep = torch.from_numpy(batch.keep).to(device)
         lengths = keep.sum(dim=1)
         runner = self.model.whole if batch.whole else self.model.text
-        with residual_stream(self.model, sorted({block.layer for block in blocks})) as outputs:
+        layers = sorted({block.layer for block in blocks})
+        fits = fitting(self.model.text.config.name_or_path, "forward pass")
+        with fits, residual_stream(self.model, layers) as outputs:
             runner(**arguments)
         found: Statistics = {}
         for layer in list(outputs):
-            x = outputs.pop(layer)[keep].float()  # [n_tokens, d_model]
+            # Longformer pads further by itself.
+            x = outputs.pop(layer)[:, : keep.shape[1]][keep].float()  # [n_tokens, d_model]
             if not torch.isfinite(x).all():
                 raise ResourceError(
                     f"The residual stream of layer {layer} overflows in {self.model.text.dtype}; "

@@ -109,10 +109,14 @@ def resolve_job(
     if data.task.modality == "text":
         _check_texts(data)
     wanted: list[tuple[int, str | None]] = []
-    for layer in model.layers.values() if layers is None else layers:
+    asked = tuple(model.layers.values() if layers is None else layers)
+    for layer in asked:
         model.depth_of(layer)
         there = [sae.width for sae in model.saes if sae.layer == layer]
-        wanted += [(layer, None), *((layer, w) for w in (there if widths is None else widths))]
+        wanted += [(layer, None), *((layer, w) for w in there if widths is None or w in widths)]
+    for width in widths or ():  # layers need not have the same widths, but one must have it
+        if asked and all(w != width for _, w in wanted):
+            model.sae(asked[0], width)
     if not at_hand(model):  # what is at hand may have been extracted on a larger GPU
         saes = [model.sae(layer, width) for layer, width in wanted if width is not None]
         device = choose_device()
@@ -135,8 +139,8 @@ def resolve_job(
         **reader.identity,
     }
     job = Job(found, data, profile, store, reader, common)
-    for layer, width in wanted:
-        job.block(layer, width)
+    for layer, name in wanted:
+        job.block(layer, name)
     return job
 
 
@@ -205,7 +209,7 @@ def load_workers(work: Work) -> list[ShardWorker]:
     require_memory(spec, wanted.values(), job.profile, *how, layers)
     model = load_model(found, max(layers) + 1)
     d_model = model.text.config.hidden_size
-    saes = {place: load_sae(sae, found.device, d_model) for place, sae in wanted.items()}
+    saes = {place: load_sae(sae, found.device, d_model, found) for place, sae in wanted.items()}
     workers = []
     for job, missing in work:
         own = {b: saes[b.layer, b.width] for b in blocks_of(missing) if b.width is not None}

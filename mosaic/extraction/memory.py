@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mosaic.config.profiles import latents_named
+from mosaic.config.choices import latents_named
 from mosaic.errors import ConfigError, ResourceError
 from mosaic.extraction.encode import ACTIVATION_BYTES
 from mosaic.models.hub import NO_NEED
 from mosaic.models.language_model import skeleton, truncated
 from mosaic.models.options import LOGITS
 from mosaic.models.resolve import ResolvedModel, load_config
+from mosaic.models.saes import read_config
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +32,20 @@ def latents_of(sae: SAESpec) -> int:
     if sae.train is not None:
         return sae.train
     if sae.folder is not None and (Path(sae.folder) / "cfg.json").is_file():
-        return int(json.loads((Path(sae.folder) / "cfg.json").read_text())["d_sae"])
+        return read_config(sae)["d_sae"]
     if (number := latents_named(sae.width)) is None:
         raise ConfigError(
             f"Width {sae.width!r} is not a number such as '16k'; rename it in the profile."
         )
     return 2 ** round(math.log2(number))
+
+
+def host_bytes(saes: Iterable[SAESpec], d_model: int) -> int:
+    """Memory of the machine while the largest SAE loads, whatever it computes in (estimate).
+
+    sae-lens reads encoder and decoder in float32 and holds one of them twice for a moment.
+    """
+    return 12 * d_model * max(map(latents_of, saes), default=0)
 
 
 def n_weights(model: PreTrainedModel) -> int:
@@ -110,13 +118,18 @@ def require_memory(
     config: PretrainedConfig | None = None,
     layers: Iterable[int] | None = None,
 ) -> None:
-    """Refuse what the device cannot hold: before weights are downloaded, and before they load.
+    """Refuse what device or machine cannot hold: before weights are downloaded, before they load.
 
     Raises AccessError (a gated model, no network) and ResourceError.
     """
+    import torch
+
     config = config or load_config(model.source, model.revision)
+    saes = list(saes)
     need = memory_bytes(model, config, saes, profile, dtype, device.type, layers)
-    if lack := lack_of_memory(need, device):
+    loading = host_bytes(saes, config.get_text_config().hidden_size)
+    lack = lack_of_memory(need, device) or lack_of_memory(loading, torch.device("cpu"))
+    if lack:
         raise ResourceError(
             f"{model.name!r} with the SAEs asked for {lack}; take fewer widths, a smaller model "
             f"(profile `colab` has Gemma 2 2B with 16k), or a device with more memory. {NO_NEED}"

@@ -21,4 +21,6 @@ CHAPTER_OF_FIGURE = {
     "fig-noise": "08_audit",
     "fig-optimism": "08_audit",
     "fig-confounds": "08_audit",
+    "fig-controls": "10_does_the_sae_matter",
+    "fig-small-data": "10_does_the_sae_matter",
 }

@@ -31,6 +31,7 @@ SERIES_STYLE: dict[str, Look] = {
     "SAE latents": (BLUE, "o", "-"),
     "hidden state, last token": ("#E69F00", "s", "-"),
     "hidden state, mean": (ORANGE, "D", "-"),
+    "random dictionary": ("#CC79A7", "P", "--"),
     "TF-IDF": (GREY, "^", "-"),
     "prompt length": ("#CC79A7", "v", "-"),
     "base rate": (PALE, "X", "-"),

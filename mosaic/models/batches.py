@@ -22,7 +22,7 @@ PADDING = 0.1
 
 SMALL = 512
 """Positions below which a batch is filled whatever the padding: a pass of its own would cost more,
-and products of few rows have other last bits with another number of threads (ours)."""
+and products of few rows have other roundings with another number of threads (ours)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +116,9 @@ class BatchRunner:
 
         if not self._warned:
             log.warning(
-                "out of memory in a batch of %d tokens: going on with smaller batches. The result "
-                "is the same; a smaller `token_budget` in the profile avoids this.",
+                "out of memory in a batch of %d tokens: going on with smaller batches. No "
+                "document is left out; on a GPU numbers may round otherwise. A smaller "
+                "`token_budget` in the profile avoids this.",
                 n_positions,
             )
             self._warned = True

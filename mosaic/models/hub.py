@@ -11,11 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import AccessError, IntegrityError
+from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.storage.files import storage_errors
 from mosaic.storage.sealed import read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 RENEW = "It names what was first downloaded: delete it to pin what is in the local cache now."
 
@@ -54,12 +57,38 @@ def reachable(source: str) -> Iterator[None]:
                 f"{source!r} is not in the local cache and the Hub cannot be reached: go online "
                 f"once (and unset HF_HUB_OFFLINE), or name a local folder instead. {NO_NEED}"
             ) from error
+        if has(errors.HFValidationError):
+            raise AccessError(
+                f"{source!r} is neither a folder of this machine nor a name that the Hub allows; "
+                f"correct `source` in the profile. {NO_NEED}"
+            ) from error
         if isinstance(error, (OSError, errors.HfHubHTTPError)):
             raise AccessError(
                 f"{source!r} cannot be loaded ({str(error).splitlines()[0]}). It must be a Hub id, "
                 f"or a folder with config.json, tokenizer and *.safetensors. {NO_NEED}"
             ) from error
         raise
+
+
+@contextmanager
+def fitting(
+    source: str | Path | None, part: str, config: PretrainedConfig | None = None
+) -> Iterator[None]:
+    """Turn what transformers raises of a model that it cannot make into one ConfigError sentence:
+    an unknown type, code of the model's own, a package for quantized weights, a damaged file."""
+    try:
+        yield
+    except (ImportError, *FOREIGN) as error:
+        if "memory" in str(error).lower():  # is told elsewhere
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        how = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+        quantized = f", whose weights are quantized by {how}," if how else ""
+        raise ConfigError(
+            f"The {part} of {str(source)!r}{quantized} does not fit the installed transformers "
+            f"({first}); name a whole model of a type that it knows, with weights that are not "
+            f"quantized and without code of its own, in the profile."
+        ) from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -74,8 +103,9 @@ def local_folder(source: str) -> Path | None:
     It is `source` itself where that is a path. A Hub id stands for the folder of its name below
     MOSAIC_MODEL_DIR where that is set, as datasets do below MOSAIC_DATA_DIR.
     """
-    if os.path.isabs(source) or os.path.isdir(source):
-        return Path(source)
+    path = os.path.expanduser(source)
+    if os.path.isabs(path) or os.path.isdir(path):
+        return Path(path)
     root = os.environ.get("MOSAIC_MODEL_DIR")
     return Path(root).resolve() / source if root else None
 

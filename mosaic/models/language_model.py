@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import ConfigError, IntegrityError, ResourceError
-from mosaic.models.hub import reachable
+from mosaic.models.hub import fitting, reachable
 
 if TYPE_CHECKING:
     import torch
@@ -60,14 +60,21 @@ def truncated(config: PretrainedConfig, n_blocks: int) -> PretrainedConfig:
     """
     config = copy.deepcopy(config)
     text = config.get_text_config()
-    if not 1 <= n_blocks <= text.num_hidden_layers:
+    there = getattr(text, "num_hidden_layers", None)
+    if not isinstance(there, int):
         raise ConfigError(
-            f"There is no layer {n_blocks - 1}: the model has {text.num_hidden_layers} blocks, "
-            f"layers 0 to {text.num_hidden_layers - 1}. Correct `layers` in the profile."
+            f"A model of type {config.model_type!r} does not say of how many blocks it is built; "
+            f"name one of a single stack of blocks in the profile."
+        )
+    if not 1 <= n_blocks <= there:
+        raise ConfigError(
+            f"There is no layer {n_blocks - 1}: the model has {there} blocks, "
+            f"layers 0 to {there - 1}. Correct `layers` in the profile."
         )
     text.num_hidden_layers = n_blocks
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:n_blocks]
+    for name, value in vars(text).items():
+        if isinstance(value, list) and len(value) == there:  # one entry a block, as `layer_types`
+            setattr(text, name, value[:n_blocks])
     text.use_cache = False
     return config
 
@@ -77,8 +84,23 @@ def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     import torch
     from transformers import AutoModel
 
-    with torch.device("meta"):
-        return AutoModel.from_config(copy.deepcopy(config))
+    with fitting(config.name_or_path, "configuration", config), torch.device("meta"):
+        return AutoModel.from_config(copy.deepcopy(config), trust_remote_code=False)
+
+
+def positions(config: PretrainedConfig) -> int | None:
+    """Positions a model takes, None where nothing limits them.
+
+    RoBERTa and its kin number them from behind the id of padding, so of 514 only 512 are of use.
+    """
+    import torch
+
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    for name, module in find_blocks(skeleton(truncated(config, 1)))[0].named_modules():
+        padding = module.padding_idx if isinstance(module, torch.nn.Embedding) else None
+        if padding is not None and "position" in name:
+            limit = module.num_embeddings - padding - 1
+    return limit
 
 
 def find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, torch.nn.ModuleList]:
@@ -130,12 +152,14 @@ def load_weights(
     import torch
 
     try:
-        with quiet_loading(), reachable(model.spec.source):
+        place = fitting(model.folder, "model", config)
+        with quiet_loading(), place, reachable(model.spec.source):
             loaded, found = auto_class.from_pretrained(
                 model.folder,
                 config=config,
                 dtype=model.dtype,
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
             )

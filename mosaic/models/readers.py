@@ -15,7 +15,8 @@ import numpy as np
 from mosaic.data.images import to_rgb
 from mosaic.errors import ConfigError
 from mosaic.models.batches import Batch, Documents
-from mosaic.models.hub import reachable
+from mosaic.models.hub import fitting, reachable
+from mosaic.models.language_model import positions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +44,8 @@ class TextReader:
     cut: str = "right"
     """Side at which a text longer than `max_length` loses tokens: what a prompt asks is at its end,
     so prompts are cut on the left."""
+    n_embeddings: int | None = None
+    """Tokens the model has an embedding for; a tokenizer may have been given more."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -58,7 +61,10 @@ class TextReader:
         )
 
     def read(self, inputs: list[Any]) -> Documents:
-        """Tokenize; padding is on the right, where causal models cannot see it."""
+        """Tokenize; padding is on the right, where causal models cannot see it.
+
+        Raises ConfigError for a token without an embedding.
+        """
         encoded = self._encode(inputs, self.max_length + 1)  # one more shows what is too long
         cut = np.asarray([len(row) > self.max_length for row in encoded["input_ids"]], dtype=bool)
         if cut.any():
@@ -69,7 +75,17 @@ class TextReader:
         ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
         special = [np.asarray(row, dtype=bool) for row in encoded["special_tokens_mask"]]
         keep = [~row | (self.bos == "keep") for row in special]
+        known = self.n_embeddings or len(self.tokenizer)
+        for tokens in ids:
+            if (strange := tokens[tokens >= known]).size:
+                token = self.tokenizer.convert_ids_to_tokens(int(strange[0]))
+                raise ConfigError(
+                    f"A text holds the token {token!r}, number {strange[0]} of the tokenizer, and "
+                    f"the model has embeddings for {known}: it never learnt that token. Take the "
+                    f"tokenizer of the model itself, or the model that was trained with it."
+                )
         pad = self.tokenizer.pad_token_id or 0
+        pad = pad if pad < known else 0  # masked, whatever it is
 
         def collate(rows: np.ndarray) -> Batch:
             width = max(len(ids[row]) for row in rows)
@@ -96,13 +112,18 @@ def text_reader(model: ResolvedModel, profile: Profile, cut: str = "right") -> T
     `cut` is the side where long texts lose tokens; on either side the documents say which did.
     """
     tokenizer = model.tokenizer
-    limit = min(profile.max_length, tokenizer.model_max_length, model.limit or profile.max_length)
+    limit = min(
+        profile.max_length,
+        tokenizer.model_max_length,
+        positions(model.config) or profile.max_length,
+    )
     if limit <= tokenizer.num_special_tokens_to_add():
         raise ConfigError(
             f"max_length is {limit}, which leaves no room beside the tokenizer's special tokens; "
             f"raise `max_length` in the profile."
         )
-    return TextReader(tokenizer, limit, profile.bos, cut)
+    known = model.config.get_text_config().vocab_size
+    return TextReader(tokenizer, limit, profile.bos, cut, known)
 
 
 @dataclass(frozen=True)
@@ -203,7 +224,7 @@ def image_reader(model: ResolvedModel) -> ImageReader:
     from transformers import AutoImageProcessor
 
     layout, tokenizer = image_layout(model.config), model.tokenizer
-    with reachable(str(model.folder)):
+    with fitting(model.folder, "image processor"), reachable(str(model.folder)):
         # The same code, and so the same pixels, whether or not torchvision is installed.
         processor = AutoImageProcessor.from_pretrained(model.folder, backend="pil")
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]

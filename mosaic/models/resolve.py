@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mosaic.errors import AccessError, ConfigError, IntegrityError
-from mosaic.models.hub import NO_NEED, local_folder, reachable
+from mosaic.models.hub import NO_NEED, fitting, local_folder, reachable
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
 
@@ -38,16 +38,11 @@ class ResolvedModel:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer. Raises AccessError."""
+        """Its tokenizer. Raises AccessError, ConfigError."""
         from transformers import AutoTokenizer
 
-        with reachable(str(self.folder)):
-            return AutoTokenizer.from_pretrained(self.folder)
-
-    @property
-    def limit(self) -> int | None:
-        """Positions it takes, None where its configuration names no limit."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        with fitting(self.folder, "tokenizer"), reachable(str(self.folder)):
+            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
 
     @cached_property
     def identity(self) -> dict[str, dict[str, str]]:
@@ -126,6 +121,11 @@ def fetch_model(spec: ModelSpec) -> Path:
             folder = Path(
                 snapshot_download(spec.source, revision=spec.revision, allow_patterns=patterns)
             )
+    if not folder.is_dir():
+        raise AccessError(
+            f"There is no folder {folder}, which is where {spec.source!r} is looked for; correct "
+            f"`source` in the profile. {NO_NEED}"
+        )
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise AccessError(
             f"{spec.source!r} is not whole in {folder}: a model needs config.json, its tokenizer "
@@ -145,11 +145,11 @@ def load_config(source: str | Path, revision: str | None = None) -> PretrainedCo
     """The configuration of a Hub id or folder, untruncated. Raises AccessError, ConfigError."""
     from transformers import AutoConfig
 
-    try:
-        with reachable(str(source)):
-            return AutoConfig.from_pretrained(source, revision=revision)
-    except (ValueError, KeyError) as error:  # what transformers raises of an unknown `model_type`
+    with fitting(source, "configuration"), reachable(str(source)):
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    if config.is_encoder_decoder:
         raise ConfigError(
-            f"The configuration of {str(source)!r} does not fit the installed transformers "
-            f"({str(error).splitlines()[0]}); name a model of a type that it knows in the profile."
-        ) from error
+            f"{str(source)!r} is of type {config.model_type!r}, an encoder with a decoder; only "
+            f"models of one stack of blocks can be read. Name such a model in the profile."
+        )
+    return config

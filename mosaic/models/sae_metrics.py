@@ -63,6 +63,16 @@ def read_metrics(folder: Path) -> dict[str, float]:
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
+def metrics_by_language(folder: Path) -> dict[str, dict[str, float]]:
+    """The same by language of the texts kept back; none where their language is not known."""
+    found = json.loads((folder / "languages.json").read_text(encoding="utf-8"))
+    return {
+        language: {name: round(value, 4) for name, value in measured.items()}
+        for language, measured in found.items()
+        if language
+    }
+
+
 def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     """Figures of an SAE beside its weights, rounded to four digits."""
     rounded = {name: round(float(np.float64(value)), 4) for name, value in metrics.items()}
@@ -76,8 +86,8 @@ def sae_card(model: ModelSpec, wanted: Sequence[SAESpec], home: Path, profile: P
     head = ("SAE", "texts", "L0", "explained variance", "without dominant", "dead")
     rows = [head, ("---",) * len(head)]
     for sae in wanted:
-        apart = json.loads((home / sae.name / "languages.json").read_text(encoding="utf-8"))
-        measured = {"all": read_metrics(home / sae.name), **{k: v for k, v in apart.items() if k}}
+        folder = home / sae.name
+        measured = {"all": read_metrics(folder), **metrics_by_language(folder)}
         for name, m in measured.items():
             explained = m["explained_variance"]
             explains = f"{explained:.3f}{poor if explained < LOW else ''}"

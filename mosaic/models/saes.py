@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import check_pin, reachable
+from mosaic.models.language_model import skeleton, truncated
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
 
@@ -16,13 +23,24 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
     from mosaic.config.profiles import SAESpec
+    from mosaic.models.resolve import ResolvedModel
 
+log = logging.getLogger(__name__)
 
 ELEMENTWISE = ("standard", "jumprelu", "gated")
 """Architectures where a latent depends on its own pre-activation only, so latents can be tiled."""
 
-UNSUPPORTED = ("abstopk", "temporal", "transcoder", "skip_transcoder", "jumprelu_transcoder")
+UNSUPPORTED = re.compile("abstopk|temporal|.*transcoder")
 """Activations below zero, of several tokens at once, or of another place than a block's output."""
+
+SCALED = ("expected_average_only_in", "covariance_whitening")
+"""What an SAE in training has done to the residual stream before it, and a finished one has not."""
+
+SCALER = ("activation_scaler.json", "activation_whitening.safetensors")
+"""By what numbers: sae-lens writes them beside a checkpoint."""
+
+STREAM = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)|(?:\w+\.)*(?:layers|layer|h)\.(\d+)")
+"""Places of the residual stream, as TransformerLens and transformers call them."""
 
 
 def registry_path(spec: SAESpec) -> tuple[str, str]:
@@ -70,7 +88,8 @@ def sae_files(spec: SAESpec) -> tuple[dict[str, str], list[Path]]:
                     f"wrote with `save_model` (cfg.json, sae_weights.safetensors)."
                 )
         verify_folder(spec.folder)
-        return {}, files
+        scaler = [Path(spec.folder) / name for name in SCALER]
+        return {}, [*files, *(file for file in scaler if file.is_file())]
     from huggingface_hub import snapshot_download
 
     repo, path = registry_path(spec)
@@ -100,11 +119,15 @@ def sae_identity(spec: SAESpec, pins: Path) -> dict[str, Any]:
     return {"sha256": sha256, "path": origin.get("path")}
 
 
-def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
+def load_sae(
+    spec: SAESpec, device: torch.device, d_model: int, model: ResolvedModel | None = None
+) -> SAE[Any]:
     """The SAE in float32 on `device`; the decoder is dropped where encoding does not need it.
 
-    Raises AccessError, ConfigError (architecture, size of the residual stream), IntegrityError.
+    Warns where its own metadata name another model than `model`. Raises AccessError, ConfigError
+    (architecture, size or place of the residual stream), IntegrityError.
     """
+    import torch
     from sae_lens import SAE
     from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
 
@@ -121,7 +144,7 @@ def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
                     str(spec.release), str(spec.sae_id), device="cpu", converter=own
                 )
     architecture = sae.cfg.architecture()
-    if architecture in UNSUPPORTED:
+    if UNSUPPORTED.fullmatch(architecture):
         raise ConfigError(
             f"The SAE {spec.name} is a {architecture!r} SAE, whose activations may be negative or "
             f"belong elsewhere; use one of {ELEMENTWISE}, topk or matching_pursuit."
@@ -131,6 +154,11 @@ def load_sae(spec: SAESpec, device: torch.device, d_model: int) -> SAE[Any]:
             f"The SAE {spec.name} reads vectors of {sae.cfg.d_in} numbers and the model's residual "
             f"stream has {d_model}: it belongs to another model. Correct the profile."
         )
+    if any(torch.isnan(parameter).any() for parameter in sae.parameters()):
+        raise IntegrityError(
+            f"Weights of the SAE {spec.name} are no numbers (NaN). Fetch it again."
+        )
+    _check_place(spec, sae, model)
     if architecture in ELEMENTWISE:
         del sae.W_dec  # half of the weights, before anything reaches the device
     return sae.to(device).requires_grad_(False)
@@ -155,15 +183,118 @@ def _gemma_scope_2(
     return config, state, None
 
 
-def _load_folder(spec: SAESpec) -> SAE[Any]:
-    from sae_lens import SAE
+@contextmanager
+def _readable(spec: SAESpec) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        return SAE.load_from_disk(str(spec.folder), device="cpu", dtype="float32")
+        yield
     except (SafetensorError, OSError, *FOREIGN) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise IntegrityError(
             f"The configuration or weights of the SAE {spec.name} in {spec.folder} are not "
             f"readable ({first}). Fetch or build them again."
         ) from error
+
+
+def read_config(spec: SAESpec) -> dict[str, Any]:
+    """The `cfg.json` of an SAE's folder. Raises IntegrityError."""
+    with _readable(spec):
+        config = json.loads((Path(str(spec.folder)) / "cfg.json").read_text(encoding="utf-8"))
+        return {**config, "d_sae": int(config["d_sae"])}
+
+
+def _load_folder(spec: SAESpec) -> SAE[Any]:
+    """The SAE of a folder: a finished one, or a checkpoint as sae-lens would finish it."""
+    from sae_lens import SAE, TrainingSAE
+    from sae_lens.registry import SAE_CLASS_REGISTRY
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    config, scaler = read_config(spec), ActivationScaler()
+    known = config.get("architecture", "standard") in SAE_CLASS_REGISTRY
+    with _readable(spec):
+        folder = Path(str(spec.folder))
+        loader = SAE if known else TrainingSAE
+        sae = loader.load_from_disk(folder, device="cpu", dtype="float32")
+        if (folder / SCALER[0]).is_file():
+            scaler.load(folder / SCALER[0])
+        how, white = sae.cfg.normalize_activations, scaler.whitening
+        if how == SCALED[0] and scaler.scaling_factor is not None:
+            sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
+        elif how == SCALED[1] and white is not None:
+            sae.fold_activation_whitening(white.mean, white.matrix, white.inverse_matrix)
+        elif how in SCALED or scaler.scaling_factor is not None or white is not None:
+            raise ValueError(
+                f"normalize_activations is {how!r}, which {SCALER[0]} beside it does not give: a "
+                f"checkpoint needs the file that sae-lens wrote with it, a finished SAE says 'none'"
+            )
+        if not known:
+            state = sae.state_dict()
+            sae.process_state_dict_for_saving_inference(state)
+            sae = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
+            sae.process_state_dict_for_loading(state)
+            sae.load_state_dict(state)
+        lacking = {f.name for f in fields(sae.cfg)} - {*config, "dtype", "device"}
+    if known and lacking and "metadata" in config:
+        log.warning(
+            "the cfg.json of the SAE %s does not state %s: sae-lens takes its default, by which "
+            "the numbers may be others", spec.name, ", ".join(sorted(lacking))
+        )  # fmt: skip
+    return sae
+
+
+def _check_place(spec: SAESpec, sae: SAE[Any], model: ResolvedModel | None) -> None:
+    """Hold an SAE to what its own metadata say it reads; ConfigError where that is not here.
+
+    Where the residual stream was centred in training, as TransformerLens does by default in models
+    with LayerNorm, it is centred here: each vector less its mean is just what that library reads.
+    """
+    said = sae.cfg.metadata
+    hook = str(said.hook_name or "")
+    found = STREAM.fullmatch(hook)
+    if (hook and not found) or said.hook_head_index is not None or sae.hook_z_reshaping_mode:
+        raise ConfigError(
+            f"The SAE {spec.name} was trained at {hook or 'the heads'!r}, and here SAEs read the "
+            f"output of a block (hook_resid_post, or hook_resid_pre of the block after it); choose "
+            f"one of those."
+        )
+    if found:
+        layer = int(found[1] or found[3]) - (found[2] == "pre")
+        if layer != spec.layer:
+            advice = f"write `layer: {layer}`" if layer >= 0 else "there is no block before it"
+            raise ConfigError(
+                f"The SAE {spec.name} was trained at {hook!r}, which is not the output of block "
+                f"{spec.layer}: {advice}, or name another SAE in the profile."
+            )
+    if (said.model_from_pretrained_kwargs or {}).get("center_writing_weights") and (
+        model is None or _has_layer_norm(model)
+    ):
+        inner = sae.run_time_activation_norm_fn_in
+        sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
+    if said.model_name and model is not None:
+        ours = {_bare(model.spec.source), _bare(model.spec.name)}
+        if ours.isdisjoint(_names(str(said.model_name))):
+            log.warning(
+                "the SAE %s was trained on %s and reads %s: what its latents mean may not hold "
+                "there", spec.name, said.model_name, model.spec.name
+            )  # fmt: skip
+
+
+def _names(model: str) -> set[str]:
+    """A model's name, and that of the Hub where TransformerLens knows it by another."""
+    from transformer_lens.loading_from_pretrained import get_official_model_name
+
+    try:
+        return {_bare(model), _bare(get_official_model_name(model))}
+    except ValueError:
+        return {_bare(model)}
+
+
+def _bare(name: str) -> str:
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+
+
+def _has_layer_norm(model: ResolvedModel) -> bool:
+    from torch.nn import LayerNorm
+
+    return any(isinstance(p, LayerNorm) for p in skeleton(truncated(model.config, 1)).modules())

@@ -1,7 +1,8 @@
 """The classifiers of the authors' code, kept apart so that nothing else depends on them.
 
 The linear probe is a softmax layer trained with Adam, not a tuned logistic regression; its
-restoring of the best epoch is a no-op in their code, so the last weights are used here as well.
+restoring of the best epoch is a no-op in their code, so the last weights are used here as well,
+unless `restore` asks for what was meant.
 """
 
 from __future__ import annotations
@@ -71,14 +72,14 @@ def fit_authors_words(texts: Candidate, y: np.ndarray) -> FittedProbe:
     )
 
 
-def fit_authors_linear(X: Matrix, y: np.ndarray, seed: int) -> FittedProbe:
+def fit_authors_linear(X: Matrix, y: np.ndarray, seed: int, restore: bool = False) -> FittedProbe:
     """Softmax-linear probe on training rows `X [n_train, d]`; two classes as one difference.
 
     A stratified tenth of all rows stops the training; the seed sets initial weights and batch
-    order (the authors set none).
+    order (the authors set none). `restore` takes the weights of the best epoch, not of the last.
     """
     classes, coded = np.unique(y, return_inverse=True)
-    weight, bias = _train_softmax(X, coded, *_validation_split(coded), seed)
+    weight, bias = _train_softmax(X, coded, *_validation_split(coded), seed, restore)
     if len(bias) == 2:
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
     return FittedProbe(classes, np.arange(X.shape[1]), weight, bias)
@@ -118,9 +119,11 @@ def _validation_split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _train_softmax(
-    X: Matrix, y: np.ndarray, fit_rows: np.ndarray, val_rows: np.ndarray, seed: int
+    X: Matrix, y: np.ndarray, fit_rows: np.ndarray, val_rows: np.ndarray, seed: int, restore: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights `[n_classes, d]` and bias `[n_classes]` after the last epoch."""
+    """Weights `[n_classes, d]` and bias `[n_classes]` after the last epoch, or the best."""
+    import copy
+
     import torch
 
     if sparse.issparse(X) and X.nnz > DENSE_FROM * X.shape[0] * X.shape[1]:
@@ -147,8 +150,11 @@ def _train_softmax(
             with torch.no_grad():
                 current = loss(_apply(layer, X_val), labels[val_rows]).item()
             best, stale = (current, 0) if current < best else (best, stale + 1)
+            if restore and not stale:
+                kept = copy.deepcopy(layer)
             if stale >= PATIENCE:
                 break
+    layer = kept if restore else layer
     return (
         layer.weight.detach().double().numpy(),
         layer.bias.detach().double().numpy(),

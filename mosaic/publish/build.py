@@ -16,6 +16,7 @@ from mosaic.config.choices import CATALOGUES
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.evidence.bundles import bundle_folders
+from mosaic.publish.all_scores import scores_page
 from mosaic.publish.bundle_pages import bundle_pages
 from mosaic.publish.pages import figure_index, profile_table, repository, rerun_box, task_table
 from mosaic.publish.run import chapters, project_root
@@ -77,6 +78,7 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in CATALOGUES}
     pages["profiles"] = profile_table()
     pages["scorecard"] = scorecard_page(scorecard_columns(workspace, runs), chapters(root))
+    pages["all_scores"] = scores_page(runs)
     pages["figures"] = figure_index(workspace.figures)
     for bundle in bundle_folders(runs):
         pages |= {f"run_{bundle.name}_{name}": text for name, text in bundle_pages(bundle).items()}
@@ -119,7 +121,8 @@ def _drop_live_code(html: Path) -> None:
 def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
     """Copy an executed notebook without papermill's clock times, with how to rerun it at its end.
 
-    The cell papermill injected is hidden.
+    Code is folded, but for the parameters and what is tagged `shown`; cells that only hand numbers
+    to the prose, and the cell papermill injected, are left out.
     """
     import nbformat
 
@@ -129,7 +132,10 @@ def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        tags = cell.metadata.get("tags", [])
-        if "injected-parameters" in tags:
-            cell.metadata["tags"] = [*tags, "remove-cell"]
+        if cell.cell_type == "code":
+            tags = set(cell.metadata.get("tags", []))
+            if tags & {"injected-parameters", "remove-output"}:
+                cell.metadata["tags"] = sorted({*tags, "remove-cell"})
+            elif not tags & {"parameters", "remove-cell", "shown"}:
+                cell.metadata["tags"] = sorted({*tags, "hide-input"})
     nbformat.write(notebook, target)

@@ -12,6 +12,18 @@ import pandas as pd
 
 from mosaic.evidence.bundle_rules import Manifest
 from mosaic.evidence.bundles import bundle_grid, bundle_origin, open_bundle
+from mosaic.evidence.claims import (
+    INCONCLUSIVE,
+    LEANS,
+    LEANS_AGAINST,
+    NOT_SUPPORTED,
+    NOT_TESTED,
+    SUPPORTED,
+    TOO_FEW,
+    judge_claims,
+    load_claims,
+    without_toys,
+)
 from mosaic.evidence.comparisons import wins
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.markdown import markdown_table
@@ -43,7 +55,10 @@ def bundle_pages(folder: Path) -> dict[str, str]:
     if (grid := bundle_grid(bundle)) is not None:
         parts |= {
             "saes": sae_table(bundle.manifest),
+            "languages": languages_table(bundle.manifest),
             "training": training_in_words(bundle.manifest),
+            "verdicts": verdicts_in_words(bundle.table),
+            "claims": verdicts_table(bundle.table),
             "summary": wins_in_words(grid),
             "chosen": chosen_table(grid),
             "grid": grid_table(grid),
@@ -71,6 +86,49 @@ def sae_table(manifest: Manifest) -> str:
         measured = (f"{l0:.1f}", f"{explained:.3f}", f"{dead:.1%}")
         rows.append((_code(name), f"{int(facts['latents']):,}", *measured))
     return markdown_table(("SAE", "latents", "L0", "explained variance", "dead latents"), rows)
+
+
+def languages_table(manifest: Manifest) -> str:
+    """Explained variance of each SAE by language of the texts kept back, also without the
+    dimensions that dominate; "" where no language is recorded."""
+    rows, languages = [], []
+    for name, facts in _trained(manifest):
+        languages = [key.split()[1] for key in facts if key.startswith("explained_variance ")]
+        found = [
+            f"{facts[f'explained_variance {x}']:.2f} ({facts[f'explained_variance_rest {x}']:.2f})"
+            for x in languages
+        ]
+        rows.append((_code(name), *found))
+    return markdown_table(("SAE", *map(_code, languages)), rows) if languages else ""
+
+
+def verdicts_in_words(table: pd.DataFrame) -> str:
+    """Which of the paper's claims hold on a bundle, which do not and which it cannot tell."""
+    found = judge_claims(load_claims(), without_toys(table))
+    said: dict[str, list[str]] = {}
+    for finding in found:
+        said.setdefault(finding.verdict, []).append(finding.claim.says)
+    order = (SUPPORTED, LEANS, NOT_SUPPORTED, LEANS_AGAINST, INCONCLUSIVE, TOO_FEW, NOT_TESTED)
+    return "\n".join(
+        f"- **{word.capitalize()}** ({len(said[word])} of {len(found)}): {'; '.join(said[word])}."
+        for word in order
+        if word in said
+    )
+
+
+def verdicts_table(table: pd.DataFrame) -> str:
+    """Effect, interval, tasks on the claim's side and verdict of each claim a bundle can test."""
+    rows = []
+    for finding in judge_claims(load_claims(), without_toys(table)):
+        if finding.effect is not None:
+            sign = "" if finding.claim.second is None else "+"
+            effect = f"{finding.effect:{sign}.3f}"
+            if finding.low is not None:
+                effect += f" ({finding.low:{sign}.3f} to {finding.high:{sign}.3f})"
+            bound = f"{finding.claim.beyond:g}"
+            tasks = f"{finding.n_above} of {finding.n_tasks}"
+            rows.append((finding.claim.says, effect, bound, tasks, finding.verdict))
+    return markdown_table(("claim", "effect (95%)", "holds above", "tasks", "verdict"), rows)
 
 
 def training_in_words(manifest: Manifest) -> str:

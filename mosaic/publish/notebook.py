@@ -5,28 +5,22 @@ from __future__ import annotations
 import base64
 import html
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
 
 from mosaic.errors import MosaicError
-from mosaic.scores.names import pooling_name
-from mosaic.scores.table import F1
+from mosaic.publish.tables import table_html
+from mosaic.scores.table import F1, SHOWN
 
 if TYPE_CHECKING:
     from mosaic.evidence.claims import Finding
-    from mosaic.experiments.latents import TokenActivations
     from mosaic.figures.style import SavedFigure
 
 
 # What a page shows of a scored cell; empty columns are left out.
-CELL_COLUMNS: tuple[str, ...] = (
-    *("profile", "task", "language", "feature", "model", "layer", "width", "pooling"),
-    *("n_train", "n_test", "repeat", "cv_accuracy", *F1),
-)
+CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "repeat", "cv_accuracy", *F1)
 
 
 def glue(**values: Any) -> None:
@@ -56,42 +50,16 @@ def show(figure: SavedFigure) -> HTML:
 
 
 def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
-    """A data frame as an escaped HTML table that scrolls sideways on a narrow screen."""
-    tidy = frame.dropna(axis="columns", how="all")
-    tidy = tidy.astype(object).where(tidy.notna(), "–")  # one sign for every kind of missing
-    body = tidy.to_html(
-        index=False,
-        escape=True,
-        border=0,
-        float_format=lambda value: f"{value:.{digits}f}",
-        classes="mosaic-table",
-    )
-    title = f"<p class='mosaic-caption'>{html.escape(caption)}</p>" if caption else ""
-    return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
+    """A data frame as `table_html` has it: escaped, with few columns."""
+    return HTML(table_html(frame, digits, caption))
 
 
-def show_latents(latents: Sequence[int], documents: Sequence[Sequence[TokenActivations]]) -> HTML:
-    """One folded note per latent with texts it fires on; dataset text is escaped."""
-    notes = []
-    for latent, read in zip(latents, documents, strict=True):
-        lines = "".join(f"<li>{highlight(document, int(latent))}</li>" for document in read)
-        notes.append(
-            f"<details><summary>Latent {int(latent)}: {len(read)} texts it is strongest on "
-            f"(may offend)</summary><ul>{lines}</ul></details>"
-        )
-    return HTML("".join(notes))
-
-
-def show_cells(table: pd.DataFrame, caption: str = "") -> HTML:
-    """Scored cells: what the probe read, on how many documents, and its score.
-
-    `pooling` is `sum` for raw sums and `sum > 1` where they are binarized; `seeds` is how many a
-    mean is over.
-    """
-    pooled = table["pooling"].notna()
-    named = table.assign(pooling=table.apply(pooling_name, axis=1).where(pooled))
-    named = named[list(CELL_COLUMNS)].rename(columns={"cv_accuracy": "cv_score", "repeat": "seeds"})
-    return show_table(named, caption=caption)
+def show_cells(table: pd.DataFrame, caption: str = "Scored configurations") -> HTML:
+    """Scored cells, one table a profile: what the probe read, on how many documents, its score."""
+    parts = [
+        part[list(CELL_COLUMNS)] for _, part in table.groupby("profile", dropna=False, sort=False)
+    ]
+    return HTML("".join(table_html(part, caption=caption) for part in parts))
 
 
 def document_counts(table: pd.DataFrame) -> str:
@@ -106,7 +74,10 @@ def _span(values: pd.Series) -> str:
 
 
 def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
-    """Bound, effect, interval, tasks and verdict of a claim, named for the page's prose."""
+    """Bound, effect, interval, tasks and verdict of a claim, named for the page's prose.
+
+    `sure` are tasks above the bound beyond the noise of one run (Holm over tasks).
+    """
     return {
         f"{prefix}_bound": finding.claim.beyond,
         f"{prefix}_effect": finding.effect,
@@ -114,6 +85,7 @@ def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
         f"{prefix}_high": finding.high,
         f"{prefix}_tasks": finding.n_tasks,
         f"{prefix}_above": finding.n_above,
+        f"{prefix}_sure": finding.n_sure,
         f"{prefix}_verdict": finding.verdict,
     }
 
@@ -138,19 +110,3 @@ def _show_error(shell: Any, kind: type, error: BaseException, trace: Any, **_: A
     # Jupyter takes the returned list as the traceback of the failed cell.
     shell._showtraceback(kind, error, [message])
     return [message]
-
-
-def highlight(document: TokenActivations, latent: int) -> str:
-    """A text as HTML with each token shaded by the latent's activation; everything is escaped."""
-    values = np.asarray(document.values[:, [latent]].todense()).ravel()
-    top = values.max() if len(values) and values.max() > 0 else 1.0
-    spans = []
-    for token, value in zip(document.tokens, values, strict=True):
-        text = html.escape(token, quote=True)
-        if value > 0:
-            text = (
-                f'<mark style="background: rgba(230, 159, 0, {0.15 + 0.75 * value / top:.2f})" '
-                f'title="{value:.2f}">{text}</mark>'
-            )
-        spans.append(text)
-    return f'<span class="mosaic-text" dir="auto">{"".join(spans)}</span>'

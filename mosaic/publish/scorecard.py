@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,6 @@ import pandas as pd
 from mosaic.config.workspace import Workspace
 from mosaic.evidence.bundles import read_bundles
 from mosaic.evidence.claims import (
-    BUILT_IN,
     INCONCLUSIVE,
     LEANS,
     LEANS_AGAINST,
@@ -18,6 +18,7 @@ from mosaic.evidence.claims import (
     NOT_SUPPORTED,
     NOT_TESTED,
     SUPPORTED,
+    TOY,
     Claim,
     Finding,
     judge_claims,
@@ -26,6 +27,7 @@ from mosaic.evidence.claims import (
     without_one_task,
     without_toys,
 )
+from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
 from mosaic.scores.markdown import markdown_table
@@ -37,15 +39,17 @@ PUBLISHED, CONTRIBUTED = "Published scores", "Contributed runs"
 
 
 def run_scores(workspace: Workspace) -> pd.DataFrame:
-    """The score tables that the chapters before the audit have left in this profile's run."""
+    """The score tables that the chapters about the paper have left in this profile's run."""
     found = sorted((workspace.run / "scores").glob("*.csv"))
-    return concat_scores(read_scores(path) for path in found if path.stem != AUDIT)
+    return concat_scores(
+        read_scores(path) for path in found if path.stem not in (AUDIT, CONTROL_CHAPTER)
+    )
 
 
 def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:
     """Column of the scorecard to what it says of every claim: published, bundles, this run.
 
-    What toy models and tasks show is left out of bundles, and called built in where a run tests it.
+    What toy models and tasks show is left out of bundles, and called toy where a run tests it.
     """
     claims = load_claims()
     return {
@@ -80,24 +84,22 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
             tasks = _listed(_values(columns[name], "task"))
             what = f"{_listed(models[name])} on {tasks}, real text; {among}"
         else:
-            built_in = ", tiny models made for this book" if _built_in(columns[name]) else ""
-            what = f"{_listed(models[name])}{built_in}"
+            toy = ", tiny models made for this book" if _toys(columns[name]) else ""
+            what = f"{_listed(models[name])}{toy}"
         said.append(f"*{name.replace(':', ',')}*: {what}.")
     return " ".join(said)
 
 
 def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
-    """How many claims there are, were tested, got each verdict, and were decided by the test."""
+    """How many claims there are, were tested, and got each verdict."""
     verdicts = [f.verdict for f in found]
-    decided = [f for f in found if f.verdict in (SUPPORTED, NOT_SUPPORTED)]
     return {
         "n_claims": len(found),
         "n_tested": len(found) - verdicts.count(NOT_TESTED),
-        "n_decided": len(decided),
+        "n_decided": sum(verdict in (SUPPORTED, NOT_SUPPORTED) for verdict in verdicts),
         "n_supported": verdicts.count(SUPPORTED),
         "n_not_supported": verdicts.count(NOT_SUPPORTED),
         "n_inconclusive": verdicts.count(INCONCLUSIVE),
-        "n_by_test": sum(f.p_holm is not None for f in decided),
         "n_leaning": sum(verdict in (LEANS, LEANS_AGAINST) for verdict in verdicts),
     }
 
@@ -108,24 +110,24 @@ def _legend(columns: dict[str, list[Finding]]) -> str:
         f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
         f"where there is no sign), in brackets the tasks on the claim's side, and Student's 95% "
         f"interval over tasks. Supported and not supported rest on an exact sign-flip test over "
-        f"tasks, corrected for all claims tested on the source; *leans* holds only uncorrected. "
-        f"Fewer than {MIN_TASKS} tasks have neither interval nor verdict; a claim about several "
-        f"tasks is counted. Of {n['n_tested']} claims the published scores can test, "
-        f"{n['n_decided']} are decided, {n['n_by_test']} of them by the test, and "
+        f"tasks, for a claim about several tasks on tests of each against the noise of one run; "
+        f"both are corrected for all claims tested on the source, and *leans* holds only "
+        f"uncorrected. Fewer than {MIN_TASKS} tasks have neither interval nor verdict. Of "
+        f"{n['n_tested']} claims the published scores can test, {n['n_decided']} are decided and "
         f"{n['n_leaning']} lean."
     )
-    for built_in in filter(None, map(_built_in, columns.values())):
-        opposite = sum(not f.points_at_claim for f in built_in)
+    for toys in filter(None, map(_toys, columns.values())):
+        opposite = sum(not f.points_at_claim for f in toys)
         said += (
-            f" *{BUILT_IN.capitalize()}*: the tiny models were made so that such effects can "
-            f"appear. In this run {opposite} of {len(built_in)} point the other way, and none of "
+            f" *{TOY.capitalize()}*: the tiny models were made so that such effects can "
+            f"appear. In this run {opposite} of {len(toys)} point the other way, and none of "
             f"it is evidence about the paper."
         )
     return said
 
 
-def _built_in(found: Sequence[Finding]) -> list[Finding]:
-    return [f for f in found if f.verdict == BUILT_IN]
+def _toys(found: Sequence[Finding]) -> list[Finding]:
+    return [f for f in found if f.verdict == TOY]
 
 
 def _values(found: Sequence[Finding], column: str) -> list[str]:
@@ -140,7 +142,7 @@ def _listed(words: Sequence[str]) -> str:
 def verdict_cell(finding: Finding) -> str:
     """A verdict with its effect, in how many tasks the claim's direction is seen, and interval."""
     word = f"[{finding.verdict}]{{.verdict-{finding.verdict.replace(' ', '-')}}}"
-    if finding.effect is None or finding.verdict == BUILT_IN:
+    if finding.effect is None or finding.verdict == TOY:
         return word
     sign = "" if finding.claim.second is None else "+"
     text = f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"
@@ -163,22 +165,17 @@ def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
         {
             "claim": f.claim.says,
             "verdict": f.verdict,
-            "effect": f.effect,
-            "low": f.low,
-            "high": f.high,
-            "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
-            "holds above": f.claim.beyond,
+            "mean over tasks [95%]": _effect(f),
+            "tasks above": _tasks_above(f) if f.n_tasks else None,
             "p (Holm)": f.p_holm,
-            "pairs": str(len(f.pairs)) if len(f.pairs) else None,
-            "compared": f.claim.measure,
         }
         for f in found
     )
 
 
 def effects_by_task(found: Sequence[Finding], kind: str) -> pd.DataFrame:
-    """Mean pair per claim with an interval on tasks of a kind (row) and task (column)."""
-    asked = [f for f in found if f.n_tasks and f.claim.kind == kind and f.claim.several is None]
+    """Mean pair per claim on tasks of a kind (row) and task (column)."""
+    asked = [f for f in found if f.n_tasks and f.claim.kind == kind]
     return pd.DataFrame({"claim": f.claim.says, **f.by_task} for f in asked)
 
 
@@ -190,21 +187,39 @@ def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
             continue
         pair, rest = without
         task, fewer = without_one_task(finding, found) or (None, finding)
+        named = f"{_named(pair[list(finding.claim.same)])} ({pair['value']:+.3f})"
         rows.append(
             {
                 "claim": finding.claim.says,
-                "verdict": finding.verdict,
-                "without it": rest.verdict,
-                "effect": finding.effect,
-                "effect without": rest.effect,
-                "pair left out": _named(pair[list(finding.claim.same)]),
-                "its value": pair["value"],
-                "task left out": task,
-                "effect without the task": fewer.effect if task else None,
-                "verdict without the task": fewer.verdict if task else None,
+                "with all": _verdict(finding),
+                "pair left out": named,
+                "without the pair": _verdict(rest),
+                "without the task": f"{task}: {_verdict(fewer)}" if task else None,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _verdict(finding: Finding) -> str:
+    return f"{finding.verdict}, {_effect(replace(finding, low=None))}"
+
+
+def _tasks_above(finding: Finding) -> str:
+    surely = f", {finding.n_sure} surely" if finding.claim.several else ""
+    return f"{finding.n_above} of {finding.n_tasks}{surely}"
+
+
+def _effect(finding: Finding) -> str | None:
+    """A claim's mean over tasks with its interval; signed where it is a difference."""
+    if finding.effect is None:
+        return None
+    sign = "" if finding.claim.second is None else "+"
+    text = f"{finding.effect:{sign}.3f}"
+    return (
+        text
+        if finding.low is None
+        else f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]"
+    )
 
 
 def _named(keys: pd.Series) -> str:
@@ -217,6 +232,14 @@ def _named(keys: pd.Series) -> str:
 def claim_remarks(found: Sequence[Finding]) -> pd.DataFrame:
     """Where each claim is made, and what to keep in mind of its comparison."""
     return pd.DataFrame(
-        {"claim": f.claim.says, "said in": f.claim.said_in, "remark": f.claim.remark or None}
+        {
+            "claim": f.claim.says,
+            "said in": f.claim.said_in,
+            "compared": f"{f.claim.measure} ({len(f.pairs)} pairs)"
+            if f.n_tasks
+            else f.claim.measure,
+            "holds above": f"{f.claim.beyond:g}",
+            "remark": f.claim.remark or None,
+        }
         for f in found
     )

@@ -148,6 +148,25 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
+def sign_flip_p(values: np.ndarray) -> float:
+    """Exact two-sided p-value of a mean of 0: the share of sign flips that reach it (ours).
+
+    Under the hypothesis a task's value is as likely as its negative. Sums of two halves are joined,
+    so n values take about 2^(n/2) steps. The least possible value is 2 / 2^n.
+    """
+
+    def sums(part: np.ndarray) -> np.ndarray:
+        found = np.zeros(1)
+        for value in part:
+            found = np.concatenate([found + value, found - value])
+        return found
+
+    left, right = sums(values[::2]), np.sort(sums(values[1::2]))
+    reached = abs(values.sum()) - 1e-12  # sums that are level to rounding are equal
+    beyond = len(right) - np.searchsorted(right, reached - left)
+    return min(1.0, 2 * float(beyond.sum()) / 2 ** len(values))
+
+
 def _bounds(drawn: np.ndarray, value: float, level: float, per_class: float) -> tuple[float, float]:
     """Percentiles of the resamples about `value`, widened for classes of few documents (ours).
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
+
 SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
 
 HIDDEN_SERIES = ("hidden state, last token", "hidden state, mean")
@@ -15,7 +17,10 @@ def series_of(row: pd.Series) -> str:
     """Name of the series a score row belongs to in a comparison of feature types."""
     if row["feature"] == "hidden":
         last, mean = HIDDEN_SERIES
-        return mean if row["pooling"] == "mean" else last
+        others = {"mean": mean, "max": "hidden state, max", HIDDEN_JOINED: "hidden state, mean+max"}
+        return others.get(row["pooling"], last)
+    if row["feature"] == "control":
+        return CONTROLS[row["width"].split()[-1]]
     names = {"sae": "SAE latents", "tfidf": "TF-IDF", "length": "prompt length"}
     return names.get(row["feature"], str(row["feature"]).replace("_", " "))
 
@@ -24,6 +29,15 @@ def pooling_name(row: pd.Series) -> str:
     """`sum`, `top-20`, with `> 1` where binarized."""
     kind = f"top-{row['top_n']}" if pd.notna(row["top_n"]) else str(row["pooling"])
     return kind if pd.isna(row["threshold"]) else f"{kind} > {row['threshold']:g}"
+
+
+def what_is_read(row: pd.Series) -> str:
+    """What a probe reads in a few words: `SAE 4k, sum > 1`, `hidden state, mean`, `TF-IDF`."""
+    if row["feature"] != "sae":
+        return series_of(row)
+    kept = f", top {int(row['k'])}" if pd.notna(row["k"]) else ""
+    width = f" {row['width']}" if pd.notna(row["width"]) else ""
+    return f"SAE{width}, {pooling_name(row)}{kept}"
 
 
 def source_label(table: pd.DataFrame) -> str:

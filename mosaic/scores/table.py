@@ -53,6 +53,9 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "macro_f1_low": ("Float64", "lower end of its 95% interval"),
     "macro_f1_high": ("Float64", "upper end of its 95% interval"),
     "accuracy": ("Float64", "share of test documents that are right"),
+    "auroc": ("Float64", "area under the ROC curve, each class against the rest, mean of classes"),
+    "brier": ("Float64", "half the squared distance of probabilities to the truth, mean of texts"),
+    "ece": ("Float64", "expected calibration error of the answer's probability"),
     "cv_accuracy": ("Float64", "mean score of the inner cross-validation (see protocol)"),
     "seconds": ("Float64", "wall-clock seconds of selection, fit and prediction"),
 }
@@ -64,7 +67,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "protocol": choices.PROTOCOLS,
     "depth": choices.DEPTHS,
     "feature": choices.FEATURES,
-    "pooling": choices.POOLINGS,
+    "pooling": (*choices.POOLINGS, choices.HIDDEN_JOINED),
     "selection": choices.SELECTIONS,
     "bos": choices.BOS,
     "kind": choices.KINDS,
@@ -73,7 +76,11 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 
 REQUIRED = ("source", "protocol", "feature", "task", "kind", "toy", "probe", "macro_f1")
 
-SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction")
+PROBABILITY = ("auroc", "brier", "ece")
+"""Columns that a table of an older schema lacks: it is read as if they were missing."""
+
+SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction",
+          *PROBABILITY)  # fmt: skip
 
 NOT_NEGATIVE = ("seconds", *(name for name, (dtype, _) in SCHEMA.items() if dtype == "Int64"))
 
@@ -153,6 +160,8 @@ def read_scores(
         raw = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
     except (OSError, *MALFORMED) as error:
         raise IntegrityError(f"{path} is not a readable score table ({error}).") from error
+    if tuple(raw.columns) == tuple(c for c in SCORE_COLUMNS if c not in PROBABILITY):
+        raw = raw.reindex(columns=list(SCORE_COLUMNS))
     numeric = [name for name, (dtype, _) in SCHEMA.items() if dtype in ("Int64", "Float64")]
     try:
         raw = raw.assign(**{c: pd.to_numeric(raw[c]) for c in numeric if c in raw})

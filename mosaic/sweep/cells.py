@@ -86,7 +86,9 @@ def _read(
 ) -> list[tuple[str, ModelSpec, int]]:
     """Every task with every model that reads it and every seed."""
     each = product(tasks, tuple(models or profile.text_models), tuple(seeds))
-    return [(task, m, seed) for task, m, seed in each if m.speaks(profile.task(task))]
+    return [
+        (task, m, seed) for task, m, seed in each if not m.languages or m.speaks(profile.task(task))
+    ]
 
 
 def recipe_cells(
@@ -96,8 +98,9 @@ def recipe_cells(
 
     Raises ConfigError for a model without a layer of that depth or without SAEs.
     """
-    base = Cell(task, "hidden", model.name, model.layer(depth), seed=seed)
-    sae = replace(base, feature="sae", width=model.narrowest, pooling="sum", threshold=1.0)
+    layer = model.layer(depth)
+    base = Cell(task, "hidden", model.name, layer, seed=seed)
+    sae = replace(base, feature="sae", width=model.narrowest(layer), pooling="sum", threshold=1.0)
     return [sae, replace(base, pooling="last"), replace(base, pooling="mean")]
 
 

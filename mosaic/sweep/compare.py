@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mosaic.scores.intervals import bootstrap_interval, holm, paired_difference
-from mosaic.scores.table import make_scores
+from mosaic.scores.table import PROBABILITY, make_scores
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
 
@@ -24,7 +24,7 @@ def mean_over_seeds(results: Sequence[ScoredCell]) -> pd.DataFrame:
     for members in by_cell(results).values():
         span = bootstrap_interval(members)
         row = dict(members[0].row)
-        for name in ("accuracy", "cv_accuracy", "seconds"):
+        for name in ("accuracy", *PROBABILITY, "cv_accuracy", "seconds"):
             values = [m.row[name] for m in members if m.row[name] is not None]
             row[name] = float(np.mean(values)) if values else None
         row |= {"seed": None, "split": None, "repeat": len(members)}

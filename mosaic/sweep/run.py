@@ -27,6 +27,7 @@ from mosaic.data.splits import Split, thin, without_items
 from mosaic.errors import ConfigError
 from mosaic.extraction.engines import parallel
 from mosaic.probes.evaluate import Outcome
+from mosaic.scores.calibration import probability_scores
 from mosaic.scores.intervals import bootstrap_interval
 from mosaic.storage.versions import code_digest, versions_of
 from mosaic.sweep.cells import Cell
@@ -34,7 +35,7 @@ from mosaic.sweep.results import ScoredCell, read_scored, write_scored
 from mosaic.sweep.source import Source, extract_for, fit
 
 SCORE_CODE = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
-               "scores/choose.py")  # fmt: skip
+               "scores/choose.py", "scores/calibration.py")  # fmt: skip
 """Rooms and modules that decide a scored cell: what other code scored is not read."""
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy")
@@ -160,6 +161,7 @@ def _score_design(
 def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> ScoredCell:
     """An outcome as a scored cell, with its row and interval."""
     source, split, interval = sources[cell.task], outcome.split, bootstrap_interval(outcome)
+    latents = cell.feature in ("sae", "control")
     same = ("feature", "model", "layer", "width", "pooling", "top_n", "threshold", "k")
     row = {
         **source.names(cell),
@@ -170,8 +172,8 @@ def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> Scor
         "train_language": sources[cell.train_task].data.task.language,
         "train_fraction": cell.train_fraction,
         "label_model": source.data.task.label_model,
-        "selection": ("all" if cell.k is None else "topk") if cell.feature == "sae" else None,
-        "scaling": cell.scaling if cell.feature in ("sae", "hidden") else None,
+        "selection": ("all" if cell.k is None else "topk") if latents else None,
+        "scaling": cell.scaling if latents or cell.feature == "hidden" else None,
         "bos": source.profile.bos if cell.model else None,
         "split": split.fingerprint[:16],
         "n_train": len(split.train),
@@ -181,6 +183,7 @@ def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> Scor
         "macro_f1_low": interval.low,
         "macro_f1_high": interval.high,
         "accuracy": outcome.accuracy,
+        **probability_scores(outcome.y_true, outcome.probe.classes, outcome.probabilities),
         "cv_accuracy": outcome.probe.cv_score,
         "seconds": outcome.seconds,
     }

@@ -108,12 +108,20 @@ class Source:
         if self._features is None or cell.layer is None or cell.pooling is None:
             raise ConfigError(f"{cell} must name a model, a layer and a pooling.")
         if cell.feature == "hidden":
-            return self._features.hidden(cell.layer, cell.pooling)
-        if cell.feature == "sae" and cell.width is not None:
+            read = [self._features.hidden(cell.layer, how) for how in cell.pooling.split("+")]
+            return np.hstack(read)
+        if cell.feature in ("sae", "control") and cell.width is not None:
             return self._features.matrix(
                 cell.layer, cell.width, cell.pooling, cell.top_n, cell.threshold
             )
         raise ConfigError(f"{cell} has no feature that can be scored; use one of {FEATURES}.")
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Pooled tokens of each document `[n_docs]`. Raises ConfigError before any extraction."""
+        if self._features is None:
+            raise ConfigError("Nothing of these documents has been read; open a cell of a model.")
+        return self._features.n_tokens
 
     def candidates(self, cell: Cell) -> dict[str, Candidate]:
         """Descriptions of all documents that the cell's probe may choose between."""

@@ -26,7 +26,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def costs(*memory: float) -> tuple[Cost, ...]:
-    return tuple(Cost(f"m{i}", 9, 9, "assumed", 1, 0, 0, int(m), 60) for i, m in enumerate(memory))
+    known = (9, 9, "assumed", 1, 1, 0, 0)
+    return tuple(Cost(f"m{i}", *known, int(m), 0, 60) for i, m in enumerate(memory))
 
 
 def said(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> list[str]:

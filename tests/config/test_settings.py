@@ -14,7 +14,8 @@ from places import ROOT
 
 from mosaic import ASSETS
 from mosaic.config import choices
-from mosaic.config.profiles import ModelSpec, SAESpec, latents_named, load_profile, profile_names
+from mosaic.config.choices import latents_named
+from mosaic.config.profiles import ModelSpec, SAESpec, load_profile, profile_names
 from mosaic.config.tasks import Task, load_catalogue, shipped_tasks
 from mosaic.config.workspace import open_workspace
 from mosaic.errors import ConfigError
@@ -142,7 +143,7 @@ def test_tasks_are_of_one_kind_each() -> None:
 
 @pytest.mark.parametrize(
     ("width", "number"),
-    [("256", 256), ("16k", 16e3), ("1M", 1e6), ("1.5k", 1500)]
+    [("256", 256), ("16k", 16e3), ("1M", 1e6), ("1.5k", 1500), ("16k-l0-82", 16e3)]
     + [(name, None) for name in ("wide", "k", "", "-5", "0", "nan", "inf", "1e3", "16kk")],
 )
 def test_widths_are_numbers_or_names(width: str, number: float | None) -> None:
@@ -161,7 +162,7 @@ def test_a_recipe_says_what_the_model_lacks() -> None:
         lambda: behaviour_cells(profile, ["t"]),
         lambda: transfer_features(profile, "t", BARE, 8),
     ):
-        with pytest.raises(ConfigError, match="'bare' has no SAE, and here one is read; add one"):
+        with pytest.raises(ConfigError, match="'bare' has no SAE at layer 2, and here one is"):
             ask()
     with pytest.raises(ConfigError, match="'shallow' has no 'middle' layer, only .*'early': 1"):
         recipe_cells(profile, "t", SHALLOW, 0)

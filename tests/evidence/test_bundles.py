@@ -33,8 +33,15 @@ from mosaic.evidence.bundles import (
     write_bundle,
 )
 from mosaic.evidence.pack import pack_run
-from mosaic.publish.bundle_pages import bundle_pages, grid_table, training_in_words
-from mosaic.scores.table import make_scores, write_scores
+from mosaic.publish.bundle_pages import (
+    bundle_pages,
+    grid_table,
+    languages_table,
+    training_in_words,
+    verdicts_in_words,
+    verdicts_table,
+)
+from mosaic.scores.table import PROBABILITY, make_scores, write_scores
 from mosaic.storage.files import sha256
 
 SHIPPED = RUNS
@@ -165,7 +172,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
     "other schema": (
         lambda f: change_manifest(f, schema_version=1, command=3),
-        "field 'schema_version' is 1, which does not fit .input should be 2 or 3",
+        "field 'schema_version' is 1, which does not fit .input should be 2, 3 or 4",
     ),
     "script in a text": (
         lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),
@@ -381,12 +388,16 @@ def test_every_shipped_bundle_is_read() -> None:
 
 def as_version_2(folder: Path, profile: str = "mine") -> Path:
     """The bundle as it was written before tables said kind and toy."""
+    return as_version(2, ["kind", "toy", *PROBABILITY], folder, profile)
+
+
+def as_version(version: int, without: list[str], folder: Path, profile: str = "mine") -> Path:
     path = folder / "scores.csv"
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=["kind", "toy"])
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=without)
     table.assign(profile=profile).to_csv(path, index=False)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     files |= {"scores.csv": sha256(path)}
-    change_manifest(folder, schema_version=2, files=files, profile=profile)
+    change_manifest(folder, schema_version=version, files=files, profile=profile)
     return folder
 
 
@@ -405,6 +416,14 @@ def test_a_bundle_of_version_2_is_completed_by_its_other_columns(tmp_path: Path)
     pd.testing.assert_frame_equal(now, then)
     assert set(now.loc[now["task"] == "my-pictures", "kind"]) == {"image"}
     assert read_bundle(as_version_2(tiny.mixed_bundle(tmp_path), "mini"))["toy"].all()
+
+
+def test_a_bundle_of_version_3_says_nothing_of_probabilities(tmp_path: Path) -> None:
+    bundle = tiny.mixed_bundle(tmp_path)
+    now, then = read_bundle(bundle), read_bundle(as_version(3, list(PROBABILITY), bundle))
+    assert then[list(PROBABILITY)].isna().all(axis=None)
+    others = [name for name in now if name not in PROBABILITY]
+    pd.testing.assert_frame_equal(now[others], then[others])
 
 
 def test_old_tables_lack_no_other_column(tmp_path: Path) -> None:
@@ -469,6 +488,37 @@ def test_how_saes_were_trained_is_said_by_the_bundle_alone(
         "on 6,000 other texts. There are 600 texts kept back. Training took 195 steps. A step had "
         "1,024 residual vectors. On a token 24 latents are active in training.\n"
     )
+
+
+def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
+    """With few tasks nothing is decided; with ten that agree the same comparison is, either way."""
+    said = bundle_pages(bundle)["verdicts"]
+    assert "**Too few tasks**" in said
+    assert "**Not tested**" in said
+    assert "Supported" not in said
+    for better, verdict in ((0.7, "Supported"), (0.3, "Not supported")):
+        rows = []
+        for task in range(10):
+            cell = {**ROW, "task": f"task-{task}", "depth": "middle", "threshold": 1.0}
+            cell |= {"macro_f1_low": 0.1, "macro_f1_high": 0.9}
+            last = {"feature": "hidden", "pooling": "last", "width": None, "selection": None}
+            rows += [{**cell, "macro_f1": better + task / 1000}]
+            rows += [{**cell, **last, "threshold": None, "macro_f1": 0.5}]
+        found = verdicts_in_words(make_scores(rows))
+        [line] = [line for line in found.splitlines() if "SAE beats the last hidden" in line]
+        assert line.startswith(f"- **{verdict}** ")
+        table = verdicts_table(make_scores(rows))
+        assert f"{better - 0.5 + 0.0045:+.3f} (" in table
+        assert ("10 of 10" if better > 0.5 else "0 of 10") in table
+
+
+def test_explained_variance_stands_by_language(bundle: Path) -> None:
+    assert bundle_pages(bundle)["languages"] == ""
+    facts = {"explained_variance zh": 0.812, "explained_variance_rest zh": 0.7}
+    [sae] = MODEL["saes"].values()
+    told = {**MODEL, "saes": {"layer_3/width_1k": {**sae, **facts}}}
+    write_bundle(bundle, read_bundle(bundle), "told", "mosaic run 04", "cpu", [told])
+    assert "| `layer_3/width_1k` | 0.81 (0.70) |" in languages_table(read_manifest(bundle))
 
 
 def test_a_page_reads_its_bundle_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

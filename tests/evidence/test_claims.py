@@ -18,12 +18,11 @@ import pandas as pd
 import pytest
 import yaml
 from places import ROOT
-from scipy.stats import t, ttest_1samp
+from scipy.stats import norm, t, ttest_1samp
 
 from mosaic.config.workspace import open_workspace
 from mosaic.evidence.bundles import read_bundles
 from mosaic.evidence.claims import (
-    BUILT_IN,
     CLAIMS,
     INCONCLUSIVE,
     LEANS,
@@ -33,17 +32,19 @@ from mosaic.evidence.claims import (
     NOT_TESTED,
     SUPPORTED,
     TOO_FEW,
+    TOY,
     Claim,
     Finding,
+    _several_p,
     judge_claims,
     load_claims,
-    sign_flip_p,
     without_one_pair,
     without_one_task,
     without_toys,
 )
 from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.evidence.contrasts import effect_table, in_words
+from mosaic.evidence.noise import noise_spread, rerun_probes, run_variance
 from mosaic.evidence.published import PUBLISHED_SCORES, published_scores
 from mosaic.publish.scorecard import (
     CONTRIBUTED,
@@ -56,7 +57,7 @@ from mosaic.publish.scorecard import (
     verdict_cell,
     without_one_table,
 )
-from mosaic.scores.intervals import holm
+from mosaic.scores.intervals import holm, sign_flip_p
 from mosaic.scores.table import concat_scores, make_scores, validate_scores, write_scores
 
 CLAIM = Claim(
@@ -155,13 +156,46 @@ def test_splits_of_one_dataset_are_one_task() -> None:
     assert list(one_per_dataset(apart)) == list(apart), "other labels or contexts"
 
 
-def test_a_claim_about_several_tasks_is_counted() -> None:
-    several = replace(CLAIM, several=3)
-    assert judged(gaps(0.3, 0.3, 0.3, -0.5, -0.5), several).verdict == SUPPORTED
-    found = judged(gaps(0.3, 0.3, -0.01, -0.01, -0.01), several)
-    assert found.verdict == NOT_SUPPORTED
-    assert (found.low, found.p_holm) == (None, None)
-    assert judged(gaps(0.3, 0.3, 0.3, 0.3), several).verdict == TOO_FEW
+SEVERAL = replace(CLAIM, second=None, beyond=0.6, several=3)
+
+
+def about_several(*values: float, sd: float = 0.02) -> Finding:
+    """A claim that three tasks score above 0.6, where the cells' intervals say `sd`."""
+    table = cells(gaps(*values))
+    for name, sign in (("macro_f1_low", -1), ("macro_f1_high", 1)):
+        table[name] = table["macro_f1"] + sign * 1.96 * sd
+    return judge_claims([SEVERAL], table)[0]
+
+
+def test_a_claim_about_several_tasks_is_tested_task_by_task() -> None:
+    found = about_several(0.3, 0.3, 0.3, -0.5, -0.5)
+    assert (found.verdict, found.n_sure, found.low) == (SUPPORTED, 3, None)
+    assert found.effect == pytest.approx(0.58), "their mean decides nothing"
+    assert about_several(0.3, 0.3, -0.1, -0.1, -0.1).verdict == NOT_SUPPORTED
+    assert about_several(0.3, 0.3, 0.3, 0.3).verdict == TOO_FEW
+    near = about_several(0.3, 0.3, 0.01, 0.01, 0.01)
+    assert (near.verdict, near.n_above, near.n_sure) == (INCONCLUSIVE, 5, 2)
+    assert about_several(0.3, 0.3, 0.045, -0.5, -0.5).verdict == INCONCLUSIVE
+    silent = judge_claims([SEVERAL], cells(gaps(0.3, 0.3, 0.3, 0.3, 0.3)))[0]
+    assert (silent.verdict, silent.n_sure) == (INCONCLUSIVE, 0), "nothing tells their noise"
+
+
+def test_the_test_of_several_tasks_keeps_its_level() -> None:
+    """At the edge: two tasks far above, all others on the bound itself."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        noise = rng.normal(0, 0.02, 6)
+        p = pd.Series(norm.sf((noise + [1, 1, 0, 0, 0, 0]) / 0.02))
+        wrong += _several_p(p, 3) < 0.05
+    assert wrong / 300 <= 0.05
+
+
+def test_noise_of_a_published_score_is_that_of_probes_run_again() -> None:
+    table = published_scores()
+    found = run_variance(table[table["task"] == "stance"], table) ** 0.5
+    spread = noise_spread(rerun_probes(table)).set_index("task")
+    assert set(found.round(12)) == {round(spread.loc["stance", "sd_run"], 12)}
 
 
 def test_the_pair_that_decides_is_found() -> None:
@@ -272,20 +306,20 @@ def test_cells_of_the_audit_and_other_protocols_do_not_count() -> None:
     assert judged(usual, label_model="gemma", kind="behaviour").verdict == NOT_TESTED
 
 
-def test_mini_is_built_in_and_never_evidence() -> None:
+def test_mini_is_a_toy_and_never_evidence() -> None:
     clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04)
-    assert judged(clear, toy=True, source="run").verdict == BUILT_IN
+    assert judged(clear, toy=True, source="run").verdict == TOY
     mixed = pd.concat([cells(clear, profile="mini", toy=True), cells(gaps(*[-0.1] * 6))])
     assert judge_claims([CLAIM], without_toys(mixed))[0].verdict == NOT_SUPPORTED
 
 
 def test_toys_are_known_by_model_and_task_not_by_the_name_of_a_profile() -> None:
     clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04, 0.05)
-    assert judged(clear, profile="renamed", toy=True, source="run").verdict == BUILT_IN
+    assert judged(clear, profile="renamed", toy=True, source="run").verdict == TOY
     assert judged(clear, profile="mini", source="run").verdict == SUPPORTED
     half = cells(clear)
     half.loc[half["feature"] == "sae", "toy"] = True
-    assert judge_claims([CLAIM], half)[0].verdict == BUILT_IN, "one side is enough"
+    assert judge_claims([CLAIM], half)[0].verdict == TOY, "one side is enough"
     both = concat_scores([cells(clear, toy=True), cells(gaps(*[-0.1] * 6), model="real")])
     assert judge_claims([CLAIM], both)[0].effect == pytest.approx(-0.1), "toys stand aside"
 
@@ -334,11 +368,11 @@ def test_a_claim_on_the_published_scores_by_hand(on_published: dict[str, Finding
 
 
 def test_verdicts_on_the_published_scores(on_published: dict[str, Finding]) -> None:
-    """Of all the paper's claims, two stand the test over tasks among so many."""
+    """Of all the paper's claims, two stand the test over tasks among so many, two task by task."""
     words = {key: f.verdict for key, f in on_published.items() if f.p_holm is not None}
     assert {key for key, word in words.items() if word == SUPPORTED} == {
-        "above-hidden",
-        "binarized",
+        *("above-hidden", "binarized"),
+        *("several-above-0.85", "small-predicts-large"),
     }
     assert {key for key, word in words.items() if word == LEANS} == {
         *("above-tfidf", "middle-above-early", "middle-above-late", "narrow-enough")
@@ -364,6 +398,10 @@ def test_every_effect_again_from_the_csv(on_published: dict[str, Finding]) -> No
         if tasks:
             measured += 1
             assert found.effect == pytest.approx(fmean(map(fmean, tasks.values())), abs=5e-4)
+            by_hand = {name: fmean(values) for name, values in tasks.items()}
+            assert found.by_task.to_dict() == pytest.approx(by_hand, abs=5e-4)
+            above = sum(value > claim.get("beyond", 0) for value in by_hand.values())
+            assert found.n_above == above
     assert measured == 12
 
 
@@ -475,7 +513,7 @@ def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> Non
     of_run = columns["This run: mini"]
     for line, finding in zip(lines, of_run, strict=True):
         assert line.split(" | ")[-1].split("]")[0] == f"[{finding.verdict}"
-    assert beats.endswith("| [built in]{.verdict-built-in} |"), "no number beside it"
+    assert beats.endswith("| [toy]{.verdict-toy} |"), "no number beside it"
     assert "In this run 2 of 3 point the other way" in page
     found = columns[PUBLISHED][2]
     interval = ttest_1samp(found.by_task, 0).confidence_interval(0.95)
@@ -505,13 +543,16 @@ def test_scorecard_names_the_models_behind_each_column(tmp_path: Path) -> None:
 def test_tables_of_the_audit_name_claims_in_words(on_published: dict[str, Finding]) -> None:
     found = list(on_published.values())
     table = claims_table(found)
-    assert list(table.columns[:5]) == ["claim", "verdict", "effect", "low", "high"]
+    assert list(table.columns) == [
+        "claim", "verdict", "mean over tasks [95%]", "tasks above", "p (Holm)"
+    ]  # fmt: skip
     for kind in ("text", "behaviour", "image"):
         words = effects_by_task(found, kind)
         assert set(words["claim"]) < {f.claim.says for f in found}
     without = without_one_table(found).set_index("claim")
     narrow = without.loc["The narrowest SAE is enough"]
-    assert narrow["pair left out"] == "scenario, gemma-2-2b, layer 19, sum"
+    assert narrow["pair left out"].startswith("scenario, gemma-2-2b, layer 19, sum (+0.6")
+    assert narrow["with all"].startswith("leans, +0.026")
     assert not re.search("16k|gemma-2|Gemma", " ".join(f.claim.measure for f in found))
 
 
@@ -554,7 +595,7 @@ def test_page_and_tables_say_the_same(build_dir: Path) -> None:
             assert row[column] == words
     run = judge_claims(wanted, run_scores(open_workspace("mini", str(build_dir))))
     assert [row[3] for row in rows] == [f.verdict for f in run]
-    assert {f.verdict for f in run} == {BUILT_IN}
+    assert {f.verdict for f in run} == {TOY}
     opposite = sum(not f.points_at_claim for f in run)
     assert f"In this run {opposite} of {len(run)} point the other way" in " ".join(page.split())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,24 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = ["fit", "--profile", str(folder / "mine.yaml"), "--out", str(folder / "probe")]
         assert main([*command, "--build-dir", str(folder / "build")]) == 0
     return folder
+
+
+def test_controls_say_what_the_sae_adds(
+    fitted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosaic.experiments.own_data.score_cells", partial(score_cells, n_jobs=1))
+    command = ["fit", "--profile", str(fitted / "mine.yaml"), "--out", str(fitted / "again")]
+    assert main([*command, "--build-dir", str(fitted / "build"), "--controls"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    at = said.index("SAE minus a control on the 12 test texts, in macro-F1:")
+    score = json.loads((fitted / "again" / "probe.json").read_text())["score"]["macro_f1"]
+    for line, name in zip(said[at + 1 :], ("mean hidden state", "random dictionary"), strict=False):
+        found = re.fullmatch(rf"  {name} \((\S+)\): (\S+) \(95% interval (\S+) to (\S+)\)", line)
+        assert found, line
+        other, difference, low, high = map(float, found.groups())
+        assert difference == pytest.approx(score - other, abs=0.0011)
+        assert low <= difference <= high
+    assert said[at + 3] == "An interval that holds 0 does not tell the two apart."
 
 
 @pytest.fixture

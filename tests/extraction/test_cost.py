@@ -8,21 +8,27 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 
 from mosaic import ASSETS
 from mosaic.config.profiles import SAESpec, load_profile
 from mosaic.data.load import load_task
-from mosaic.errors import AccessError, ConfigError
+from mosaic.errors import AccessError, ConfigError, ResourceError
 from mosaic.extraction import cost as pricing
+from mosaic.extraction import memory
 from mosaic.extraction.cost import SHARE_OF_PEAK, all_tasks, cost_table, estimate
 from mosaic.extraction.extract import models_with_tasks
 from mosaic.extraction.memory import latents_of
 from mosaic.models.language_model import skeleton
+from mosaic.sweep.cost import cell_seconds, probe_seconds
 
 
 @pytest.fixture(autouse=True)
 def _known_peak(monkeypatch: Any) -> None:
-    monkeypatch.setattr(pricing, "matmul_peak", lambda device, dtype: 1e12)
+    def peak(device: Any, dtype: Any, tensor_cores: bool = False) -> float:
+        return 5e11 if tensor_cores else 1e12
+
+    monkeypatch.setattr(pricing, "matmul_peak", peak)
 
 
 def test_flops_of_gemma_2_2b_are_those_of_its_shapes(tmp_path: Path, monkeypatch: Any) -> None:
@@ -33,11 +39,50 @@ def test_flops_of_gemma_2_2b_are_those_of_its_shapes(tmp_path: Path, monkeypatch
     assert (cost.documents, cost.tokens, cost.tokens_from) == (5000, 5000 * 64, "assumed")
     saes = 3 * 2 * 2304 * (16384 + 65536 + 1048576)
     attention = 4 * 8 * 256 * 64 * 20
-    assert cost.flops / cost.tokens == pytest.approx(3.114e9 + attention + saes, rel=1e-3)
-    assert cost.seconds == pytest.approx(cost.flops / (1e12 * SHARE_OF_PEAK["cpu"]))
+    assert cost.flops / cost.tokens == pytest.approx(3.114e9 + attention, rel=1e-3)
+    assert cost.sae_flops / cost.tokens == pytest.approx(saes)
+    total = cost.flops + cost.sae_flops  # in float32 on a CPU both run alike
+    assert cost.seconds == pytest.approx(total / (1e12 * SHARE_OF_PEAK["cpu"]))
+    assert cost.host_bytes == 12 * 2304 * 1048576, "29 GB to load an SAE of a million latents"
     weights_2b = 2.61e9 * 4
     assert cost.download_bytes == pytest.approx(weights_2b + saes * 4, rel=0.01)
     assert cost.memory_bytes > 20 * 77.86e6 * 4 + saes * 2
+
+
+def test_saes_of_a_half_precision_model_cost_the_rate_of_tf32(monkeypatch: Any) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    profile = replace(load_profile("paper"), dtype="bfloat16")
+    (cost,) = estimate(profile, models_with_tasks(profile, ["gemma-2-2b"], ["toxicity-en"]))
+    share = SHARE_OF_PEAK["cpu"]
+    assert cost.seconds == pytest.approx((cost.flops / 1e12 + cost.sae_flops / 5e11) / share)
+    assert cost.sae_flops > 4 * cost.flops, "most of what Gemma 2 2B costs here"
+
+
+def test_what_the_machine_cannot_load_is_refused_whatever_the_gpu_holds(
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    sizes = {"cuda": ("a GPU", 10**15), "cpu": ("this machine", 16 * 10**9)}
+    monkeypatch.setattr(memory, "device_memory", lambda device: sizes[device.type])
+    model = load_profile("paper").text_models[0]
+    asked = (model, model.saes, load_profile("paper"), torch.bfloat16, torch.device("cuda"))
+    with pytest.raises(ResourceError, match="takes about 29 GB and this machine has 16 GB"):
+        memory.require_memory(*asked, config=pricing.shape_of(model))
+    narrow = [sae for sae in model.saes if sae.width != "1m"]
+    memory.require_memory(model, narrow, *asked[2:], config=pricing.shape_of(model))
+
+
+def test_probes_have_a_price_that_grows_with_classes_and_documents() -> None:
+    """77 classes, as measured: 13 CPU minutes a cell of all rows, and what the cap makes of it."""
+    profile = load_profile("paper")
+    banking = profile.task("banking77")
+    uncapped = replace(profile, n_train=None)
+    assert cell_seconds(uncapped, banking) == pytest.approx(13 * 60, rel=0.1)
+    assert cell_seconds(profile, banking) < 0.3 * cell_seconds(uncapped, banking)
+    toxicity = profile.task("toxicity-en")
+    assert cell_seconds(profile, toxicity) == cell_seconds(uncapped, toxicity) < 15
+    hours = sum(probe_seconds(uncapped, m, [banking]) for m in profile.text_models) / 3600
+    assert hours == pytest.approx(36, rel=0.1), "162 cells"
 
 
 def test_every_model_of_the_paper_has_a_price_without_a_licence(monkeypatch: Any) -> None:

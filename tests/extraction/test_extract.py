@@ -439,6 +439,20 @@ def test_a_damaged_shard_is_named_set_aside_and_computed_again(
     ]
 
 
+def test_layers_may_have_different_widths(specs: dict, tmp_path: Path) -> None:
+    spec = specs["gemma2"]
+    narrow, wide = spec.widths
+    first = min(spec.layers.values())
+    kept = tuple(s for s in spec.saes if s.width == narrow or s.layer == first)
+    uneven = replace(spec, saes=kept)
+    features = extract(
+        uneven, tiny.task_data(), tiny.profile(uneven), None, [narrow, wide], store=tmp_path
+    )
+    found = {(block.layer, block.width) for block in features.blocks}
+    assert {(s.layer, s.width) for s in kept} == {(a, b) for a, b in found if b is not None}
+    assert len(kept) < len(spec.saes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -52,6 +52,24 @@ def test_stops_after_twenty_epochs_without_a_lower_loss(monkeypatch: pytest.Monk
     assert norms[0] <= norms[1] < norms[2]
 
 
+def test_the_best_epoch_is_the_one_of_least_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch's weights by stopping there, and the loss of the rows that decide by hand."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 50)).astype(np.float32), np.arange(100) % 2
+    monkeypatch.setattr(authors, "MAX_EPOCHS", 30)
+    monkeypatch.setattr(authors, "LEARNING_RATE", 0.05)
+    restored = fit_authors_linear(X, y, seed=0, restore=True)
+    _, rows = authors._validation_split(y)
+    losses = {}
+    for last in range(1, 31):
+        monkeypatch.setattr(authors, "MAX_EPOCHS", last)
+        fitted = fit_authors_linear(X, y, seed=0)
+        margin = (2 * y[rows] - 1) * (X[rows] @ fitted.coef[0] + fitted.intercept[0])
+        losses[np.logaddexp(0, -margin).mean()] = fitted.coef
+    assert np.array_equal(restored.coef, losses[min(losses)])
+    assert not np.array_equal(restored.coef, fitted.coef)
+
+
 @pytest.mark.parametrize("probe", ["linear", "tree"])
 def test_learns_under_the_published_protocol(probe: str) -> None:
     X, y = latents(300, 60)

@@ -58,7 +58,7 @@ def test_table_of_profiles_has_every_cap() -> None:
     profile = load_profile("mini")
     for cap in (profile.max_docs, profile.n_train, profile.n_test):
         assert f"| {cap:,} |" in mini
-    assert "| all | all | all | 20% |" in next(line for line in lines if "`paper`" in line)
+    assert "| all | 4,000 | all | 20% |" in next(line for line in lines if "`paper`" in line)
 
 
 def test_what_an_interval_means_is_what_the_code_does() -> None:

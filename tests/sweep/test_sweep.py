@@ -15,17 +15,18 @@ import tiny
 import yaml
 
 from mosaic import ASSETS
-from mosaic.config.profiles import Profile
+from mosaic.config.profiles import Profile, load_profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData, load_task
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_origins, read_bundles, write_bundle
 from mosaic.evidence.comparisons import wins
 from mosaic.extraction import jobs
+from mosaic.extraction.extract import models_with_tasks
 from mosaic.scores.choose import over_seeds, select_by_cv
 from mosaic.scores.table import make_scores
 from mosaic.sweep import run
-from mosaic.sweep.cells import Cell, authors_cells
+from mosaic.sweep.cells import Cell, authors_cells, paper_grid
 from mosaic.sweep.compare import by_classifier, compare_cells, mean_over_seeds
 from mosaic.sweep.results import to_scores
 from mosaic.sweep.run import score_cells
@@ -310,3 +311,14 @@ def test_a_sweep_survives_as_a_bundle(workspace: Workspace, tmp_path: Path) -> N
 
 def test_no_bundle_is_an_empty_table(tmp_path: Path) -> None:
     assert read_bundles(tmp_path / "nothing").empty
+
+
+def test_a_model_is_given_texts_of_its_languages_only() -> None:
+    profile = load_profile("gemma-local")
+    gemma, english = profile.models
+    grid = paper_grid(profile, profile.tasks)
+    tasks = {m.name: {cell.task for cell in grid if cell.model == m.name} for m in profile.models}
+    assert tasks[gemma.name] == set(profile.tasks)
+    assert tasks[english.name] == {"banking77", "scenario", "intent", "toxicity-en", "sentiment-en"}
+    work = {model.name: {task.key for task in found} for model, found in models_with_tasks(profile)}
+    assert work == tasks

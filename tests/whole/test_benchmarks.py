@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,23 @@ def test_without_a_gpu_its_table_is_refused_in_one_sentence(modules: Any, monkey
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match=r"needs a CUDA device and there is none here; run it"):
         run(modules[0], monkeypatch, "--only", "gpu")
+
+
+def test_every_kind_of_interval_has_its_coverage_in_the_table(monkeypatch: Any) -> None:
+    """The shipped table has each kind and says what lies outside; Student's is simulated again."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    coverage = importlib.import_module("coverage")
+
+    table = pd.read_csv(ROOT / "book" / "coverage.csv")
+    assert set(table["as in"]) == {
+        *(design.where for design in coverage.DESIGNS),
+        *(f"{mean.where} (skewness {mean.skew:g})" for mean in coverage.TASK_MEANS),
+    }
+    inside = table["coverage"].between(*coverage.WANTED)
+    assert list(table["within .92 to .98"] == "yes") == list(inside)
+    tasks = table["interval of"].str.startswith("mean over")
+    skewed = table["as in"].str.contains(r"skewness (?!0\))|hardly an error", regex=True)
+    assert inside[~skewed].all(), "only skewed means of few tasks and near-perfect cells may fail"
+    for mean, shipped in zip(coverage.TASK_MEANS, table["coverage"][tasks], strict=True):
+        again = coverage.row_of_tasks(mean, 400)["coverage"]
+        assert again == pytest.approx(shipped, abs=0.04), mean.where

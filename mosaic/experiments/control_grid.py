@@ -1,0 +1,118 @@
+"""What is scored to see what an SAE adds: its cells, those of its controls, plain baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
+from mosaic.config.profiles import ModelSpec
+from mosaic.config.workspace import Workspace
+from mosaic.data.load import TaskData, load_task
+from mosaic.data.splits import make_split
+from mosaic.experiments.controls import control_width
+from mosaic.extraction.extract import extract_all
+from mosaic.models.language_model import load_model
+from mosaic.models.readers import text_reader
+from mosaic.models.resolve import resolve
+from mosaic.models.sae_metrics import load_trained, measure_sae
+from mosaic.models.sae_texts import training_texts, untested_texts
+from mosaic.models.train_saes import residual_vectors
+from mosaic.storage.shards import Store
+from mosaic.sweep.cells import Cell
+
+TEXTS_MEASURED = 50
+"""Texts of a task on which explained variance is measured."""
+
+
+def control_texts(workspace: Workspace, model: ModelSpec, tasks: Iterable[str]) -> list[str]:
+    """The profile's general texts that SAEs are trained on, without such those of `tasks` that no
+    split tests under any of the profile's seeds."""
+    profile = workspace.profile
+    if profile.sae_texts:
+        return training_texts(profile, resolve(model, profile)).training
+    return untested_texts(replace(profile, tasks=tuple(tasks)))
+
+
+def control_cells(task: str, model: ModelSpec, layer: int, width: str, seed: int = 0) -> list[Cell]:
+    """Raw sums and maxima of an SAE and its controls; hidden states pooled in four ways; TF-IDF."""
+    base = Cell(task, "hidden", model.name, layer, seed=seed)
+    cells = [replace(base, pooling=how) for how in ("last", "mean", "max", HIDDEN_JOINED)]
+    sae = replace(base, feature="sae", width=width)
+    for pooling in ("sum", "max"):
+        cells.append(replace(sae, pooling=pooling))
+        for kind in CONTROLS:
+            named = control_width(width, kind)
+            cells.append(replace(sae, feature="control", width=named, pooling=pooling))
+    return [*cells, Cell(task, "tfidf", seed=seed)]
+
+
+def small_cells(workspace: Workspace, cells: Iterable[Cell], sizes: Iterable[int]) -> list[Cell]:
+    """The cells trained on about so many texts, where each class then has two at least."""
+    found = []
+    for cell in cells:
+        profile = workspace.profile
+        data = load_task(cell.task, profile)
+        split = make_split(data, cell.seed, "nested", profile.n_train, profile.n_test)
+        per_class = np.unique(data.labels[split.train], return_counts=True)[1]
+        for size in sizes:
+            share = size / len(split.train)
+            if share < 1 and (np.round(share * per_class) >= 2).all():
+                found.append(replace(cell, train_fraction=share))
+    return found
+
+
+def latent_table(
+    workspace: Workspace, tasks: Sequence[str], model: ModelSpec, layer: int, width: str
+) -> pd.DataFrame:
+    """How active an SAE and its controls are on all tokens of each task.
+
+    Columns: task, latents (what they are of), n_latents, l0 (active per token), above_1 (share of
+    the sums over a text that are not 0 which are above 1, the paper's threshold). For the SAE also
+    explained_variance on the first `TEXTS_MEASURED` texts, missing where its decoder is not in a
+    folder.
+    """
+    widths = {width: "trained SAE"}
+    widths |= {control_width(width, kind): name for kind, name in CONTROLS.items()}
+    data = [load_task(task, workspace.profile) for task in tasks]
+    store = Store(workspace.cache / "features")
+    read = extract_all(
+        model, data, workspace.profile, [layer], list(widths), store, workspace.engine
+    )
+    explained = _explained(workspace, data, model, layer, width)
+    rows = []
+    for one, features, share in zip(data, read, explained, strict=True):
+        for name, said in widths.items():
+            counts, sums = (features.matrix(layer, name, how) for how in ("count", "sum"))
+            rows.append(
+                {
+                    "task": one.task.key,
+                    "latents": said,
+                    "n_latents": sums.shape[1],
+                    "l0": counts.sum() / features.n_tokens.sum(),
+                    "explained_variance": share if name == width else None,
+                    "above_1": float((sums.data > 1).mean()) if sums.nnz else None,
+                }
+            )
+    return pd.DataFrame(rows).astype({"explained_variance": float})
+
+
+def _explained(
+    workspace: Workspace, data: Sequence[TaskData], model: ModelSpec, layer: int, width: str
+) -> list[float | None]:
+    """Explained variance of the SAE on some texts of each task."""
+    spec, profile = model.sae(layer, width), workspace.profile
+    if spec.folder is None:
+        return [None for _ in data]
+    found, whole = resolve(model, profile), load_trained(Path(spec.folder))
+    network, reader = load_model(found, layer + 1), text_reader(found, profile)
+    measured: list[float | None] = []
+    for one in data:
+        some = one.inputs[:TEXTS_MEASURED]
+        states = residual_vectors(network, reader, some, [layer], profile.token_budget)[layer]
+        measured.append(measure_sae(whole, states)["explained_variance"])
+    return measured

@@ -1,0 +1,78 @@
+"""fig-controls and fig-small-data: what the SAE adds to its controls (chapter 10, ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mosaic.evidence.claims import Finding
+from mosaic.evidence.contrasts import effect_table
+from mosaic.figures.panels import differences, interval_bars, lines_by_task, mark
+from mosaic.figures.style import (
+    BLUE,
+    CYCLE,
+    SavedFigure,
+    legend_below,
+    new_figure,
+    save_figure,
+)
+from mosaic.scores.names import source_label
+
+
+def fig_controls(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> SavedFigure:
+    """The trained SAE minus each control: a panel per source, a row per control.
+
+    Small markers are tasks, the large one is their mean with Student's interval where there is one.
+    """
+    sizes = [len(contrasts) for contrasts in found.values()]
+    figure = new_figure(
+        len(found), 1, height=1.6 + 0.42 * sum(sizes), height_ratios=sizes, sharex=True
+    )
+    parts = []
+    for axes, (source, contrasts) in zip(figure.axes, found.items(), strict=True):
+        differences(axes, contrasts, source)
+        table = effect_table(contrasts, source)
+        by_task = pd.DataFrame({key: finding.by_task for key, finding in contrasts.items()})
+        for (_, marker, _), (task, values) in zip(CYCLE * 4, by_task.iterrows(), strict=False):
+            look = ("#9E9E9E", marker, "")
+            mark(axes, values, np.arange(len(values)) + 0.16, look, 4.5, label=str(task))
+        bars = interval_bars(table, ("effect", "low", "high"))
+        look = (BLUE, "D", "")
+        at = np.arange(len(table)) - 0.1
+        mark(axes, table["effect"], at, look, 6.5, xerr=bars, width=1.6, label="mean of tasks")
+        parts.append(table)
+    figure.axes[-1].set_xlabel("macro-F1 of the trained SAE minus the control's")
+    legend_below(figure, ncols=6)
+    words = " ".join(
+        f"{source}: trained SAE minus "
+        + "; ".join(f"{key} {finding.effect:+.3f}" for key, finding in contrasts.items())
+        + "."
+        for source, contrasts in found.items()
+    )
+    return save_figure(figure, "fig-controls", pd.concat(parts), words, folder)
+
+
+def fig_small_data(curves: Sequence[pd.DataFrame], folder: Path) -> SavedFigure:
+    """Mean macro-F1 over tasks by the number of training texts, a row per source.
+
+    `curves` are those of `scores.controls.small_data_curve`.
+    """
+    drawn = [c.assign(label=f"mean of {c['n_tasks'].iloc[0]} tasks") for c in curves]
+    bare = [c.assign(macro_f1_low=np.nan, macro_f1_high=np.nan) for c in drawn]
+    figure = lines_by_task(bare, x="n_train", fill=True)
+    figure.axes[-1].set_xlabel("training texts")
+    legend_below(figure)
+    words = " ".join(
+        f"{source_label(c)}: "
+        + "; ".join(
+            f"{series} {part['macro_f1'].iloc[0]:.3f} with {part['n_train'].iloc[0]:,} texts and "
+            f"{part['macro_f1'].iloc[-1]:.3f} with {part['n_train'].iloc[-1]:,}"
+            for series, part in c.groupby("series", sort=False)
+        )
+        + "."
+        for c in drawn
+    )
+    return save_figure(figure, "fig-small-data", pd.concat(drawn), words, folder)

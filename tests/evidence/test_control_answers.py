@@ -1,0 +1,172 @@
+"""What the scores of controls come to: the answer follows them, and nothing else counts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mosaic.evidence.claims import judge_claims, load_claims
+from mosaic.evidence.equal_terms import (
+    ALIKE,
+    OFFERED,
+    chooser_contrasts,
+    control_answer,
+    control_contrasts,
+    effects_by_source,
+    sparse_contrasts,
+)
+from mosaic.figures.controls import fig_controls, fig_small_data
+from mosaic.scores.controls import control_rows, quality_table, small_data_curve, sparse_table
+from mosaic.scores.table import make_scores
+
+TASKS = [f"task{i}" for i in range(8)]
+
+COMMON = {
+    **{"source": "run", "protocol": "nested", "profile": "mine", "model": "m", "layer": 9},
+    **{"depth": "middle", "kind": "text", "toy": False, "probe": "linear", "scaling": "auto"},
+    **{"train_fraction": 1.0, "n_train": 600, "auroc": 0.9, "brier": 0.1, "ece": 0.05},
+}
+
+NOTHING = {"model": None, "layer": None, "depth": None, "scaling": None}
+
+
+def scores(**means: float) -> pd.DataFrame:
+    """Two seeds of eight tasks; `means` are the macro-F1 of sae, random, rotated, pca, mean, max,
+    joined, last and tfidf, which tasks move up and down together. Latents kept by k and a run with
+    64 texts are 0.1 lower."""
+    f1 = dict.fromkeys(("rotated", "pca", "max", "joined", "last", "tfidf"), 0.5) | means
+    rows: list[dict[str, Any]] = []
+
+    def add(task: str, value: float, **cell: Any) -> None:
+        move = 0.01 * TASKS.index(task)
+        for seed in (0, 1):
+            score = value + move + 0.002 * seed
+            row = {**COMMON, "task": task, "seed": seed, "macro_f1": score, "cv_accuracy": score}
+            rows.append(row | cell)
+
+    for task in TASKS:
+        for pooling, down in (("sum", 0.0), ("max", 0.02)):
+            latents = {"pooling": pooling, "selection": "all"}
+            add(task, f1["sae"] - down, feature="sae", width="4k", **latents)
+            for kind in ("random", "rotated", "pca"):
+                named = {"feature": "control", "width": f"4k {kind}", **latents}
+                add(task, f1[kind] - down, **named)
+        few = {"pooling": "sum", "selection": "topk", "k": 5}
+        add(task, f1["sae"] - 0.1, feature="sae", width="4k", **few)
+        add(task, f1["random"] - 0.2, feature="control", width="4k random", **few)
+        for size in (64, 250):
+            part = {"pooling": "sum", "selection": "all", "train_fraction": size / 600}
+            part["n_train"] = size - 1
+            add(task, f1["sae"] - 0.1 + size / 10_000, feature="sae", width="4k", **part)
+        for name, pooling in (("mean",) * 2, ("max",) * 2, ("joined", "mean+max"), ("last",) * 2):
+            add(task, f1[name], feature="hidden", pooling=pooling)
+        add(task, f1["tfidf"], feature="tfidf", **NOTHING)
+    return make_scores(rows)
+
+
+def test_effects_by_hand() -> None:
+    table = scores(sae=0.7, random=0.6, rotated=0.65, pca=0.71, mean=0.7, max=0.6, joined=0.72)
+    found = control_contrasts(table)
+    effects = {name: round(float(f.effect), 6) for name, f in found.items()}
+    assert effects == {
+        "random dictionary": 0.1,
+        "SAE, rotated input": 0.05,
+        "signed PCA": -0.01,
+        ALIKE: pytest.approx((0 + 0.08) / 2),  # sum with mean, max with max
+        "hidden state, mean+max": -0.03,  # mean of both poolings of the SAE
+        "hidden state, last token": 0.19,
+        "TF-IDF": 0.19,
+    }
+    assert {f.n_tasks for f in found.values()} == {8}
+    assert found["random dictionary"].p_holm == pytest.approx(7 * 2 / 2**8)
+
+
+def test_the_answer_follows_from_the_numbers() -> None:
+    def answer(**means: float) -> str:
+        return control_answer(scores(**means))
+
+    up = answer(sae=0.8, random=0.6, mean=0.6, max=0.6)
+    down = answer(sae=0.6, random=0.8, mean=0.8, max=0.8)
+    assert "active, training adds in every task" in up
+    assert "pooled alike, the SAE adds" in up
+    assert "active, training costs" in down
+    assert "pooled alike, the SAE costs" in down
+    assert "TF-IDF, the SAE adds" in up, "the chooser takes it"
+    assert "TF-IDF, the SAE neither adds nor costs" in down, "the chooser leaves it"
+    assert "random dictionary by its best 5 latents, training adds" in up
+    level = answer(sae=0.7, random=0.7, mean=0.7, max=0.68)
+    assert level.count("neither adds nor costs") == 3
+    none = scores(sae=0.7, random=0.7, mean=0.7)
+    none = none[none["feature"] != "control"]
+    assert control_answer(none) == "No control of an SAE was scored."
+
+
+def test_a_difference_of_few_latents_by_hand() -> None:
+    found = sparse_contrasts(scores(sae=0.7, random=0.6, mean=0.6))
+    assert list(found) == ["random dictionary, 5 latents"]
+    assert found["random dictionary, 5 latents"].effect == pytest.approx(0.2)
+
+
+def test_certainty_needs_tasks() -> None:
+    table = scores(sae=0.8, random=0.6, mean=0.6)
+    many = pd.concat([table, *(table.assign(task=table["task"] + x) for x in "abc")])
+    assert "training adds: +0.200" in control_answer(many)
+    few = table[table["task"].isin(TASKS[:5])]
+    few_said = control_answer(few)
+    assert "adds in every task, which are too few to be sure: +0.200" in few_said
+    assert "within chance" in few_said
+
+
+def test_the_chooser_gains_what_it_takes() -> None:
+    table = scores(sae=0.8, random=0.7, mean=0.75, max=0.6)
+    found = chooser_contrasts(table)
+    assert found[OFFERED].effect == pytest.approx(0.05)
+    assert found["chooser, with the random dictionary"].effect == pytest.approx(0)
+    blind = table.assign(cv_accuracy=np.where(table["feature"] == "sae", 0.99, 0.5))
+    worse = blind.assign(macro_f1=blind["macro_f1"].mask(blind["feature"] == "sae", 0.3))
+    assert chooser_contrasts(worse)[OFFERED].effect < -0.4, "the test score takes no part"
+
+
+def test_only_cells_beside_the_controls_count() -> None:
+    table = scores(sae=0.7, random=0.6, mean=0.6)
+    before = effects_by_source({"run": control_contrasts(table)})
+    elsewhere = table[table["feature"].isin(["sae", "hidden"])].assign(macro_f1=0.99)
+    more = [elsewhere.assign(layer=5), elsewhere.assign(model="other"), elsewhere.assign(seed=7)]
+    wide = elsewhere[elsewhere["feature"] == "sae"]
+    more += [wide.assign(width="16k"), wide.assign(threshold=1.0), wide.assign(pooling="last")]
+    all_rows = pd.concat([table, table.iloc[:40], *more]).astype(table.dtypes)
+    after = effects_by_source({"run": control_contrasts(all_rows)})
+    pd.testing.assert_frame_equal(before, after)
+
+
+def test_claims_of_the_paper_do_not_see_controls() -> None:
+    table = scores(sae=0.7, random=0.6, mean=0.6)
+    without = judge_claims(load_claims(), table[table["feature"] != "control"])
+    assert judge_claims(load_claims(), table) == without
+
+
+def test_tables_by_hand() -> None:
+    table = scores(sae=0.7, random=0.6, mean=0.6)
+    quality = quality_table([table]).set_index(["features", "pooling"])
+    middle = 0.01 * 3.5 + 0.001
+    assert quality.loc[("SAE latents", "sum"), "macro_f1"] == pytest.approx(0.7 + middle)
+    assert quality.loc[("random dictionary", "max"), "macro_f1"] == pytest.approx(0.58 + middle)
+    assert quality.loc[("SAE latents", "sum"), "n_tasks"] == 8
+    sparse = sparse_table([table])
+    assert list(sparse["k"]) == ["5", "all"]
+    assert list(sparse["SAE latents"]) == pytest.approx([0.6 + middle, 0.7 + middle])
+    curve = small_data_curve(table, [16, 64, 250])
+    assert list(curve["n_train"]) == [64, 250], "the nearest size"
+    assert list(curve["macro_f1"]) == pytest.approx([0.6064 + middle, 0.625 + middle])
+    assert len(control_rows(table.assign(feature="sae"))) == 0
+
+
+def test_figures_say_what_they_show(tmp_path: Any) -> None:
+    table = scores(sae=0.7, random=0.6, mean=0.6)
+    shown = fig_controls({"this run, profile mine": control_contrasts(table)}, tmp_path)
+    assert "random dictionary +0.100" in shown.alt
+    curve = fig_small_data([small_data_curve(table, [64, 250])], tmp_path)
+    assert "SAE latents 0.642 with 64 texts" in curve.alt
