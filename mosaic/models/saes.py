@@ -262,15 +262,14 @@ def _check_place(spec: SAESpec, sae: SAE[Any], model: ResolvedModel | None) -> N
         )
     if found:
         layer = int(found[1] or found[3]) - (found[2] == "pre")
-        if layer != spec.layer:
+        if layer != spec.layer and not spec.moved:
             advice = f"write `layer: {layer}`" if layer >= 0 else "there is no block before it"
             raise ConfigError(
                 f"The SAE {spec.name} was trained at {hook!r}, which is not the output of block "
                 f"{spec.layer}: {advice}, or name another SAE in the profile."
             )
-    if (said.model_from_pretrained_kwargs or {}).get("center_writing_weights") and (
-        model is None or _has_layer_norm(model)
-    ):
+    centred = (said.model_from_pretrained_kwargs or {}).get("center_writing_weights")
+    if centred and (model is None or _has_layer_norm(model)):
         inner = sae.run_time_activation_norm_fn_in
         sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
     if said.model_name and model is not None:
@@ -297,5 +296,5 @@ def _bare(name: str) -> str:
 
 
 def _has_layer_norm(model: ResolvedModel) -> bool:
-    parts = skeleton(truncated(model.config, 1)).modules()
-    return any(type(part).__name__ == "LayerNorm" for part in parts)
+    block = skeleton(truncated(model.config, 1))
+    return any(type(part).__name__ == "LayerNorm" for part in block.modules())
