@@ -1,4 +1,4 @@
-"""Fill this environment with requirements.lock and this project: `.venv/bin/python tools/install.py`.
+"""Fill this environment with requirements.lock and this project: `python tools/install.py`.
 
 uv installs in well under half of pip's time, and is asked to look where pip is told to look. Where
 uv cannot be had or fails, pip installs the same; what went wrong is on the terminal by then.
