@@ -32,15 +32,16 @@ from mosaic.evidence.bundles import (
     read_bundles,
     write_bundle,
 )
+from mosaic.evidence.claims import judge_claims, load_claims
 from mosaic.evidence.pack import pack_run
 from mosaic.publish.bundle_pages import (
     bundle_pages,
     grid_table,
     languages_table,
     training_in_words,
-    verdicts_in_words,
     verdicts_table,
 )
+from mosaic.publish.scorecard import verdicts_in_words
 from mosaic.scores.table import PROBABILITY, make_scores, write_scores
 from mosaic.storage.files import sha256
 
@@ -504,7 +505,7 @@ def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
             last = {"feature": "hidden", "pooling": "last", "width": None, "selection": None}
             rows += [{**cell, "macro_f1": better + task / 1000}]
             rows += [{**cell, **last, "threshold": None, "macro_f1": 0.5}]
-        found = verdicts_in_words(make_scores(rows))
+        found = verdicts_in_words(judge_claims(load_claims(), make_scores(rows)))
         [line] = [line for line in found.splitlines() if "SAE beats the last hidden" in line]
         assert line.startswith(f"- **{verdict}** ")
         table = verdicts_table(make_scores(rows))
