@@ -1,7 +1,8 @@
 """What a bundle may hold. Anybody can send one, so it is read as hostile until all of this holds.
 
-A bundle is a flat folder of `manifest.json`, `scores.csv` and PNG figures: no data, no weights,
-nothing that can carry code. Everything raises IntegrityError with one sentence.
+A bundle is a flat folder of `manifest.json`, `scores.csv`, PNG figures and at most a `latents.json`
+with a few texts of a harmless set that may be passed on: no other data, no weights, nothing that
+can carry code. Everything raises IntegrityError with one sentence.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mosaic.errors import IntegrityError
+from mosaic.experiments.latent_view import LATENTS, LatentView
 from mosaic.storage.files import sha256
 
 SCHEMA_VERSION = 4
@@ -27,7 +29,13 @@ MAX_BYTES = 4_000_000
 
 MAX_TEXT, MAX_COMMAND = 600, 3000
 
-FILE_NAME = re.compile(r"scores\.csv|[a-z0-9][a-z0-9_-]*\.png")
+FREE_LICENCES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "MIT", "Apache-2.0")
+"""Licences whose texts a bundle may pass on with their source named."""
+
+OFFENSIVE_ROLES = ("toxicity", "safety")
+"""Roles of tasks whose texts no bundle holds."""
+
+FILE_NAME = re.compile(r"scores\.csv|latents\.json|[a-z0-9][a-z0-9_-]*\.png")
 
 # What opens HTML, or ends the code span or table cell that a text is shown in.
 FORBIDDEN = re.compile(r"[<>`|{}\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -97,8 +105,8 @@ def check_files(folder: Path) -> None:
             )
         if path.name != BUNDLE_MANIFEST and not FILE_NAME.fullmatch(path.name):
             raise IntegrityError(
-                f"{path} is no file a bundle may hold; it holds {BUNDLE_MANIFEST}, {SCORES} and "
-                f"figures named like fig-baselines.png. Remove it."
+                f"{path} is no file a bundle may hold; it holds {BUNDLE_MANIFEST}, {SCORES}, "
+                f"{LATENTS} and figures named like fig-baselines.png. Remove it."
             )
         total += path.stat().st_size
     if total > MAX_BYTES:
@@ -154,6 +162,28 @@ def check_content(folder: Path, manifest: Manifest) -> None:
             )
         if path.suffix == ".png":
             _check_picture(path)
+    if LATENTS in manifest.files:
+        read_latents(folder)
+
+
+def read_latents(folder: Path) -> LatentView:
+    """The latents of a bundle with their texts, every field checked; it is there."""
+    path = folder / LATENTS
+    try:
+        view = LatentView.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(f"{path}: {_complaint(error)}") from error
+    if not may_ship(view):
+        raise IntegrityError(
+            f"{path} holds texts of {view.task!r} (licence {view.licence!r}, {view.role}); a "
+            f"bundle may hold texts under {FREE_LICENCES} and none of {OFFENSIVE_ROLES}. Remove it."
+        )
+    return view
+
+
+def may_ship(view: LatentView) -> bool:
+    """Whether texts of a view may be passed on, and are none that offend by what they are for."""
+    return view.licence in FREE_LICENCES and view.role not in OFFENSIVE_ROLES
 
 
 def _check_picture(path: Path) -> None:

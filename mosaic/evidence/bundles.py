@@ -1,8 +1,8 @@
 """Bundles: score tables computed elsewhere, with what is needed to make them again.
 
 A bundle is a folder with `scores.csv` (the tidy schema), `manifest.json` (command, versions,
-device, seeds, models, checksums) and a few figures. It holds no data and no weights;
-`bundle_rules` says what is refused.
+device, seeds, models, checksums) and a few figures; `latents.json` may show a few harmless texts.
+It holds no other data and no weights; `bundle_rules` says what is refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from mosaic.evidence.bundle_rules import (
     check_content,
     check_files,
     check_table,
+    read_latents,
     read_manifest,
 )
+from mosaic.experiments.latent_view import LATENTS, LatentView
 from mosaic.scores.table import PROBABILITY, SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
@@ -179,6 +181,13 @@ def bundles_with_latents(root: Path) -> list[pd.DataFrame]:
     """Every row of each bundle that has SAE cells, one table a bundle."""
     tables = (read_bundle(folder) for folder in bundle_folders(root))
     return [table for table in tables if (table["feature"] == "sae").any()]
+
+
+def bundle_latents(root: Path) -> dict[str, LatentView]:
+    """Title of each bundle that shows latents, and what it shows."""
+    bundles = [open_bundle(folder) for folder in bundle_folders(root)]
+    with_latents = [bundle for bundle in bundles if LATENTS in bundle.manifest.files]
+    return {bundle.manifest.title: read_latents(bundle.folder) for bundle in with_latents}
 
 
 def bundle_grids(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,20 @@ import pandas as pd
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
+from mosaic.evidence.bundle_rules import may_ship
 from mosaic.evidence.bundles import command_line, public, write_bundle
+from mosaic.experiments.latent_view import LATENTS, LatentView
 from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
+
+log = logging.getLogger(__name__)
 
 
 def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
-    """Pack the scores and figures of a run's chapters; returns the folder.
+    """Pack the scores, figures and latents of a run's chapters; returns the folder.
 
-    Raises ConfigError where the profile was not run, AccessError and IntegrityError where the
-    files of its models are not at hand or not those expected.
+    Latents whose texts may not be passed on are left out, which a warning says. Raises ConfigError
+    where the profile was not run, AccessError and IntegrityError where the files of its models are
+    not at hand or not those expected.
     """
     paths = sorted((workspace.run / "scores").glob("*.csv"))
     if not paths:
@@ -39,8 +45,18 @@ def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
         _command(workspace, [path.stem for path in paths]),
         _device() if models else "cpu",
         [_identity(model, table, workspace) for model in models],
-        sorted(workspace.figures.glob("*.png")),
+        [*sorted(workspace.figures.glob("*.png")), *_latents(workspace.figures / LATENTS)],
     )
+
+
+def _latents(path: Path) -> list[Path]:
+    if not path.is_file():
+        return []
+    view = LatentView.model_validate_json(path.read_bytes())
+    if not may_ship(view):
+        log.warning("%s is left out: its texts (%s) may not be passed on", path, view.licence)
+        return []
+    return [path]
 
 
 def _command(workspace: Workspace, chapters: list[str]) -> str:

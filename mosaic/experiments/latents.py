@@ -82,10 +82,17 @@ def read_cell(cell: Cell, workspace: Workspace) -> Reading:
 class TokenActivations:
     """One document token by token."""
 
-    tokens: list[str]
-    """Pooled tokens as text, `[n_tokens]`."""
+    text: str
+    spans: np.ndarray
+    """First and last (exclusive) character of each pooled token, `[n_tokens, 2]`; tokens that hold
+    bytes of one character share it."""
     values: csr_array
     """Activations `[n_tokens, d_sae]` in units of the residual stream."""
+
+    @property
+    def tokens(self) -> list[str]:
+        """Pooled tokens as slices of the text, white space included, `[n_tokens]`."""
+        return [self.text[start:end] for start, end in self.spans.tolist()]
 
 
 def read_tokens(
@@ -102,7 +109,8 @@ def read_tokens(
     Model and SAE are loaded once, every text is read once and nothing is stored. The second value
     pools as `Features.matrix` does: `pooled(pooling, top_n=None, threshold=None)`. `check` is given
     what decides the SAE's numbers before anything is loaded. With `by_token=False` there is no
-    list. Raises what loading raises.
+    list. Raises what loading raises, and ConfigError for a tokenizer that cannot say where in the
+    text a token is.
     """
     import torch
     from tqdm import tqdm
@@ -117,7 +125,9 @@ def read_tokens(
         if check is not None:
             check(job.identities[block.key])
         [worker] = load_workers([(job, {0: (block,)})])
-    d_sae, tokenizer = worker.sizes[block.key], job.model.tokenizer
+    d_sae = worker.sizes[block.key]
+    documents = job.reader.read(list(texts))
+    places = _token_places(job.reader, texts) if by_token else []
     found: dict[int, TokenActivations] = {}
 
     def keep(_block: Any, rows: np.ndarray, batch: Batch, active: Triplets) -> None:
@@ -126,23 +136,35 @@ def read_tokens(
         lengths = batch.keep.sum(axis=1)
         shape = (int(lengths.sum()), d_sae)
         values = sparse.csr_array(sparse.coo_array((value, (token, latent)), shape=shape))
-        ids, end = batch.arguments["input_ids"][batch.keep], np.cumsum(lengths)
-        for row, last, length in zip(rows, end, lengths, strict=True):
-            own = slice(last - length, last)
-            names = [str(tokenizer.decode([int(i)])) for i in ids[own]]
-            found[int(row)] = TokenActivations(names, values[own])
+        ends = np.cumsum(lengths)
+        for row, kept, last, length in zip(rows.tolist(), batch.keep, ends, lengths, strict=True):
+            spans = places[row][kept[: len(places[row])]]
+            found[row] = TokenActivations(texts[row], spans, values[last - length : last])
 
     worker.run.listener = keep if by_token else None
     with torch.inference_mode(), tqdm(total=len(texts), desc="tokens", disable=None) as bar:
-        arrays = worker.run.shard(job.reader.read(list(texts)), (block,), bar)[block]
-    silent = TokenActivations([], sparse.csr_array((0, d_sae), dtype=np.float32))
+        arrays = worker.run.shard(documents, (block,), bar)[block]
 
     def pooled(pooling: str, top_n: int | None = None, threshold: float | None = None) -> csr_array:
         names = arrays_for(pooling, top_n, profile.top_n)
         return pool({name: arrays[name] for name in names}, pooling, d_sae, threshold)
 
-    read = [found.get(row, silent) for row in range(len(texts))] if by_token else []
-    return read, pooled
+    nowhere, silent = np.zeros((0, 2), np.int64), sparse.csr_array((0, d_sae), dtype=np.float32)
+    read = [
+        found.get(row) or TokenActivations(text, nowhere, silent) for row, text in enumerate(texts)
+    ]
+    return read if by_token else [], pooled
+
+
+def _token_places(reader: Any, texts: Sequence[str]) -> list[np.ndarray]:
+    """Where each token is in its text, as the reader cuts it: `[n_tokens, 2]` per text."""
+    if not reader.tokenizer.is_fast:
+        raise ConfigError(
+            "The tokenizer cannot say where in a text a token is; give one with a tokenizer.json."
+        )
+    limit = {"truncation": True, "max_length": reader.max_length}
+    encoded = reader.tokenizer(list(texts), return_offsets_mapping=True, **limit)
+    return [np.asarray(row, dtype=np.int64).reshape(-1, 2) for row in encoded["offset_mapping"]]
 
 
 def token_activations(

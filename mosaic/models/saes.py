@@ -295,7 +295,6 @@ def _bare(name: str) -> str:
 
 
 def _has_layer_norm(model: ResolvedModel) -> bool:
-    import torch
+    from torch.nn import LayerNorm
 
-    parts = skeleton(truncated(model.config, 1)).modules()
-    return any(isinstance(part, torch.nn.LayerNorm) for part in parts)
+    return any(isinstance(p, LayerNorm) for p in skeleton(truncated(model.config, 1)).modules())

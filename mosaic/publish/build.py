@@ -16,6 +16,7 @@ from mosaic.config.choices import CATALOGUES
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.evidence.bundles import bundle_folders
+from mosaic.publish.all_scores import scores_page
 from mosaic.publish.bundle_pages import bundle_pages
 from mosaic.publish.pages import figure_index, profile_table, repository, rerun_box, task_table
 from mosaic.publish.run import chapters, project_root
@@ -77,6 +78,7 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in CATALOGUES}
     pages["profiles"] = profile_table()
     pages["scorecard"] = scorecard_page(scorecard_columns(workspace, runs), chapters(root))
+    pages["all_scores"] = scores_page(runs)
     pages["figures"] = figure_index(workspace.figures)
     for bundle in bundle_folders(runs):
         pages |= {f"run_{bundle.name}_{name}": text for name, text in bundle_pages(bundle).items()}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
 
@@ -18,7 +16,6 @@ from mosaic.scores.table import F1
 
 if TYPE_CHECKING:
     from mosaic.evidence.claims import Finding
-    from mosaic.experiments.latents import TokenActivations
     from mosaic.figures.style import SavedFigure
 
 
@@ -68,18 +65,6 @@ def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
     )
     title = f"<p class='mosaic-caption'>{html.escape(caption)}</p>" if caption else ""
     return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
-
-
-def show_latents(latents: Sequence[int], documents: Sequence[Sequence[TokenActivations]]) -> HTML:
-    """One folded note per latent with texts it fires on; dataset text is escaped."""
-    notes = []
-    for latent, read in zip(latents, documents, strict=True):
-        lines = "".join(f"<li>{highlight(document, int(latent))}</li>" for document in read)
-        notes.append(
-            f"<details><summary>Latent {int(latent)}: {len(read)} texts it is strongest on "
-            f"(may offend)</summary><ul>{lines}</ul></details>"
-        )
-    return HTML("".join(notes))
 
 
 def show_cells(table: pd.DataFrame, caption: str = "") -> HTML:
@@ -142,19 +127,3 @@ def _show_error(shell: Any, kind: type, error: BaseException, trace: Any, **_: A
     # Jupyter takes the returned list as the traceback of the failed cell.
     shell._showtraceback(kind, error, [message])
     return [message]
-
-
-def highlight(document: TokenActivations, latent: int) -> str:
-    """A text as HTML with each token shaded by the latent's activation; everything is escaped."""
-    values = np.asarray(document.values[:, [latent]].todense()).ravel()
-    top = values.max() if len(values) and values.max() > 0 else 1.0
-    spans = []
-    for token, value in zip(document.tokens, values, strict=True):
-        text = html.escape(token, quote=True)
-        if value > 0:
-            text = (
-                f'<mark style="background: rgba(230, 159, 0, {0.15 + 0.75 * value / top:.2f})" '
-                f'title="{value:.2f}">{text}</mark>'
-            )
-        spans.append(text)
-    return f'<span class="mosaic-text" dir="auto">{"".join(spans)}</span>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,12 @@ from scipy import sparse
 
 from mosaic.data.splits import make_split
 from mosaic.errors import ConfigError
+from mosaic.experiments.latent_browser import (
+    browse_latents,
+    cut_at_activations,
+    promoted_tokens,
+)
+from mosaic.experiments.latent_view import MOST_CHARACTERS, MOST_TEXTS, LatentView
 from mosaic.experiments.latents import (
     FAINT,
     Reading,
@@ -27,7 +32,6 @@ from mosaic.experiments.latents import (
 from mosaic.extraction.extract import extract
 from mosaic.probes.evaluate import evaluate
 from mosaic.probes.select import Candidate, fit_select
-from mosaic.publish.notebook import highlight
 from mosaic.scores.intervals import bootstrap_interval
 
 
@@ -121,14 +125,105 @@ def test_share_of_the_strongest_latents() -> None:
     assert shares[0] < shares[1] < shares[2] == pytest.approx(1)
 
 
-def test_highlight_escapes_and_shades() -> None:
-    values = sparse.csr_array(np.array([[0.0, 2.0], [0.0, 0.0]]))
-    document = TokenActivations(["<script>", "&ok"], values)
-    html = highlight(document, 1)
-    assert "<script>" not in html
-    assert "&lt;script&gt;" in html
-    assert "&amp;ok" in html
-    assert len(re.findall("<mark", html)) == 1
+def test_pieces_are_slices_of_the_text_and_bytes_of_a_character_are_one() -> None:
+    text = "How can 👩 <b>?"
+    spans = np.array([[0, 3], [3, 7], [7, 9], [8, 9], [8, 9], [9, 13], [13, 14]])
+    values = sparse.csr_array(np.array([[0, 2, 1, 3, 0, 0, 4]], dtype=float).T)
+    document = TokenActivations(text, spans, values)
+    assert document.tokens == ["How", " can", " 👩", "👩", "👩", " <b>", "?"]
+    pieces = cut_at_activations(document, 0)
+    assert "".join(piece for piece, _ in pieces) == text
+    assert pieces == [("How", 0), (" can", 2), (" 👩", 3), (" <b>", 0), ("?", 4)]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_tokens_are_where_the_text_has_them(tmp_path, family: str) -> None:
+    """In scripts without spaces, in bytes, and where a text is cut."""
+    spec = tiny.model_spec(tmp_path, family)
+    texts = [*tiny.TEXTS, "two  spaces,\nand 👩‍👧", "long " * 40]
+    profile = tiny.profile(spec)
+    for text, document in zip(texts, token_activations(spec, texts, 0, "96", profile), strict=True):
+        assert document.text == text
+        assert document.values.shape[0] == len(document.spans)
+        covered = {i for start, end in document.spans.tolist() for i in range(start, end)}
+        shown = "".join(c for i, c in enumerate(text) if i in covered)
+        assert text.startswith(shown)
+        assert shown == text or len(document.spans) > profile.max_length - 3
+        for latent in range(0, 96, 16):
+            assert "".join(p for p, _ in cut_at_activations(document, latent)) == text
+
+
+def test_a_tokenizer_without_places_is_refused(tmp_path, monkeypatch) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    spec = tiny.model_spec(tmp_path)
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
+        token_activations(spec, ["a"], 0, "96", tiny.profile(spec))
+
+
+def planted_reading(spec, texts: list[str]) -> Reading:
+    """A probe on real features of a tiny model, without a split of its own."""
+    data = tiny.task_data(texts)
+    features = extract(spec, data, tiny.profile(spec), store=spec.source + "-store")
+    raw = features.matrix(0, "96", "sum")
+    split = make_split(data, 0)
+    outcome = evaluate(raw, data.labels, split, n_jobs=1)
+    return Reading(data, raw, raw, outcome, bootstrap_interval(outcome), pd.DataFrame())
+
+
+def test_a_view_shows_strongest_and_random_texts_with_their_sums(tmp_path) -> None:
+    spec = tiny.model_spec(tmp_path)
+    texts = [f"text number {i} of many {'and more ' * (i % 5)}" for i in range(60)]
+    texts += ["very long " * 80 for _ in range(2)]
+    reading = planted_reading(spec, texts)
+    top = deciding_latents(reading, k=4).assign(page=None, explanation=None)
+    view = browse_latents(reading, top, spec, 0, "96", tiny.profile(spec))
+    assert [latent.latent for latent in view.latents] == list(top["latent"].unique())
+    for latent in view.latents:
+        sums = reading.raw[:, [latent.latent]].toarray().ravel()
+        active = int((sums > 0).sum())
+        assert [t.value for t in latent.strongest] == pytest.approx(
+            np.sort(sums)[::-1][: len(latent.strongest)], rel=1e-3
+        )
+        assert sum(latent.inside) + sum(latent.elsewhere) == active
+        assert len(latent.random) == min(MOST_TEXTS, active - len(latent.strongest))
+        assert all(0 < t.value <= latent.strongest[-1].value for t in latent.random)
+        for text in (*latent.strongest, *latent.random):
+            assert sum(len(piece) for piece, _ in text.pieces) <= MOST_CHARACTERS + 2
+            assert any(value > 0 for _, value in text.pieces)
+    again = LatentView.model_validate_json(view.save(tmp_path).read_bytes())
+    assert again == view
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_promoted_tokens_are_those_whose_logits_rise_most(tmp_path, family: str) -> None:
+    """By hand: the direction, the final norm's weight, the head. A masked model has no such way."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    spec = tiny.model_spec(tmp_path, family)
+    if family != "bert":
+        model = AutoModelForCausalLM.from_pretrained(spec.source)
+        for name, weight in model.named_parameters():
+            if name.endswith(("norm.weight", "ln_f.weight", "ln_f.bias")):
+                torch.nn.init.uniform_(weight, 0.1, 3)  # a norm that changes the order
+        model.save_pretrained(spec.source)
+    promoted = promoted_tokens(spec, spec.sae(0, "96"), [5, 80], tiny.profile(spec), k=3)
+    if family == "bert":
+        assert promoted == {}
+        return
+    decode = AutoTokenizer.from_pretrained(spec.source).decode
+    rows = load_file(f"{spec.saes[0].folder}/sae_weights.safetensors")["W_dec"]
+    weights = dict(model.named_parameters())
+    [name] = [n for n in weights if n.endswith((".norm.weight", ".ln_f.weight"))]
+    scale = weights[name] + (1 if family == "gemma2" else 0)  # Gemma keeps it around zero
+    for latent in (5, 80):
+        direction = rows[latent] - (rows[latent].mean() if family == "gpt2" else 0)
+        logits = model.get_output_embeddings().weight @ (scale * direction)
+        expected = [decode([int(i)]) for i in logits.topk(3).indices]
+        assert promoted[latent] == expected
 
 
 def test_token_activations_sum_to_the_stored_features(tmp_path) -> None:

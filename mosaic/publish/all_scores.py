@@ -1,0 +1,132 @@
+"""The page of all scores: published rows and every bundle's, to filter, sort and download."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mosaic.evidence.bundles import bundle_folders, open_bundle
+from mosaic.evidence.published import published_scores
+from mosaic.publish.latent_browser import inline_code, inline_data
+from mosaic.scores.names import pooling_name
+from mosaic.scores.table import F1
+
+N_PLAIN = 50
+"""Rows of a page of the table, and all of them that are shown without JavaScript."""
+
+FEATURE_NAMES = {"sae": "SAE latents", "hidden": "hidden state", "tfidf": "TF-IDF"}
+
+WORDS = ("source", "task", "language", "model", "layer", "width", "pooling", "feature", "run")
+
+
+def scores_page(runs: Path) -> str:
+    """Markdown with the table in raw HTML: all rows as JSON, the first N_PLAIN also as a table.
+
+    `runs` is the folder of bundles. Raises what reading bundles raises.
+    """
+    bundles = [open_bundle(folder) for folder in bundle_folders(runs)]
+    parts = [named_rows(published_scores(), "published")]
+    parts += [named_rows(bundle.table, bundle.folder.name) for bundle in bundles]
+    rows = pd.concat(parts, ignore_index=True)
+    sources = "".join(
+        f"<li>{html.escape(bundle.folder.name)}: {html.escape(bundle.manifest.title)}</li>"
+        for bundle in bundles
+    )
+    return (
+        f"```{{raw}} html\n<ul><li>published: the authors' public scores</li>{sources}</ul>\n"
+        f"{score_table(rows)}\n```\n"
+    )
+
+
+def named_rows(scores: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Scores as the page names them: columns WORDS as text ("" where none applies), and F1.
+
+    `run` tells rows apart that are alike otherwise: the seed, how many seeds a mean is over, or
+    which of the authors' files of one configuration it is.
+    """
+    if scores.empty:
+        return pd.DataFrame(columns=[*WORDS, *F1])
+    pooled = scores["pooling"].notna()
+    table = scores.assign(
+        source=source,
+        pooling=scores.apply(pooling_name, axis=1).where(pooled),
+        feature=[_feature(row) for _, row in scores.iterrows()],
+        task=_joined(scores["task"], scores["label_model"], "{} ({} right?)"),
+        language=_language(scores),
+        run=_run(scores, source == "published"),
+    )
+    return table[list(WORDS)].astype("object").fillna("").astype(str).join(table[list(F1)])
+
+
+def _joined(first: pd.Series, second: pd.Series, both: str) -> list[Any]:
+    pairs = zip(first, second, strict=True)
+    return [a if pd.isna(b) else both.format(a, b) for a, b in pairs]
+
+
+def _language(scores: pd.DataFrame) -> list[Any]:
+    trained = scores["train_language"]
+    away = trained.where((trained != scores["language"]).fillna(False))
+    return [
+        there if pd.isna(here) else f"{here} → {there}"
+        for here, there in zip(away, scores["language"], strict=True)
+    ]
+
+
+def _run(scores: pd.DataFrame, published: bool) -> list[str]:
+    said = []
+    for seed, repeat in zip(scores["seed"], scores["repeat"], strict=True):
+        if pd.notna(seed):
+            said.append(f"seed {seed}")
+        elif pd.notna(repeat):
+            said.append(f"file {repeat}" if published else f"mean of {repeat} seeds")
+        else:
+            said.append("")
+    return said
+
+
+def _feature(row: pd.Series) -> str:
+    said = FEATURE_NAMES.get(row["feature"], str(row["feature"]).replace("_", " "))
+    said += f", top {row['k']}" if pd.notna(row["k"]) else ""
+    share, scaling = row["train_fraction"], row["scaling"]
+    said += f", {share:.0%} of training" if pd.notna(share) and share < 1 else ""
+    said += f", scaling {scaling}" if pd.notna(scaling) and scaling != "auto" else ""
+    return said + (", decision tree" if row["probe"] == "tree" else "")
+
+
+def score_table(rows: pd.DataFrame) -> str:
+    """HTML of the table of `named_rows`; texts are escaped."""
+    words = {name: pd.factorize(rows[name]) for name in WORDS}
+    data = {
+        "names": list(WORDS),
+        "words": [[str(word) for word in found] for _, found in words.values()],
+        "codes": [codes.tolist() for codes, _ in words.values()],
+        "f1": [
+            [
+                None if np.isnan(x) else round(x, 4)
+                for x in rows[name].to_numpy(float, na_value=np.nan)
+            ]
+            for name in F1
+        ],
+        "page": N_PLAIN,
+    }
+    head = "".join(f'<th scope="col">{name}</th>' for name in (*WORDS, "macro-F1 [95%]"))
+    texts = [[*(row[name] for name in WORDS), _f1(row)] for _, row in rows[:N_PLAIN].iterrows()]
+    cells = ["".join(f"<td>{html.escape(text)}</td>" for text in line) for line in texts]
+    body = "".join(f"<tr>{line}</tr>" for line in cells)
+    note = f"The first {min(N_PLAIN, len(rows))} of {len(rows):,} rows; the others need JavaScript."
+    return (
+        f'<div class="mosaic-scores"><p class="mosaic-count">{note}</p>'
+        f'<div class="mosaic-wide" tabindex="0" role="region" aria-label="All scores">'
+        f"<table><caption>Test scores; intervals where a row has one</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"{inline_data(data)}</div>{inline_code('scores')}"
+    )
+
+
+def _f1(row: pd.Series) -> str:
+    value, low, high = (row[name] for name in F1)
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
