@@ -7,14 +7,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-LATENTS = "latents.json"
+LATENTS_FILE = "latents.json"
 
-MOST_LATENTS, MOST_TEXTS, MOST_CHARACTERS = 20, 6, 500
+MOST_LATENTS, TEXTS_SHOWN, MOST_CHARACTERS = 20, 6, 500
 """Of a view, of a list of texts, and of a text (ours)."""
 
 Name = Annotated[str, Field(max_length=200)]
 
-Texts = Annotated[list["ShownText"], Field(max_length=MOST_TEXTS)]
+ShownTexts = Annotated[list["ShownText"], Field(max_length=TEXTS_SHOWN)]
 
 
 class _Strict(BaseModel):
@@ -53,8 +53,8 @@ class ShownLatent(_Strict):
     """Tokens whose logits the decoder direction raises most; none without an unembedding."""
     page: Annotated[str, Field(pattern=r"^https://www\.neuronpedia\.org/[\w./-]+$")] | None
     explanation: Annotated[str, Field(max_length=1000)] | None
-    strongest: Texts
-    random: Texts
+    strongest: ShownTexts
+    random: ShownTexts
     """Drawn from the documents the latent is active on, without the strongest."""
 
 
@@ -74,6 +74,6 @@ class LatentView(_Strict):
 
     def save(self, folder: Path) -> Path:
         """Write `latents.json` into the folder; returns its path."""
-        path = folder / LATENTS
+        path = folder / LATENTS_FILE
         path.write_text(self.model_dump_json(), encoding="utf-8")
         return path
