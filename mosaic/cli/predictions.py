@@ -23,13 +23,15 @@ ESCAPES = re.compile(
     r"|\x1b[ -~]"
 )
 
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+CONTROL_CHARACTERS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+"
+)
 """Control characters, line separators, and marks that turn the direction of writing."""
 
 
 def printable(text: str) -> str:
     """The text on one line and without anything that steers a terminal."""
-    return CONTROLS.sub(" ", ESCAPES.sub("", text))
+    return CONTROL_CHARACTERS.sub(" ", ESCAPES.sub("", text))
 
 
 def prediction_lines(predictions: Sequence[Prediction], kind: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mosaic.data.images import read_images
+from mosaic.data.own_files import as_labels, check_texts
 from mosaic.data.sources import called, read_rows, refuse_shared_texts
 from mosaic.errors import IntegrityError
 
@@ -83,8 +84,9 @@ def load_task(key: str, profile: Profile) -> TaskData:
     """Load, check and integer-encode one task.
 
     Reads `<data_dir>/<dataset>` where the profile has a `data_dir`, else the Hub: the same call.
-    Inputs are cast as the authors do (first element of a list, None to ""; protocol §2). The whole
-    set is checked before the profile's `max_docs` is drawn from it.
+    Inputs of the paper's tasks are cast as the authors do (first element of a list, None to "";
+    protocol §2); those of an own task must be texts. The whole set is checked before the profile's
+    `max_docs` is drawn from it.
     Raises ConfigError (unknown key), AccessError (not reachable), IntegrityError (not as expected).
     """
     task = profile.task(key)
@@ -110,7 +112,10 @@ def _to_data(task: Task, table: Dataset, in_test: np.ndarray | None) -> TaskData
     if task.modality == "image":
         inputs: list[Any] = read_images(table, task.input_field, called(task))
     else:
-        inputs = [_as_text(value) for value in table[task.input_field][:]]
+        inputs = table[task.input_field][:]
+        if task.role == "own":
+            check_texts(inputs, task.input_field, called(task))
+        inputs = [_as_text(value) for value in inputs]
     if in_test is not None:
         refuse_shared_texts(inputs, in_test, task)
     return TaskData(
@@ -156,30 +161,29 @@ def _row_ids(task: Task, table: Dataset) -> np.ndarray:
 
 
 def _encode_labels(task: Task, table: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
-    from datasets import ClassLabel
-
     values = table[task.label_field][:]
     feature = table.features[task.label_field]
-    if any(value is None or isinstance(value, (float, list, dict)) for value in values):
-        bad = next(v for v in values if v is None or isinstance(v, (float, list, dict)))
-        raise IntegrityError(
-            f"{called(task)}: label field {task.label_field!r} holds {bad!r}; labels must be "
-            f"integers, booleans or strings. Choose another label field or clean the column."
-        )
-    if isinstance(feature, ClassLabel):
-        names = tuple(feature.names)
-    elif isinstance(values[0] if values else 0, str):
-        names = task.label_names or tuple(sorted(set(values)))
-        position = {name: i for i, name in enumerate(names)}
-        unknown = sorted(set(values) - set(names))
-        if unknown:
+    texts = as_labels(values, task.label_field, called(task))
+    if isinstance(values[0] if values else 0, str):
+        names = task.label_names or tuple(sorted(set(texts)))
+        if unknown := sorted(set(texts) - set(names)):
             raise IntegrityError(
                 f"{called(task)} has the unexpected label {unknown[0]!r}; expected {names}."
             )
-        values = [position[value] for value in values]
+        position = {name: i for i, name in enumerate(names)}
+        values = [position[text] for text in texts]
     else:
-        n_classes = int(max(values, default=-1)) + 1
-        names = task.label_names or tuple(str(i) for i in range(n_classes))
+        codes = sorted({int(value) for value in values})
+        stated = task.label_names or getattr(feature, "names", None)
+        if codes[:1] == [-1] and (stated or codes == list(range(-1, len(codes) - 1))) and codes[1:]:
+            raise IntegrityError(
+                f"{called(task)}: {values.count(-1)} rows have the label -1, which marks rows "
+                f"without a label; leave them out, or write words if it is a class."
+            )
+        # Without names the codes are the names; without gaps a code is its class's number.
+        names = tuple(stated or map(str, codes))
+        number = {code: i for i, code in enumerate(codes)}
+        values = values if stated else [number[int(value)] for value in values]
     labels = np.asarray(values, dtype=np.int64)
     if task.label_names is not None and len(task.label_names) == len(names):
         names = task.label_names

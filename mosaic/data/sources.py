@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mosaic.data.own_files import check_texts, read_file
-from mosaic.errors import AccessError, ConfigError, IntegrityError
+from mosaic.data.own_files import as_labels, check_texts, read_file
+from mosaic.errors import MALFORMED, AccessError, ConfigError, IntegrityError
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
@@ -109,16 +109,11 @@ def _own_table(task: Task, path: Path, names: list[str]) -> Dataset:
 
     columns = read_file(path, names)
     check_texts(columns[task.input_field], task.input_field, path)
-    for number, label in enumerate(columns[task.label_field], start=1):
-        if label == "" or not isinstance(label, (str, int)):
-            raise IntegrityError(
-                f"{path}, row {number}: the label {task.label_field!r} is {label!r}; write a word, "
-                f"a whole number, true or false."
-            )
-    columns[task.label_field] = [str(label) for label in columns[task.label_field]]
+    labels = as_labels(columns[task.label_field], task.label_field, path)
+    columns[task.label_field] = list(labels)
     try:
         return Dataset.from_dict(columns)
-    except ArrowException as error:
+    except (ArrowException, *MALFORMED) as error:
         raise IntegrityError(
             f"{path}: a column mixes types ({error}); write each column in one type."
         ) from error

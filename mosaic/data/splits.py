@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +20,8 @@ from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
 
 PUBLISHED_SEED = 42
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +62,9 @@ def make_split(
       cap, still stratified (ours).
 
     A task that brings its own test part keeps it under both protocols; `nested` cuts its parts down
-    to the caps. Raises ConfigError for an unknown protocol, a class too small to stand on both
-    sides, a class that the training part lacks, or a cap below the number of classes.
+    to the caps. A class with a single document is trained on. Raises ConfigError for an unknown
+    protocol, fewer than two classes that can stand on both sides, a class that the training part
+    lacks, or a cap below the number of classes.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
@@ -156,11 +161,23 @@ def _units(
 def _stratified_sample(
     labels: np.ndarray, size: int | float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the rest and of a stratified sample: a share if `size` is a float."""
+    """Positions of the rest and of a stratified sample: a share if `size` is a float.
+
+    A class with a single member, as a cap on documents leaves of rare ones, stays in the rest.
+    """
+    alone = np.isin(labels, [label for label, n in Counter(labels.tolist()).items() if n == 1])
+    if len(np.unique(labels[~alone])) < 2:  # nothing to tell apart without them
+        alone[:] = False
+    lone, rows = np.flatnonzero(alone), np.flatnonzero(~alone)
+    if len(lone):
+        log.warning(
+            "%d classes have one document each; these are learnt from, not tested", len(lone)
+        )
     try:
         rest, chosen = train_test_split(
-            np.arange(len(labels)), test_size=size, random_state=seed, stratify=labels
+            rows, test_size=size, random_state=seed, stratify=labels[rows]
         )
+        rest = np.concatenate([rest, lone])
     except ValueError as error:
         raise ConfigError(
             f"{len(labels)} documents or groups with class sizes "

@@ -32,9 +32,7 @@ CLAIMS = ASSETS / "claims.yaml"
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 LEANS, LEANS_AGAINST = "leans", "leans against"
-INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
-TOO_FEW = "too few tasks"
-
+INCONCLUSIVE, NOT_TESTED, TOO_FEW = "inconclusive", "not tested", "too few tasks"
 MIN_TASKS = 5
 """Below it there is no interval and no verdict, on any page (ours). Student's interval reaches nine
 standard deviations to each side of two tasks' mean (12.7 / sqrt 2), of three two and a half, of
@@ -226,10 +224,8 @@ def _without(finding: Finding, among: Sequence[Finding], left_out: Any) -> Findi
 
 
 def _narrowest(widths: pd.Series) -> str | None:
-    """Which of a model's widths has fewest latents, by their names: 256 < 1k < 16k < 1m.
-
-    Where a name is no number it is the first in the table, which has a profile's order.
-    """
+    """Which of a model's widths has fewest latents, by their names (256 < 1k < 16k < 1m); where a
+    name is no number, the first in the table, which has a profile's order."""
     names = list(dict.fromkeys(widths.dropna()))
     sizes = [latents_named(name) for name in names]
     if not names or None in sizes:
@@ -252,9 +248,8 @@ def _pairs(claim: Claim, cells: pd.DataFrame) -> pd.DataFrame:
     if claim.second is not None:
         second = _mean(usual, claim.second, [*keys, "seed"])
         found, second = found.align(second, join="inner", axis=0)
-        found = found.assign(
-            value=found["value"] - second["value"], toy=found["toy"] | second["toy"]
-        )
+        difference = found["value"] - second["value"]
+        found = found.assign(value=difference, toy=found["toy"] | second["toy"])
     how = {"value": "mean", "variance": "mean", "toy": "max"}
     found = found.groupby(level=keys).agg(how).reset_index()
     return found if found["toy"].all() else found[~found["toy"]]
@@ -289,9 +284,8 @@ def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
 def _several_p(above: pd.Series, several: int) -> float:
     """Two-sided p-value that at least so many tasks lie above: of n one-sided p-values the r-th
     least times n - r + 1 (Benjamini and Heller 2008, any dependence), and the same from below."""
-    n, p = len(above), np.sort(above)
-    holds, fails = (n - several + 1) * p[several - 1], several * (1 - p[several - 1])
-    return min(1.0, 2 * float(min(holds, fails)))
+    p = float(np.sort(above)[several - 1])
+    return min(1.0, 2 * (len(above) - several + 1) * p, 2 * several * (1 - p))
 
 
 def _tested(finding: Finding, by_task: np.ndarray) -> Finding:

@@ -20,7 +20,6 @@ from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.evidence.claims import (
-    BUILT_IN,
     INCONCLUSIVE,
     LEANS,
     LEANS_AGAINST,
@@ -28,6 +27,7 @@ from mosaic.evidence.claims import (
     NOT_SUPPORTED,
     SUPPORTED,
     TOO_FEW,
+    TOY,
     Claim,
     Finding,
     judge_claims,
@@ -63,7 +63,7 @@ TO_SAY = {
     LEANS_AGAINST: "beyond chance only uncorrected",
     INCONCLUSIVE: "within chance",
     TOO_FEW: "too few tasks for a test",
-    BUILT_IN: "toys, so no evidence",
+    TOY: "toys, so no evidence",
 }
 
 

@@ -110,7 +110,7 @@ def _explained(
         return [None for _ in data]
     found, whole = resolve(model, profile), load_trained(Path(spec.folder))
     network, reader = load_model(found, layer + 1), text_reader(found, profile)
-    measured = []
+    measured: list[float | None] = []
     for one in data:
         some = one.inputs[:TEXTS_MEASURED]
         states = residual_vectors(network, reader, some, [layer], profile.token_budget)[layer]

@@ -39,12 +39,12 @@ from mosaic.storage.shards import Store, make_key
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-RECIPE = "controls 1"
+CONTROL_RECIPE = "controls 1"
 """Part of every control's identity: rename it when the way of making changes."""
 
 SEED = 0
 
-MOST_TOKENS = 20_000
+MEASURED_TOKENS = 20_000
 """Tokens on which thresholds are set, at most."""
 
 TEXTS_AT_ONCE, LATENTS_AT_ONCE = 100, 512
@@ -73,7 +73,7 @@ def with_controls(
     if not any(texts):
         raise ConfigError("Controls need texts to set their thresholds on; there is none.")
     identity = {
-        "recipe": RECIPE,
+        "recipe": CONTROL_RECIPE,
         "seed": SEED,
         "model": found.identity,
         "sae": sae_identity(sae, workspace.cache / "features" / "pins.json"),
@@ -129,16 +129,16 @@ def _make(
 def _states(
     model: ResolvedModel, workspace: Workspace, texts: Sequence[str], layer: int
 ) -> torch.Tensor:
-    """Residual vectors `[n_tokens, d_model]` of as many texts as give `MOST_TOKENS`."""
+    """Residual vectors `[n_tokens, d_model]` of as many texts as give `MEASURED_TOKENS`."""
     network, reader = load_model(model, layer + 1), text_reader(model, workspace.profile)
     found: list[torch.Tensor] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         some = texts[start : start + TEXTS_AT_ONCE]
         budget = workspace.profile.token_budget
         found.append(residual_vectors(network, reader, some, [layer], budget)[layer])
-        if sum(map(len, found)) >= MOST_TOKENS:
+        if sum(map(len, found)) >= MEASURED_TOKENS:
             break
-    return torch.cat(found)[:MOST_TOKENS]
+    return torch.cat(found)[:MEASURED_TOKENS]
 
 
 def fired(sae: SAE[Any], states: torch.Tensor) -> torch.Tensor:

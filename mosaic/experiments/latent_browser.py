@@ -175,9 +175,12 @@ def promoted_tokens(
     with torch.inference_mode():
         # What a bias adds belongs to no latent.
         logits = head(norm(directions)) - head(norm(torch.zeros_like(directions)))
-    decode = found.tokenizer.decode
+
+    def decode(token: int) -> str:
+        return str(found.tokenizer.decode([token]))
+
     best = logits.float().topk(k).indices.tolist()
-    return {n: [str(decode([i])) for i in ids] for n, ids in zip(latents, best, strict=True)}
+    return {n: [decode(i) for i in ids] for n, ids in zip(latents, best, strict=True)}
 
 
 def _is_norm(module: torch.nn.Module) -> bool:

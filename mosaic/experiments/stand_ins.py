@@ -43,12 +43,12 @@ def stand_ins(
 def moved(model: ModelSpec, shift: int) -> ModelSpec:
     """The model with the narrow SAE of its middle layer read so many blocks later."""
     layer = model.layer("middle")
-    saes = [s for s in model.saes if (s.layer, s.width) == (layer, model.narrowest)]
+    saes = [s for s in model.saes if (s.layer, s.width) == (layer, model.narrowest(layer))]
     return replace(
         model,
         name=f"{model.name} moved by {shift}",
         layers={"middle": layer + shift},
-        saes=tuple(replace(sae, layer=layer + shift) for sae in saes),
+        saes=tuple(replace(sae, layer=layer + shift, moved=True) for sae in saes),
     )
 
 
@@ -86,12 +86,13 @@ def zeros_among_top_n(workspace: Workspace, tasks: Sequence[str]) -> dict[int, f
     argpartition fills up with such latents where fewer than n are active.
     """
     model = workspace.profile.text_models[0]
-    place = (model.name, model.layer("middle"), model.narrowest, "top_n")
+    layer = model.layer("middle")
+    base = Cell("", "sae", model.name, layer, model.narrowest(layer), "top_n")
     found = {}
     for n in workspace.profile.top_n:
         sources = [
             (source := open_source(workspace, cell), source.matrix(cell))
-            for cell in (Cell(task, "sae", *place, top_n=n) for task in tasks)
+            for cell in (replace(base, task=task, train_task=task, top_n=n) for task in tasks)
         ]
         tokens = sum(int(source.n_tokens.sum()) for source, _ in sources)
         found[n] = 1 - sum(float(picked.sum()) for _, picked in sources) / (n * tokens)

@@ -121,7 +121,8 @@ def _drop_live_code(html: Path) -> None:
 def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
     """Copy an executed notebook without papermill's clock times, with how to rerun it at its end.
 
-    The cell papermill injected is hidden.
+    Code is folded, but for the parameters and what is tagged `shown`; cells that only hand numbers
+    to the prose, and the cell papermill injected, are left out.
     """
     import nbformat
 
@@ -131,7 +132,10 @@ def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        tags = cell.metadata.get("tags", [])
-        if "injected-parameters" in tags:
-            cell.metadata["tags"] = [*tags, "remove-cell"]
+        if cell.cell_type == "code":
+            tags = set(cell.metadata.get("tags", []))
+            if tags & {"injected-parameters", "remove-output"}:
+                cell.metadata["tags"] = sorted({*tags, "remove-cell"})
+            elif not tags & {"parameters", "remove-cell", "shown"}:
+                cell.metadata["tags"] = sorted({*tags, "hide-input"})
     nbformat.write(notebook, target)

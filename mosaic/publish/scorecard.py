@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -164,15 +165,9 @@ def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
         {
             "claim": f.claim.says,
             "verdict": f.verdict,
-            "effect": f.effect,
-            "low": f.low,
-            "high": f.high,
-            "tasks above": f"{f.n_above} of {f.n_tasks}" if f.n_tasks else None,
-            "holds above": f.claim.beyond,
-            "surely above": str(f.n_sure) if f.claim.several and f.n_tasks else None,
+            "mean over tasks [95%]": _effect(f),
+            "tasks above": _tasks_above(f) if f.n_tasks else None,
             "p (Holm)": f.p_holm,
-            "pairs": str(len(f.pairs)) if len(f.pairs) else None,
-            "compared": f.claim.measure,
         }
         for f in found
     )
@@ -192,21 +187,39 @@ def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
             continue
         pair, rest = without
         task, fewer = without_one_task(finding, found) or (None, finding)
+        named = f"{_named(pair[list(finding.claim.same)])} ({pair['value']:+.3f})"
         rows.append(
             {
                 "claim": finding.claim.says,
-                "verdict": finding.verdict,
-                "without it": rest.verdict,
-                "effect": finding.effect,
-                "effect without": rest.effect,
-                "pair left out": _named(pair[list(finding.claim.same)]),
-                "its value": pair["value"],
-                "task left out": task,
-                "effect without the task": fewer.effect if task else None,
-                "verdict without the task": fewer.verdict if task else None,
+                "with all": _verdict(finding),
+                "pair left out": named,
+                "without the pair": _verdict(rest),
+                "without the task": f"{task}: {_verdict(fewer)}" if task else None,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _verdict(finding: Finding) -> str:
+    return f"{finding.verdict}, {_effect(replace(finding, low=None))}"
+
+
+def _tasks_above(finding: Finding) -> str:
+    surely = f", {finding.n_sure} surely" if finding.claim.several else ""
+    return f"{finding.n_above} of {finding.n_tasks}{surely}"
+
+
+def _effect(finding: Finding) -> str | None:
+    """A claim's mean over tasks with its interval; signed where it is a difference."""
+    if finding.effect is None:
+        return None
+    sign = "" if finding.claim.second is None else "+"
+    text = f"{finding.effect:{sign}.3f}"
+    return (
+        text
+        if finding.low is None
+        else f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]"
+    )
 
 
 def _named(keys: pd.Series) -> str:
@@ -219,6 +232,14 @@ def _named(keys: pd.Series) -> str:
 def claim_remarks(found: Sequence[Finding]) -> pd.DataFrame:
     """Where each claim is made, and what to keep in mind of its comparison."""
     return pd.DataFrame(
-        {"claim": f.claim.says, "said in": f.claim.said_in, "remark": f.claim.remark or None}
+        {
+            "claim": f.claim.says,
+            "said in": f.claim.said_in,
+            "compared": f"{f.claim.measure} ({len(f.pairs)} pairs)"
+            if f.n_tasks
+            else f.claim.measure,
+            "holds above": f"{f.claim.beyond:g}",
+            "remark": f.claim.remark or None,
+        }
         for f in found
     )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.config.tasks import Task
 from mosaic.config.workspace import open_workspace
 from mosaic.data.load import TaskData, load_task
-from mosaic.data.own_files import read_texts
+from mosaic.data.own_files import read_file, read_texts
 from mosaic.data.sources import refuse_shared_texts
 from mosaic.data.splits import make_split
 from mosaic.errors import AccessError, ConfigError, IntegrityError, MosaicError
@@ -272,12 +278,190 @@ def test_new_texts_come_from_lines_or_a_column(tmp_path: Path) -> None:
     lines, table = tmp_path / "new.txt", tmp_path / "new.csv"
     lines.write_bytes("eins\r\n\nzwei\u2028drei\n".encode())
     write_csv(table, body=["a", "b"], id=[1, 2])
-    assert read_texts(str(lines), "text") == ["eins", "zwei\u2028drei"]
+    assert read_texts(str(lines), "text") == ["eins", "", "zwei\u2028drei"]
     assert read_texts(str(table), "body") == ["a", "b"]
     with pytest.raises(IntegrityError, match="no column 'text'; it has"):
         read_texts(str(table), "text")
     lines.write_text(" \n")
     with pytest.raises(IntegrityError, match="holds no text"):
         read_texts(str(lines), "text")
-    with pytest.raises(AccessError, match="No such file"):
+    with pytest.raises(AccessError, match="There is no file"):
         read_texts(str(tmp_path / "gone.txt"), "text")
+
+
+PAIRS = [("a", "x"), ("b", "y")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.csv", ",text,label\n0,a,x\n1,b,y\n"),  # as pandas writes an index
+        ("mine.csv", "text,label,\na,x,\nb,y,\n"),
+        ("mine.csv", "text,label\na,x,,\nb,y,,\n"),
+        ("mine.csv", "text,id,label,id\na,1,x,2\nb,3,y,4\n"),  # nobody asks for `id`
+        ("mine.csv", "text,label\ra,x\rb,y\r"),
+        ("mine.tab", "text\tlabel\t\r\na\tx\t\r\nb\ty\t\r\n"),
+        ("mine.ndjson", '{"text": "a", "label": "x"}\r{"text": "b", "label": "y"}\r'),
+        ("mine.csv", "text,label\na, x\nb,y \n"),
+    ],
+)
+def test_what_nobody_asks_for_does_not_matter(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    data = load(tmp_path, dataset=f"./{name}")
+    assert [
+        (t, data.label_names[y]) for t, y in zip(data.inputs, data.labels, strict=True)
+    ] == PAIRS
+    assert read_texts(str(tmp_path / name), "text") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("mine.csv", "text,label,text\na,x,b\n", "has 2 columns 'text'"),
+        ("mine.csv", "label,text,label\nx,a,y\n", "has 2 columns 'label'"),
+        (
+            "mine.jsonl",
+            '{"text": "a", "label": 1, "text": "b"}\n',
+            "line 1 has the key 'text' more",
+        ),
+        ("mine.csv", "text;label\na;x\n", "has no column 'text'.*separated by ','"),
+        ("mine.csv", "sep=;\ntext;label\na;x\n", "has no column 'text'.*separated by ','"),
+        ("mine.csv", "text;label\na, b;x\n", "row 1 has not the 1 columns.*separated by ','"),
+        ("mine.tsv", "text\tlabel\na\tb\tx\n", "row 1 has not the 2 columns"),
+        ("mine.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
+        (
+            "mine.jsonl",
+            '{"text": "a", "label": "\\ud83d"}\n',
+            "row 1: 'label' is not valid Unicode",
+        ),
+        ("mine.csv", "text,label\na,x\nb, \n", "row 2: the label 'label' is ''"),
+    ],
+)
+def test_what_cannot_be_read_exactly_is_one_sentence(
+    tmp_path: Path, name: str, content: str, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    with pytest.raises(IntegrityError, match=says):
+        load(tmp_path, dataset=f"./{name}")
+
+
+def test_corpora_have_no_quoting_and_spreadsheets_have(tmp_path: Path) -> None:
+    texts = ['"open', "plain", 'shut"', '"x" he said', '"whole"', "a\\b"]
+    rows = "".join(f"{text}\tx\n" for text in texts)
+    path = tmp_path / "mine.tsv"
+    path.write_text(f"text\tlabel\n{rows}")
+    assert read_texts(str(path), "text") == texts
+    path.write_text("text\tlabel\n" + 'a\tx\n"b\tx\n' + 'c"\tx\n')  # the case that lost rows
+    assert read_texts(str(path), "text") == ["a", '"b', 'c"']
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        quoted = ['say "no"', "two\nlines", "a\ttab", '"whole"']
+        frame = pd.DataFrame({"text": quoted, "label": list("xyxy")})
+        frame.to_csv(path, sep="\t", index=False, quoting=quoting)
+        assert read_texts(str(path), "text") == quoted
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("new.json", '["a"]', "of a kind that is not read here"),
+        ("new.csv.txt", "text\na\n", "both table and text"),
+        ("new.txt", '{"text": "a"}\n{"text": "b"}\n', "JSON lines where one text a line"),
+        ("new", '{"text": "a"}\n', "JSON lines where one text a line"),
+        ("new.xlsx", "PK", "of a kind that is not read here"),
+    ],
+)
+def test_other_kinds_of_new_texts_are_refused(
+    tmp_path: Path, name: str, content: str, says: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(IntegrityError, match=says):
+        read_texts(str(tmp_path / name), "text")
+
+
+def test_answers_stand_beside_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new.txt").write_bytes(b"one\r\rthree\r")
+    assert read_texts(str(tmp_path / "new.txt"), "text") == ["one", "", "three"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\nthree\n\n")))
+    assert read_texts("-", "text") == ["one", "", "three"]
+    (tmp_path / "new.csv").write_text("text\none\n\nthree\n")
+    assert read_texts(str(tmp_path / "new.csv"), "text") == ["one", "", "three"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [([{"role": "user", "content": "a"}], "role"), (["a", "b"], "a"), (17, "17"), (None, "None")],
+)
+def test_an_own_folder_must_hold_texts_too(tmp_path: Path, text: object, shown: str) -> None:
+    (tmp_path / "set").mkdir()
+    frame = pd.DataFrame({"text": [text] * 4, "label": [0, 1, 0, 1]})
+    frame.to_parquet(tmp_path / "set" / "train.parquet")
+    with pytest.raises(IntegrityError, match=f"row 1: 'text' is .*{shown}.* where a text was"):
+        load(tmp_path, dataset="./set")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([31000001, 45000002] * 2, ("31000001", "45000002")),
+        ([-1, 1] * 2, ("-1", "1")),
+        ([0, 2] * 2, ("0", "2")),
+        ([False, True] * 2, ("0", "1")),
+        (["neg ", "pos", "neg", " pos"], ("neg", "pos")),
+    ],
+)
+def test_codes_are_names_of_classes(tmp_path: Path, labels: list, names: tuple) -> None:
+    (tmp_path / "set").mkdir()
+    frame = pd.DataFrame({"text": list("abcd"), "label": labels})
+    frame.to_parquet(tmp_path / "set" / "train.parquet")
+    data = load(tmp_path, dataset="./set")
+    assert data.label_names == names
+    assert data.labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("names", [None, ["no", "yes"]])
+def test_rows_without_a_label_are_named(tmp_path: Path, names: list | None) -> None:
+    (tmp_path / "set").mkdir()
+    frame = pd.DataFrame({"text": list("abcd"), "label": [0, 1, -1, -1]})
+    frame.to_parquet(tmp_path / "set" / "train.parquet")
+    with pytest.raises(IntegrityError, match="2 rows have the label -1, which marks rows without"):
+        load(tmp_path, dataset="./set", label_names=names)
+
+
+CELLS = st.text(st.sampled_from("ab \"',;\t\n\r|é字ع🙂\u2028"), max_size=6)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5),
+    separator=st.sampled_from(",\t"),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    ends=st.sampled_from(["\n", "\r\n"]),
+    more=st.sampled_from([(), ("",), ("id", "id"), ("text",), ("label", "")]),
+    first=st.booleans(),
+)
+def test_rows_come_back_exactly_or_one_sentence_says_which_does_not(
+    rows: list, separator: str, quoting: int, ends: str, more: tuple, first: bool
+) -> None:
+    if separator == "\t":  # a text of tab and line feed may look like rows of an unquoted corpus
+        rows = [tuple(c.replace("\t", " ") if "\n" in c else c for c in row) for row in rows]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / ("mine.csv" if separator == "," else "mine.tsv")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator=ends)
+            for row in [("text", "label"), *rows]:
+                extra = more if row == ("text", "label") else ["7"] * len(more)
+                table.writerow([*extra, *row] if first else [*row, *extra])
+        found, said = {}, ""
+        try:
+            found = read_file(path, ["text", "label"])
+        except IntegrityError as error:
+            said = str(error)
+    if not found:
+        assert "\n" not in said
+        assert re.search(r"row \d|line \d|2 columns '(text|label)'", said)
+        return
+    read = list(zip(*found.values(), strict=True))
+    if quoting == csv.QUOTE_MINIMAL and ends == "\n":
+        # Such a writer leaves a carriage return at the end of a row without quotes.
+        read, rows = ([tuple(c.removesuffix("\r") for c in r) for r in t] for t in (read, rows))
+    assert read == rows

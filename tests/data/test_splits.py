@@ -75,6 +75,19 @@ def test_groups_that_all_lean_to_one_class_are_said() -> None:
         inner_folds(y, np.repeat(np.arange(10), 3), 5, seed=0)
 
 
+@pytest.mark.parametrize("protocol", ["nested", "published"])
+def test_a_class_of_one_document_is_learnt_from_and_said(
+    protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = np.asarray([0] * 20 + [1] * 20 + [2])
+    data = task_data(labels)
+    split = make_split(data, 0, protocol)
+    assert 2 in labels[split.train]
+    assert set(labels[split.test]) == {0, 1}
+    assert sorted([*split.train, *split.test]) == list(range(41))
+    assert "1 classes have one document each" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [

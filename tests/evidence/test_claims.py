@@ -543,13 +543,16 @@ def test_scorecard_names_the_models_behind_each_column(tmp_path: Path) -> None:
 def test_tables_of_the_audit_name_claims_in_words(on_published: dict[str, Finding]) -> None:
     found = list(on_published.values())
     table = claims_table(found)
-    assert list(table.columns[:5]) == ["claim", "verdict", "effect", "low", "high"]
+    assert list(table.columns) == [
+        "claim", "verdict", "mean over tasks [95%]", "tasks above", "p (Holm)"
+    ]  # fmt: skip
     for kind in ("text", "behaviour", "image"):
         words = effects_by_task(found, kind)
         assert set(words["claim"]) < {f.claim.says for f in found}
     without = without_one_table(found).set_index("claim")
     narrow = without.loc["The narrowest SAE is enough"]
-    assert narrow["pair left out"] == "scenario, gemma-2-2b, layer 19, sum"
+    assert narrow["pair left out"].startswith("scenario, gemma-2-2b, layer 19, sum (+0.6")
+    assert narrow["with all"].startswith("leans, +0.026")
     assert not re.search("16k|gemma-2|Gemma", " ".join(f.claim.measure for f in found))
 
 
