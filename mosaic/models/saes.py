@@ -212,8 +212,8 @@ def _load_folder(spec: SAESpec) -> SAE[Any]:
     from sae_lens.training.activation_scaler import ActivationScaler
 
     config, scaler = read_config(spec), ActivationScaler()
-    known = config.get("architecture", "standard") in SAE_CLASS_REGISTRY
     with _readable(spec):
+        known = config.get("architecture", "standard") in SAE_CLASS_REGISTRY
         folder = Path(str(spec.folder))
         loader = SAE if known else TrainingSAE
         sae = loader.load_from_disk(folder, device="cpu", dtype="float32")
