@@ -23,14 +23,12 @@ check: .venv/.installed
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(RUN) pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	$(RUN) pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(RUN) pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	.venv/bin/python tools/install.py
 	touch .venv/.installed
 
 # Writes requirements.lock anew from what is installed in .venv.
 lock:
-	$(RUN) pip list --format=freeze --exclude mosaic-companion --exclude pip > .venv/freeze.txt
+	$(RUN) pip list --format=freeze --exclude mosaic-companion --exclude pip --exclude uv > .venv/freeze.txt
 	(grep '^#' requirements.lock; sed 's/+.*//' .venv/freeze.txt | grep '^torch=='; \
 	  sed 's/+.*//' .venv/freeze.txt | grep -v '^torch==') > .venv/new.lock
 	mv .venv/new.lock requirements.lock

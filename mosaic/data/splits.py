@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +20,8 @@ from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
 
 PUBLISHED_SEED = 42
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +62,9 @@ def make_split(
       cap, still stratified (ours).
 
     A task that brings its own test part keeps it under both protocols; `nested` cuts its parts down
-    to the caps. Raises ConfigError for an unknown protocol, a class too small to stand on both
-    sides, a class that the training part lacks, or a cap below the number of classes.
+    to the caps. A class with a single document is trained on. Raises ConfigError for an unknown
+    protocol, fewer than two classes that can stand on both sides, a class that the training part
+    lacks, or a cap below the number of classes.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
@@ -79,11 +84,10 @@ def make_split(
         unit, unit_labels = _units(
             data.labels[order], None if groups is None else groups[order], "documents"
         )
-        chosen = np.zeros(len(unit_labels), dtype=bool)
-        chosen[_stratified_sample(unit_labels, share, seed)[1]] = True
-        in_test = chosen[unit]
+        in_test = _drawn_units(unit, unit_labels, share, seed)[unit]
         train = _cap(order[~in_test], data.labels, n_train, seed)
         test = _cap(order[in_test], data.labels, n_test, seed)
+        _refuse_unseen(data, train, test)
     return Split(
         protocol=protocol,
         seed=seed,
@@ -97,12 +101,17 @@ def make_split(
 
 def _given_parts(data: TaskData, in_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+    _refuse_unseen(data, train, test)
+    return train, test
+
+
+def _refuse_unseen(data: TaskData, train: np.ndarray, test: np.ndarray) -> None:
+    """ConfigError for a class that the test part has and the training part lacks."""
     if unseen := sorted(set(data.labels[test]) - set(data.labels[train])):
         raise ConfigError(
             f"Task {data.task.key!r}: the class {data.label_names[unseen[0]]!r} is in its test "
             f"part and not in its training part; move rows of it, or leave it out."
         )
-    return train, test
 
 
 def inner_folds(
@@ -153,14 +162,44 @@ def _units(
     return unit, votes.argmax(axis=1)
 
 
+def _drawn_units(unit: np.ndarray, labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which units are tested: bool `[n_units]`, drawn so that about `share` of the rows are.
+
+    A unit of more rows than half a test part, such as the blank texts, would decide its size: it
+    is training, as long as the other units can give the test part.
+    """
+    rows = np.bincount(unit)
+    wanted = share * len(unit)
+    small = np.flatnonzero(rows <= wanted / 2)
+    if len(small) < len(rows) and rows[small].sum() >= 2 * wanted:
+        share = float(wanted / rows[small].sum())
+    else:
+        small = np.arange(len(rows))
+    chosen = np.zeros(len(rows), dtype=bool)
+    chosen[small[_stratified_sample(labels[small], share, seed)[1]]] = True
+    return chosen
+
+
 def _stratified_sample(
     labels: np.ndarray, size: int | float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the rest and of a stratified sample: a share if `size` is a float."""
+    """Positions of the rest and of a stratified sample: a share if `size` is a float.
+
+    A class with a single member, as a cap on documents leaves of rare ones, stays in the rest.
+    """
+    alone = np.isin(labels, [label for label, n in Counter(labels.tolist()).items() if n == 1])
+    if len(np.unique(labels[~alone])) < 2:  # nothing to tell apart without them
+        alone[:] = False
+    lone, rows = np.flatnonzero(alone), np.flatnonzero(~alone)
+    if len(lone):
+        log.warning(
+            "%d classes have one document each; these are learnt from, not tested", len(lone)
+        )
     try:
         rest, chosen = train_test_split(
-            np.arange(len(labels)), test_size=size, random_state=seed, stratify=labels
+            rows, test_size=size, random_state=seed, stratify=labels[rows]
         )
+        rest = np.concatenate([rest, lone])
     except ValueError as error:
         raise ConfigError(
             f"{len(labels)} documents or groups with class sizes "

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mosaic.errors import IntegrityError
-from mosaic.experiments.latent_view import LATENTS, LatentView
+from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
 from mosaic.storage.files import sha256
 
 SCHEMA_VERSION = 4
@@ -29,8 +29,8 @@ MAX_BYTES = 4_000_000
 
 MAX_TEXT, MAX_COMMAND = 600, 3000
 
-FREE_LICENCES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "MIT", "Apache-2.0")
-"""Licences whose texts a bundle may pass on with their source named."""
+FREE_LICENCES = ("cc0-1.0", "cc-by-4.0", "cc-by-3.0", "mit", "apache-2.0")
+"""Licences, in lower case, whose texts a bundle may pass on with their source named."""
 
 OFFENSIVE_ROLES = ("toxicity", "safety")
 """Roles of tasks whose texts no bundle holds."""
@@ -106,7 +106,7 @@ def check_files(folder: Path) -> None:
         if path.name != BUNDLE_MANIFEST and not FILE_NAME.fullmatch(path.name):
             raise IntegrityError(
                 f"{path} is no file a bundle may hold; it holds {BUNDLE_MANIFEST}, {SCORES}, "
-                f"{LATENTS} and figures named like fig-baselines.png. Remove it."
+                f"{LATENTS_FILE} and figures named like fig-baselines.png. Remove it."
             )
         total += path.stat().st_size
     if total > MAX_BYTES:
@@ -162,13 +162,13 @@ def check_content(folder: Path, manifest: Manifest) -> None:
             )
         if path.suffix == ".png":
             _check_picture(path)
-    if LATENTS in manifest.files:
+    if LATENTS_FILE in manifest.files:
         read_latents(folder)
 
 
 def read_latents(folder: Path) -> LatentView:
     """The latents of a bundle with their texts, every field checked; it is there."""
-    path = folder / LATENTS
+    path = folder / LATENTS_FILE
     try:
         view = LatentView.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -183,7 +183,7 @@ def read_latents(folder: Path) -> LatentView:
 
 def may_ship(view: LatentView) -> bool:
     """Whether texts of a view may be passed on, and are none that offend by what they are for."""
-    return view.licence in FREE_LICENCES and view.role not in OFFENSIVE_ROLES
+    return view.licence.lower() in FREE_LICENCES and view.role not in OFFENSIVE_ROLES
 
 
 def _check_picture(path: Path) -> None:

@@ -33,7 +33,7 @@ from mosaic.evidence.bundle_rules import (
     read_latents,
     read_manifest,
 )
-from mosaic.experiments.latent_view import LATENTS, LatentView
+from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
 from mosaic.scores.table import PROBABILITY, SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
@@ -186,7 +186,7 @@ def bundles_with_latents(root: Path) -> list[pd.DataFrame]:
 def bundle_latents(root: Path) -> dict[str, LatentView]:
     """Title of each bundle that shows latents, and what it shows."""
     bundles = [open_bundle(folder) for folder in bundle_folders(root)]
-    with_latents = [bundle for bundle in bundles if LATENTS in bundle.manifest.files]
+    with_latents = [bundle for bundle in bundles if LATENTS_FILE in bundle.manifest.files]
     return {bundle.manifest.title: read_latents(bundle.folder) for bundle in with_latents}
 
 

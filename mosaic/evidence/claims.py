@@ -32,9 +32,7 @@ CLAIMS = ASSETS / "claims.yaml"
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 LEANS, LEANS_AGAINST = "leans", "leans against"
-INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
-TOO_FEW = "too few tasks"
-
+INCONCLUSIVE, NOT_TESTED, TOO_FEW = "inconclusive", "not tested", "too few tasks"
 MIN_TASKS = 5
 """Below it there is no interval and no verdict, on any page (ours). Student's interval reaches nine
 standard deviations to each side of two tasks' mean (12.7 / sqrt 2), of three two and a half, of

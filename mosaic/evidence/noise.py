@@ -97,6 +97,13 @@ def run_variance(rows: pd.DataFrame, among: pd.DataFrame) -> pd.Series:
     return sd.fillna(again.astype(float).set_axis(rows.index)) ** 2
 
 
+def noise_table(spread: pd.DataFrame) -> pd.DataFrame:
+    """What a page shows of `noise_spread`, smallest test part first."""
+    shown = [*DOCUMENT_SET, "n_test", "sd_run", "needed", "best_adds"]
+    table = spread.sort_values("n_test")[shown]
+    return table.rename(columns={"n_test": "test documents"})
+
+
 def files_agree(pairs: pd.DataFrame) -> tuple[int, int, int, int]:
     """How many pairs' trees score the same: (same file, of) and (other files, of)."""
     same, other = pairs[pairs["same_file"]], pairs[~pairs["same_file"]]

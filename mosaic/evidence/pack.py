@@ -14,7 +14,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundle_rules import may_ship
 from mosaic.evidence.bundles import command_line, public, write_bundle
-from mosaic.experiments.latent_view import LATENTS, LatentView
+from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
 from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
         _command(workspace, [path.stem for path in paths]),
         _device() if models else "cpu",
         [_identity(model, table, workspace) for model in models],
-        [*sorted(workspace.figures.glob("*.png")), *_latents(workspace.figures / LATENTS)],
+        [*sorted(workspace.figures.glob("*.png")), *_latents(workspace.figures / LATENTS_FILE)],
     )
 
 

@@ -70,7 +70,7 @@ def above_chance(table: pd.DataFrame, origin: str, chance: float = 0.5) -> pd.Da
 
 
 def per_language(chosen: list[pd.DataFrame], run: pd.DataFrame) -> pd.DataFrame:
-    """Native scores of the run's tasks by language, one column per source and what is read.
+    """Native scores of the run's tasks, a row per source and what is read, a column per language.
 
     Tables of `chosen` hold the cell that somebody chose per task, language and feature; cells of
     `run` were fixed in advance and are named by all that makes them.
@@ -81,12 +81,14 @@ def per_language(chosen: list[pd.DataFrame], run: pd.DataFrame) -> pd.DataFrame:
         part = table[native & (table["train_fraction"].fillna(1) == 1)]
         part = part[part["task"].isin(run["task"])]
         if len(part):
-            column = f"{source_label(part)}: " + part.apply(name, axis=1)
-            parts.append(part.assign(column=column))
+            read = f"{source_label(part)}: " + part.apply(name, axis=1)
+            parts.append(part.assign(read=read))
     wide = pd.concat(parts).pivot_table(
-        index=["task", "language"], columns="column", values="macro_f1", sort=False
+        index=["task", "read"], columns="language", values="macro_f1", sort=False
     )
-    return wide.rename_axis(columns=None).reset_index()
+    return (
+        wide.rename_axis(columns=None).reset_index().rename(columns={"read": "source and feature"})
+    )
 
 
 def native_and_away(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.experiments.latent_view import (
     MOST_CHARACTERS,
     MOST_LATENTS,
-    MOST_TEXTS,
+    TEXTS_SHOWN,
     LatentView,
     ShownLatent,
     ShownText,
@@ -28,7 +28,7 @@ from mosaic.experiments.latents import (
 if TYPE_CHECKING:
     import torch
 
-N_BINS, N_PROMOTED = 20, 10
+HISTOGRAM_BINS, N_PROMOTED = 20, 10
 
 
 def browse_latents(
@@ -69,7 +69,7 @@ def browse_latents(
         values = np.asarray(reading.raw[:, [latent]].todense()).ravel()
         inside, edges = data.labels == own["class"].iloc[0], np.zeros(0)
         if (values != 0).any():
-            edges = np.histogram_bin_edges(values[values != 0], N_BINS)
+            edges = np.histogram_bin_edges(values[values != 0], HISTOGRAM_BINS)
         parts = [values[(values != 0) & part] for part in (inside, ~inside)]
         counts = [np.histogram(part, edges)[0].tolist() if len(edges) else [] for part in parts]
         page, explanation = own[["page", "explanation"]].iloc[0]
@@ -102,11 +102,11 @@ def browse_latents(
 
 def _documents_of(reading: Reading, latent: int) -> tuple[np.ndarray, np.ndarray]:
     """The strongest documents of a latent, and others it is active on, drawn at random."""
-    strongest = strongest_documents(reading.raw, latent, MOST_TEXTS)
+    strongest = strongest_documents(reading.raw, latent, TEXTS_SHOWN)
     active = np.unique(reading.raw[:, [latent]].tocoo().coords[0])
     others = np.setdiff1d(active, strongest)
     rng = np.random.default_rng(latent)  # of its own, so that no other latent's choice moves it
-    return strongest, rng.permutation(others)[:MOST_TEXTS]
+    return strongest, rng.permutation(others)[:TEXTS_SHOWN]
 
 
 def cut_at_activations(document: TokenActivations, latent: int) -> list[tuple[str, float]]:
@@ -175,9 +175,12 @@ def promoted_tokens(
     with torch.inference_mode():
         # What a bias adds belongs to no latent.
         logits = head(norm(directions)) - head(norm(torch.zeros_like(directions)))
-    decode = found.tokenizer.decode
+
+    def decode(token: int) -> str:
+        return str(found.tokenizer.decode([token]))
+
     best = logits.float().topk(k).indices.tolist()
-    return {n: [decode([i]) for i in ids] for n, ids in zip(latents, best, strict=True)}
+    return {n: [decode(i) for i in ids] for n, ids in zip(latents, best, strict=True)}
 
 
 def _is_norm(module: torch.nn.Module) -> bool:

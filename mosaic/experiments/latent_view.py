@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-LATENTS = "latents.json"
+LATENTS_FILE = "latents.json"
 
-MOST_LATENTS, MOST_TEXTS, MOST_CHARACTERS = 20, 6, 500
+MOST_LATENTS, TEXTS_SHOWN, MOST_CHARACTERS = 20, 6, 500
 """Of a view, of a list of texts, and of a text (ours)."""
 
 Name = Annotated[str, Field(max_length=200)]
 
-Texts = Annotated[list["ShownText"], Field(max_length=MOST_TEXTS)]
+ShownTexts = Annotated[list["ShownText"], Field(max_length=TEXTS_SHOWN)]
 
 
 class _Strict(BaseModel):
@@ -29,6 +29,12 @@ class ShownText(_Strict):
     """The latent's sum over the text's tokens, in units of the residual stream."""
     pieces: Annotated[list[tuple[str, float]], Field(max_length=MOST_CHARACTERS + 2)]
     """Slices of the source text with their activation, in order; together they are the text."""
+
+    @model_validator(mode="after")
+    def _is_short(self) -> ShownText:
+        if sum(len(text) for text, _ in self.pieces) > MOST_CHARACTERS + 2:
+            raise ValueError(f"a shown text has more than {MOST_CHARACTERS} characters")
+        return self
 
 
 class Weight(_Strict):
@@ -53,9 +59,15 @@ class ShownLatent(_Strict):
     """Tokens whose logits the decoder direction raises most; none without an unembedding."""
     page: Annotated[str, Field(pattern=r"^https://www\.neuronpedia\.org/[\w./-]+$")] | None
     explanation: Annotated[str, Field(max_length=1000)] | None
-    strongest: Texts
-    random: Texts
+    strongest: ShownTexts
+    random: ShownTexts
     """Drawn from the documents the latent is active on, without the strongest."""
+
+    @model_validator(mode="after")
+    def _bars_fit(self) -> ShownLatent:
+        if not len(self.inside) == len(self.elsewhere) == max(0, len(self.edges) - 1):
+            raise ValueError("a histogram has one more edges than bars")
+        return self
 
 
 class LatentView(_Strict):
@@ -74,6 +86,6 @@ class LatentView(_Strict):
 
     def save(self, folder: Path) -> Path:
         """Write `latents.json` into the folder; returns its path."""
-        path = folder / LATENTS
+        path = folder / LATENTS_FILE
         path.write_text(self.model_dump_json(), encoding="utf-8")
         return path

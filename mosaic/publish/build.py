@@ -20,7 +20,7 @@ from mosaic.publish.all_scores import scores_page
 from mosaic.publish.bundle_pages import bundle_pages
 from mosaic.publish.pages import figure_index, profile_table, repository, rerun_box, task_table
 from mosaic.publish.run import chapters, project_root
-from mosaic.publish.scorecard import scorecard_columns, scorecard_page
+from mosaic.publish.scorecard import first_page, scorecard_columns, scorecard_page
 
 STAGED = ("_config.yml", "_toc.yml", "book")
 
@@ -77,7 +77,9 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     runs = root / "book" / "runs"
     pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in CATALOGUES}
     pages["profiles"] = profile_table()
-    pages["scorecard"] = scorecard_page(scorecard_columns(workspace, runs), chapters(root))
+    columns = scorecard_columns(runs)
+    pages["scorecard"] = scorecard_page(columns, chapters(root))
+    pages["findings"] = first_page(columns)
     pages["all_scores"] = scores_page(runs)
     pages["figures"] = figure_index(workspace.figures)
     for bundle in bundle_folders(runs):
@@ -121,7 +123,8 @@ def _drop_live_code(html: Path) -> None:
 def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
     """Copy an executed notebook without papermill's clock times, with how to rerun it at its end.
 
-    The cell papermill injected is hidden.
+    Code is folded, but for the parameters and what is tagged `shown`; cells that only hand numbers
+    to the prose, and the cell papermill injected, are left out.
     """
     import nbformat
 
@@ -131,7 +134,10 @@ def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        tags = cell.metadata.get("tags", [])
-        if "injected-parameters" in tags:
-            cell.metadata["tags"] = [*tags, "remove-cell"]
+        if cell.cell_type == "code":
+            tags = set(cell.metadata.get("tags", []))
+            if tags & {"injected-parameters", "remove-output"}:
+                cell.metadata["tags"] = sorted({*tags, "remove-cell"})
+            elif not tags & {"parameters", "remove-cell", "shown"}:
+                cell.metadata["tags"] = sorted({*tags, "hide-input"})
     nbformat.write(notebook, target)

@@ -11,8 +11,8 @@ import pandas as pd
 from IPython.display import HTML, display
 
 from mosaic.errors import MosaicError
-from mosaic.scores.names import pooling_name
-from mosaic.scores.table import F1
+from mosaic.publish.tables import table_html
+from mosaic.scores.table import F1, SHOWN
 
 if TYPE_CHECKING:
     from mosaic.evidence.claims import Finding
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 # What a page shows of a scored cell; empty columns are left out.
-CELL_COLUMNS: tuple[str, ...] = (
-    *("profile", "task", "language", "feature", "model", "layer", "width", "pooling"),
-    *("n_train", "n_test", "repeat", "cv_accuracy", *F1),
-)
+CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "repeat", "cv_accuracy", *F1)
 
 
 def glue(**values: Any) -> None:
@@ -53,30 +50,16 @@ def show(figure: SavedFigure) -> HTML:
 
 
 def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
-    """A data frame as an escaped HTML table that scrolls sideways on a narrow screen."""
-    tidy = frame.dropna(axis="columns", how="all")
-    tidy = tidy.astype(object).where(tidy.notna(), "–")  # one sign for every kind of missing
-    body = tidy.to_html(
-        index=False,
-        escape=True,
-        border=0,
-        float_format=lambda value: f"{value:.{digits}f}",
-        classes="mosaic-table",
-    )
-    title = f"<p class='mosaic-caption'>{html.escape(caption)}</p>" if caption else ""
-    return HTML(f'{title}<div class="mosaic-scroll" tabindex="0">{body}</div>')
+    """A data frame as `table_html` has it: escaped, with few columns."""
+    return HTML(table_html(frame, digits, caption))
 
 
-def show_cells(table: pd.DataFrame, caption: str = "") -> HTML:
-    """Scored cells: what the probe read, on how many documents, and its score.
-
-    `pooling` is `sum` for raw sums and `sum > 1` where they are binarized; `seeds` is how many a
-    mean is over.
-    """
-    pooled = table["pooling"].notna()
-    named = table.assign(pooling=table.apply(pooling_name, axis=1).where(pooled))
-    named = named[list(CELL_COLUMNS)].rename(columns={"cv_accuracy": "cv_score", "repeat": "seeds"})
-    return show_table(named, caption=caption)
+def show_cells(table: pd.DataFrame, caption: str = "Scored configurations") -> HTML:
+    """Scored cells, one table a profile: what the probe read, on how many documents, its score."""
+    parts = [
+        part[list(CELL_COLUMNS)] for _, part in table.groupby("profile", dropna=False, sort=False)
+    ]
+    return HTML("".join(table_html(part, caption=caption) for part in parts))
 
 
 def document_counts(table: pd.DataFrame) -> str:

@@ -99,17 +99,17 @@ def task_table(catalogue: str) -> str:
     rows = []
     noted: dict[str, list[str]] = {}
     for task in load_catalogue(catalogue).values():
-        names = (f"`{task.dataset}`", task.config or "", task.split, f"`{task.input_field}`")
+        where = ", ".join(filter(None, (f"`{task.dataset}`", task.config, task.split)))
+        fields = f"`{task.input_field}`, `{task.label_field}`"
         count = "" if task.rows is None else f"{task.rows:,}"
-        rest = (f"`{task.label_field}`", count, task.licence, task.section)
-        rows.append((task.key, *names, *rest))
+        rows.append((f"{task.key} ({task.section})", where, fields, count, task.licence))
         if task.replaces:
             revision = f", revision `{task.revision}`" if task.revision else ""
             replaced = f"the authors name {task.replaces}; loaded here from `{task.dataset}`"
             noted.setdefault(replaced + revision, []).append(task.key)
         if task.note:
             noted.setdefault(task.note.rstrip("."), []).append(task.key)
-    head = ("task", "dataset", "config", "split", "input", "label", "rows", "licence", "section")
+    head = ("task (section)", "dataset, configuration, split", "text, label", "rows", "licence")
     remarks = [f"- {', '.join(keys)}: {note}." for note, keys in noted.items()]
     return "\n".join([markdown_table(head, rows), *remarks]) + "\n"
 

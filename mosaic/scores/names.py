@@ -31,6 +31,15 @@ def pooling_name(row: pd.Series) -> str:
     return kind if pd.isna(row["threshold"]) else f"{kind} > {row['threshold']:g}"
 
 
+def what_is_read(row: pd.Series) -> str:
+    """What a probe reads in a few words: `SAE 4k, sum > 1`, `hidden state, mean`, `TF-IDF`."""
+    if row["feature"] != "sae":
+        return series_of(row)
+    kept = f", top {int(row['k'])}" if pd.notna(row["k"]) else ""
+    width = f" {row['width']}" if pd.notna(row["width"]) else ""
+    return f"SAE{width}, {pooling_name(row)}{kept}"
+
+
 def source_label(table: pd.DataFrame) -> str:
     """Where a table's scores come from, as a panel title; a table has one source."""
     source = SOURCE_LABEL[str(table["source"].iloc[0])]

@@ -17,7 +17,7 @@ from mosaic.experiments.latent_browser import (
     cut_at_activations,
     promoted_tokens,
 )
-from mosaic.experiments.latent_view import MOST_CHARACTERS, MOST_TEXTS, LatentView
+from mosaic.experiments.latent_view import MOST_CHARACTERS, TEXTS_SHOWN, LatentView
 from mosaic.experiments.latents import (
     FAINT,
     Reading,
@@ -187,7 +187,7 @@ def test_a_view_shows_strongest_and_random_texts_with_their_sums(tmp_path) -> No
             np.sort(sums)[::-1][: len(latent.strongest)], rel=1e-3
         )
         assert sum(latent.inside) + sum(latent.elsewhere) == active
-        assert len(latent.random) == min(MOST_TEXTS, active - len(latent.strongest))
+        assert len(latent.random) == min(TEXTS_SHOWN, active - len(latent.strongest))
         assert all(0 < t.value <= latent.strongest[-1].value for t in latent.random)
         for text in (*latent.strongest, *latent.random):
             assert sum(len(piece) for piece, _ in text.pieces) <= MOST_CHARACTERS + 2

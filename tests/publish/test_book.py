@@ -171,6 +171,48 @@ def test_every_page_fits_a_phone(tab: Tab, pages: dict[Path, Page]) -> None:
             assert tab.run(SCROLL_WIDTH) <= 390, path.name
 
 
+CUT = """[...document.querySelectorAll('article table, article pre')].filter(e => {
+    const box = e.closest('.mosaic-scroll, .pst-scrollable-table-container') || e;
+    return [e, box].some(b => b.scrollWidth > b.clientWidth + 1);
+}).map(e => e.innerText.slice(0, 80))"""
+
+
+SCROLLED = ("cluster", "real_encoder")
+"""Pages with one measured table of eleven columns and more, which scrolls in its box."""
+
+
+def test_no_table_and_no_code_is_cut_at_desktop_width(tab: Tab, pages: dict[Path, Page]) -> None:
+    """Folded ones as well; and every table of a chapter has a name and headed rows."""
+    for path in pages:
+        if path.parent.name in ("book", "notebooks"):
+            tab.open(path.as_uri(), width=1280)
+            tab.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+            assert len(tab.run(CUT)) <= (path.stem in SCROLLED), path.name
+            bare = (
+                "[...document.querySelectorAll('.mosaic-table')].filter(t => !t.caption.innerText)"
+            )
+            assert tab.run(f"{bare}.length") == 0, path.name
+
+
+def test_a_chapter_shows_its_parameters_and_one_call_and_folds_other_code(
+    tab: Tab, build_dir: Path
+) -> None:
+    for chapter in CHAPTERS:
+        tab.open((build_dir / f"html/notebooks/{chapter}.html").resolve().as_uri())
+        shown = "[...document.querySelectorAll('.cell_input pre')].filter(e => e.checkVisibility())"
+        code = tab.run(f"{shown}.map(e => e.innerText)")
+        assert len(code) == 2, (chapter, code)
+        assert 'profile = "mini"' in code[0]
+        assert "glue(" not in tab.run("document.querySelector('article').textContent")
+
+
+def test_a_chapter_offers_its_repository_its_issues_and_colab(build_dir: Path) -> None:
+    text = (build_dir / "html/notebooks/04_baselines.html").read_text(encoding="utf-8")
+    for button in ("btn-source-repository-button", "btn-source-issues-button", "colab.svg"):
+        assert button in text or button.replace("btn-", "") in text, button
+    assert text.count('class="bd-search') <= 2
+
+
 def test_search_finds_binarization_from_disk(tab: Tab, build_dir: Path) -> None:
     tab.open((build_dir / "html" / "search.html").resolve().as_uri() + "?q=binarization")
     links = "[...document.querySelectorAll('#search-results li a')].map(a => a.href)"

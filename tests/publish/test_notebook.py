@@ -18,14 +18,45 @@ def test_table_cells_and_captions_are_escaped() -> None:
     html = show_table(pd.DataFrame({HOSTILE: [HOSTILE]}), caption=HOSTILE).data
     assert "<script" not in html
     assert "<img" not in html
-    assert html.count("&lt;script&gt;") == 3
+    assert html.count("&lt;script&gt;") == 4
 
 
 def test_empty_columns_are_left_out_and_missing_values_shown() -> None:
     html = show_table(pd.DataFrame({"a": [1.23456, None], "b": [None, None]}), digits=2).data
     assert "1.23" in html
     assert "–" in html
-    assert "<th>b" not in html
+    assert ">b</th>" not in html
+
+
+def test_a_table_has_plain_names_one_column_an_interval_and_counts_in_its_caption() -> None:
+    frame = pd.DataFrame(
+        {
+            "task": ["toxicity-de", "safety-en"],
+            "difference": [0.1, -0.25],
+            "low": [0.0, None],
+            "high": [0.2, None],
+            "p_holm": [0.01, 0.2],
+            "usable": [True, False],
+            "top": [5.0, None],
+            "n_docs": [300, 1400],
+            "n_seeds": [2, 2],
+        }
+    )
+    html = show_table(frame, caption="Differences").data
+    title = "Differences. 300 to 1,400 documents; 2 seeds"
+    assert f"<caption>{title}</caption>" in html
+    assert f'role="region" tabindex="0" aria-label="{title}"' in html
+    assert '<th scope="row">toxicity (de)</th>' in html
+    assert "<td>+0.100 [+0.000 to +0.200]</td>" in html
+    assert "<td>-0.250</td>" in html
+    assert "<td>yes</td><td>5</td>" in html
+    assert "_" not in html
+    assert html.count('scope="col"') == 5
+
+
+def test_a_long_table_is_folded() -> None:
+    assert "<details" not in show_table(pd.DataFrame({"a": range(12)})).data
+    assert "(13 rows)</summary>" in show_table(pd.DataFrame({"a": range(13)})).data
 
 
 def cell(**values: object) -> dict[str, object]:
@@ -43,9 +74,10 @@ def cell(**values: object) -> dict[str, object]:
 def test_cells_say_whether_a_pooling_is_binarized() -> None:
     table = make_scores([cell(), cell(threshold=1.0), cell(feature="tfidf", pooling=None)])
     html = show_cells(table).data
-    assert html.count("<td>sum</td>") == 1
-    assert html.count("<td>sum &gt; 1</td>") == 1
-    assert "<th>threshold" not in html
+    assert html.count("<td>SAE, sum</td>") == 1
+    assert html.count("<td>SAE, sum &gt; 1</td>") == 1
+    assert html.count("<td>TF-IDF</td>") == 1
+    assert "threshold" not in html
 
 
 def test_documents_are_counted_with_their_range() -> None:
