@@ -44,7 +44,7 @@ def headline(rows: pd.DataFrame) -> pd.DataFrame:
 def quality_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Ranking and calibration beside macro-F1: mean over tasks of what was scored whole.
 
-    Columns: source, features, pooling, n_tasks, macro_f1, auroc, brier, ece.
+    Columns: source, features, pooling, n_tasks, macro_f1. Then what `PROBABILITY` names.
     """
     keys, numbers = ["source", "features", "pooling"], ["macro_f1", *PROBABILITY]
     parts = []
