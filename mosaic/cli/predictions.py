@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,11 @@ def _table(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 
 def _csv(predictions: Sequence[Prediction]) -> Iterator[str]:
-    written = prediction_table(predictions).to_csv(index=False, float_format="%.4f")
+    table = prediction_table(predictions)
+    # A carriage return would end a row; pandas puts it between quotes only where it puts all.
+    returns = any("\r" in cell for name in ("text", "answer", "latents") for cell in table[name])
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    written = table.to_csv(index=False, float_format="%.4f", quoting=quoting)
     yield from written.rstrip("\n").split("\n")
 
 

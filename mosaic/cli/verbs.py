@@ -151,13 +151,22 @@ def do_book(args: argparse.Namespace) -> None:
     print(f"The book is ready. Open it in a browser: {index.resolve().as_uri()}")
 
 
+def _say(line: str) -> None:
+    """What is not the result goes to standard error, and steers no terminal."""
+    from mosaic.cli.predictions import printable
+
+    print(printable(line), file=sys.stderr)
+
+
 def do_fit(args: argparse.Namespace) -> None:
     """Choose a probe and save it."""
     from mosaic.experiments.own_data import controls_report, fit_probe, fit_report
     from mosaic.probes.saved import save_probe
 
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise ConfigError(f"{args.out} is a file; name a folder for the probe.")
     workspace = _workspace(args)
-    saved = fit_probe(workspace, args.task, args.models, args.seed)
+    saved = fit_probe(workspace, args.task, args.models, args.seed, _say)
     print(fit_report(saved))
     if args.controls:
         print(controls_report(workspace, saved))
@@ -173,8 +182,10 @@ def do_predict(args: argparse.Namespace) -> None:
 
     saved = load_probe(Path(args.probe))
     texts = read_texts(args.texts, args.column or saved.card["task"]["input_field"])
+    if blank := sum(not text.strip() for text in texts):
+        _say(f"warning: {blank} of {len(texts)} texts are blank; their answers say nothing")
     steers = sys.stdout.isatty()  # a file keeps every character, a terminal must not obey them
-    found = own_data.predict(saved, texts, args.profile, args.explain, args.build_dir)
+    found = own_data.predict(saved, texts, args.profile, args.explain, args.build_dir, _say)
     for line in prediction_lines(found, args.format):
         print(printable(line) if steers else line)
 

@@ -46,6 +46,8 @@ class SAESpec:
     folder: str | None = None
     train: Positive | None = None
     """Number of latents of an SAE that a run trains; its folder is in the workspace's cache."""
+    moved: bool = False
+    """Whether it reads another layer than it was trained at on purpose, as a control."""
 
     def __post_init__(self) -> None:
         origins = [self.release is not None and self.sae_id is not None]

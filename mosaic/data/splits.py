@@ -84,11 +84,10 @@ def make_split(
         unit, unit_labels = _units(
             data.labels[order], None if groups is None else groups[order], "documents"
         )
-        chosen = np.zeros(len(unit_labels), dtype=bool)
-        chosen[_stratified_sample(unit_labels, share, seed)[1]] = True
-        in_test = chosen[unit]
+        in_test = _drawn_units(unit, unit_labels, share, seed)[unit]
         train = _cap(order[~in_test], data.labels, n_train, seed)
         test = _cap(order[in_test], data.labels, n_test, seed)
+        _refuse_unseen(data, train, test)
     return Split(
         protocol=protocol,
         seed=seed,
@@ -102,12 +101,17 @@ def make_split(
 
 def _given_parts(data: TaskData, in_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+    _refuse_unseen(data, train, test)
+    return train, test
+
+
+def _refuse_unseen(data: TaskData, train: np.ndarray, test: np.ndarray) -> None:
+    """ConfigError for a class that the test part has and the training part lacks."""
     if unseen := sorted(set(data.labels[test]) - set(data.labels[train])):
         raise ConfigError(
             f"Task {data.task.key!r}: the class {data.label_names[unseen[0]]!r} is in its test "
             f"part and not in its training part; move rows of it, or leave it out."
         )
-    return train, test
 
 
 def inner_folds(
@@ -156,6 +160,24 @@ def _units(
     votes = np.zeros((unit.max() + 1, len(classes)), dtype=np.int64)
     np.add.at(votes, (unit, coded), 1)
     return unit, votes.argmax(axis=1)
+
+
+def _drawn_units(unit: np.ndarray, labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which units are tested: bool `[n_units]`, drawn so that about `share` of the rows are.
+
+    A unit of more rows than half a test part, such as the blank texts, would decide its size: it
+    is training, as long as the other units can give the test part.
+    """
+    rows = np.bincount(unit)
+    wanted = share * len(unit)
+    small = np.flatnonzero(rows <= wanted / 2)
+    if len(small) < len(rows) and rows[small].sum() >= 2 * wanted:
+        share = float(wanted / rows[small].sum())
+    else:
+        small = np.arange(len(rows))
+    chosen = np.zeros(len(rows), dtype=bool)
+    chosen[small[_stratified_sample(labels[small], share, seed)[1]]] = True
+    return chosen
 
 
 def _stratified_sample(

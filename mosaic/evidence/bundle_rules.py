@@ -29,8 +29,8 @@ MAX_BYTES = 4_000_000
 
 MAX_TEXT, MAX_COMMAND = 600, 3000
 
-FREE_LICENCES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "MIT", "Apache-2.0")
-"""Licences whose texts a bundle may pass on with their source named."""
+FREE_LICENCES = ("cc0-1.0", "cc-by-4.0", "cc-by-3.0", "mit", "apache-2.0")
+"""Licences, in lower case, whose texts a bundle may pass on with their source named."""
 
 OFFENSIVE_ROLES = ("toxicity", "safety")
 """Roles of tasks whose texts no bundle holds."""
@@ -183,7 +183,7 @@ def read_latents(folder: Path) -> LatentView:
 
 def may_ship(view: LatentView) -> bool:
     """Whether texts of a view may be passed on, and are none that offend by what they are for."""
-    return view.licence in FREE_LICENCES and view.role not in OFFENSIVE_ROLES
+    return view.licence.lower() in FREE_LICENCES and view.role not in OFFENSIVE_ROLES
 
 
 def _check_picture(path: Path) -> None:

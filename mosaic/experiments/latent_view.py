@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LATENTS_FILE = "latents.json"
 
@@ -29,6 +29,12 @@ class ShownText(_Strict):
     """The latent's sum over the text's tokens, in units of the residual stream."""
     pieces: Annotated[list[tuple[str, float]], Field(max_length=MOST_CHARACTERS + 2)]
     """Slices of the source text with their activation, in order; together they are the text."""
+
+    @model_validator(mode="after")
+    def _is_short(self) -> ShownText:
+        if sum(len(text) for text, _ in self.pieces) > MOST_CHARACTERS + 2:
+            raise ValueError(f"a shown text has more than {MOST_CHARACTERS} characters")
+        return self
 
 
 class Weight(_Strict):
@@ -56,6 +62,12 @@ class ShownLatent(_Strict):
     strongest: ShownTexts
     random: ShownTexts
     """Drawn from the documents the latent is active on, without the strongest."""
+
+    @model_validator(mode="after")
+    def _bars_fit(self) -> ShownLatent:
+        if not len(self.inside) == len(self.elsewhere) == max(0, len(self.edges) - 1):
+            raise ValueError("a histogram has one more edges than bars")
+        return self
 
 
 class LatentView(_Strict):

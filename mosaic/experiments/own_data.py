@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from mosaic.data.splits import inner_folds, make_split
 from mosaic.errors import ConfigError
 from mosaic.experiments.controls import control_width, with_controls
 from mosaic.experiments.latents import TokenActivations, contributions, read_tokens
+from mosaic.experiments.own_texts import reading_said, rows_said
+from mosaic.models.resolve import resolve
 from mosaic.probes.saved import SavedProbe, check_same
 from mosaic.probes.select import N_FOLDS
 from mosaic.scores.choose import first_best
@@ -26,6 +29,8 @@ from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 from mosaic.sweep.source import fit, open_source
 
+log = logging.getLogger(__name__)
+
 TOKENS_NAMED = 5
 """Tokens named per latent and text."""
 
@@ -35,12 +40,13 @@ def fit_probe(
     task: str | None = None,
     models: Sequence[str] | None = None,
     seed: int = 0,
+    say: Callable[[str], object] = log.info,
 ) -> SavedProbe:
     """The linear probe of SAE latents whose inner cross-validation is best, with its card.
 
     `task` defaults to the profile's first. Chooses between layers, widths and poolings of the named
     models (default: all text models); the test part only gives the score that the card states.
-    Raises what loading and scoring raise.
+    What is read is told to `say` line by line. Raises what loading and scoring raise.
     """
     profile = workspace.profile
     if not (task := task or next(iter(profile.tasks), None)):
@@ -57,13 +63,36 @@ def fit_probe(
         raise ConfigError(
             f"Profile {profile.name!r} has no text model with an SAE; add one under `models`."
         )
+    for line in rows_said(data, split):
+        say(line)
+    for model in {cell.model: profile.model(str(cell.model)) for cell in cells}.values():
+        for line in reading_said(resolve(model, profile), data.inputs, profile):
+            say(line)
     results = score_cells(cells, workspace)
+    for line in saes_said(workspace, cells):
+        say(line)
     best = results[first_best(result.row["cv_accuracy"] for result in results)]
     source = open_source(workspace, best.cell)
     probe = fit(best.cell, source.candidates(best.cell), data.labels, split)
     classes = [data.label_names[c] for c in probe.classes]
     card = {"classes": classes, **_card(workspace, data, best), "chosen_from": len(results)}
     return SavedProbe(probe, card)
+
+
+def saes_said(workspace: Workspace, cells: Sequence[Cell]) -> list[str]:
+    """Where each SAE of these cells reads, and how many of its latents a token has on average."""
+    lines = []
+    for model, layer, width in dict.fromkeys((c.model, c.layer, c.width) for c in cells):
+        one = next(c for c in cells if (c.model, c.layer, c.width) == (model, layer, width))
+        source = open_source(workspace, one)
+        counts = source.matrix(replace(one, pooling="count", top_n=None, threshold=None))
+        l0 = counts.sum() / max(1, source.n_tokens.sum())
+        dead = "" if counts.nnz else "; warning: it never fires on these texts"
+        lines.append(
+            f"{model}, SAE {width} at the output of block {layer}: {l0:.1f} latents a token (L0)"
+            f"{dead}"
+        )
+    return lines
 
 
 def fit_report(saved: SavedProbe) -> str:
@@ -166,6 +195,7 @@ def predict(
     profile: str | None = None,
     explain: int = 3,
     build_dir: str = "_build",
+    say: Callable[[str], object] = log.info,
 ) -> list[Prediction]:
     """Answers of a saved probe for new texts, each with the `explain` latents that move it most.
 
@@ -180,6 +210,9 @@ def predict(
     used = replace(stated, **reading, top_n=top_n)
     model, sae = used.model(card["model"]["name"]), card["sae"]
     layer, width = int(sae["layer"]), str(sae["width"])
+
+    for line in reading_said(resolve(model, used), texts, used):
+        say(line)
 
     def check(identity: dict[str, Any]) -> None:
         check_same(saved, identity, used)

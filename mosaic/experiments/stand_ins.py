@@ -48,7 +48,7 @@ def moved(model: ModelSpec, shift: int) -> ModelSpec:
         model,
         name=f"{model.name} moved by {shift}",
         layers={"middle": layer + shift},
-        saes=tuple(replace(sae, layer=layer + shift) for sae in saes),
+        saes=tuple(replace(sae, layer=layer + shift, moved=True) for sae in saes),
     )
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
+from mosaic.errors import AccessError, ConfigError, IntegrityError, MosaicError
 from mosaic.storage.files import storage_errors
 from mosaic.storage.sealed import read_sealed, write_sealed
 
@@ -78,10 +78,12 @@ def fitting(
     an unknown type, code of the model's own, a package for quantized weights, a damaged file."""
     try:
         yield
-    except (ImportError, *FOREIGN) as error:
-        if "memory" in str(error).lower():  # is told elsewhere
+    except MosaicError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise kinds of their own
+        if isinstance(error, RuntimeError) and "memory" in str(error).lower():  # is told elsewhere
             raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = " ".join(str(error).split())[:200] or type(error).__name__
         how = (getattr(config, "quantization_config", None) or {}).get("quant_method")
         quantized = f", whose weights are quantized by {how}," if how else ""
         raise ConfigError(

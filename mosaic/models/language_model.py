@@ -215,8 +215,8 @@ def _weight_names(config: PretrainedConfig) -> set[str]:
     import torch
     import transformers
 
-    kind = getattr(transformers, (config.architectures or [""])[0], None)
-    with torch.device("meta"):
+    with fitting(config.name_or_path, "configuration"), torch.device("meta"):
+        kind = getattr(transformers, (config.architectures or [""])[0], None)
         whole = kind(copy.deepcopy(config)) if kind else skeleton(config)
     return {_bare(key, whole) for key in whole.state_dict()}
 

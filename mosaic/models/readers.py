@@ -56,9 +56,10 @@ class TextReader:
 
     def _encode(self, texts: list[Any], max_length: int) -> Any:
         self.tokenizer.truncation_side = self.cut
-        return self.tokenizer(
-            texts, truncation=True, max_length=max_length, return_special_tokens_mask=True
-        )
+        with fitting(self.tokenizer.name_or_path, "tokenizer"):
+            return self.tokenizer(
+                texts, truncation=True, max_length=max_length, return_special_tokens_mask=True
+            )
 
     def read(self, inputs: list[Any]) -> Documents:
         """Tokenize; padding is on the right, where causal models cannot see it.

@@ -206,13 +206,14 @@ def read_config(spec: SAESpec) -> dict[str, Any]:
 
 def _load_folder(spec: SAESpec) -> SAE[Any]:
     """The SAE of a folder: a finished one, or a checkpoint as sae-lens would finish it."""
+    import torch
     from sae_lens import SAE, TrainingSAE
     from sae_lens.registry import SAE_CLASS_REGISTRY
     from sae_lens.training.activation_scaler import ActivationScaler
 
     config, scaler = read_config(spec), ActivationScaler()
-    known = config.get("architecture", "standard") in SAE_CLASS_REGISTRY
     with _readable(spec):
+        known = config.get("architecture", "standard") in SAE_CLASS_REGISTRY
         folder = Path(str(spec.folder))
         loader = SAE if known else TrainingSAE
         sae = loader.load_from_disk(folder, device="cpu", dtype="float32")
@@ -234,6 +235,7 @@ def _load_folder(spec: SAESpec) -> SAE[Any]:
             sae = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
             sae.process_state_dict_for_loading(state)
             sae.load_state_dict(state)
+        sae.encode(torch.zeros(1, sae.cfg.d_in))  # where a strange setting shows
         lacking = {f.name for f in fields(sae.cfg)} - {*config, "dtype", "device"}
     if known and lacking and "metadata" in config:
         log.warning(
@@ -260,23 +262,22 @@ def _check_place(spec: SAESpec, sae: SAE[Any], model: ResolvedModel | None) -> N
         )
     if found:
         layer = int(found[1] or found[3]) - (found[2] == "pre")
-        if layer != spec.layer:
+        if layer != spec.layer and not spec.moved:
             advice = f"write `layer: {layer}`" if layer >= 0 else "there is no block before it"
             raise ConfigError(
                 f"The SAE {spec.name} was trained at {hook!r}, which is not the output of block "
                 f"{spec.layer}: {advice}, or name another SAE in the profile."
             )
-    if (said.model_from_pretrained_kwargs or {}).get("center_writing_weights") and (
-        model is None or _has_layer_norm(model)
-    ):
+    centred = (said.model_from_pretrained_kwargs or {}).get("center_writing_weights")
+    if centred and (model is None or _has_layer_norm(model)):
         inner = sae.run_time_activation_norm_fn_in
         sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
     if said.model_name and model is not None:
         ours = {_bare(model.spec.source), _bare(model.spec.name)}
         if ours.isdisjoint(_names(str(said.model_name))):
             log.warning(
-                "the SAE %s was trained on %s and reads %s: what its latents mean may not hold "
-                "there", spec.name, said.model_name, model.spec.name
+                "the SAE %s was trained on %s and reads %s: its latents may mean other things",
+                spec.name, said.model_name, model.spec.name
             )  # fmt: skip
 
 
@@ -295,6 +296,5 @@ def _bare(name: str) -> str:
 
 
 def _has_layer_norm(model: ResolvedModel) -> bool:
-    from torch.nn import LayerNorm
-
-    return any(isinstance(p, LayerNorm) for p in skeleton(truncated(model.config, 1)).modules())
+    block = skeleton(truncated(model.config, 1))
+    return any(type(part).__name__ == "LayerNorm" for part in block.modules())

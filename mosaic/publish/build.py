@@ -20,7 +20,7 @@ from mosaic.publish.all_scores import scores_page
 from mosaic.publish.bundle_pages import bundle_pages
 from mosaic.publish.pages import figure_index, profile_table, repository, rerun_box, task_table
 from mosaic.publish.run import chapters, project_root
-from mosaic.publish.scorecard import scorecard_columns, scorecard_page
+from mosaic.publish.scorecard import first_page, scorecard_columns, scorecard_page
 
 STAGED = ("_config.yml", "_toc.yml", "book")
 
@@ -77,7 +77,9 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     runs = root / "book" / "runs"
     pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in CATALOGUES}
     pages["profiles"] = profile_table()
-    pages["scorecard"] = scorecard_page(scorecard_columns(workspace, runs), chapters(root))
+    columns = scorecard_columns(runs)
+    pages["scorecard"] = scorecard_page(columns, chapters(root))
+    pages["findings"] = first_page(columns)
     pages["all_scores"] = scores_page(runs)
     pages["figures"] = figure_index(workspace.figures)
     for bundle in bundle_folders(runs):

@@ -12,19 +12,9 @@ import pandas as pd
 
 from mosaic.evidence.bundle_rules import Manifest
 from mosaic.evidence.bundles import bundle_grid, bundle_origin, open_bundle
-from mosaic.evidence.claims import (
-    INCONCLUSIVE,
-    LEANS,
-    LEANS_AGAINST,
-    NOT_SUPPORTED,
-    NOT_TESTED,
-    SUPPORTED,
-    TOO_FEW,
-    judge_claims,
-    load_claims,
-    without_toys,
-)
+from mosaic.evidence.claims import judge_claims, load_claims, without_toys
 from mosaic.evidence.comparisons import wins
+from mosaic.publish.scorecard import verdicts_in_words
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.markdown import markdown_table
 from mosaic.scores.names import pooling_name
@@ -57,7 +47,7 @@ def bundle_pages(folder: Path) -> dict[str, str]:
             "saes": sae_table(bundle.manifest),
             "languages": languages_table(bundle.manifest),
             "training": training_in_words(bundle.manifest),
-            "verdicts": verdicts_in_words(bundle.table),
+            "verdicts": verdicts_in_words(judge_claims(load_claims(), without_toys(bundle.table))),
             "claims": verdicts_table(bundle.table),
             "summary": wins_in_words(grid),
             "chosen": chosen_table(grid),
@@ -100,20 +90,6 @@ def languages_table(manifest: Manifest) -> str:
         ]
         rows.append((_code(name), *found))
     return markdown_table(("SAE", *map(_code, languages)), rows) if languages else ""
-
-
-def verdicts_in_words(table: pd.DataFrame) -> str:
-    """Which of the paper's claims hold on a bundle, which do not and which it cannot tell."""
-    found = judge_claims(load_claims(), without_toys(table))
-    said: dict[str, list[str]] = {}
-    for finding in found:
-        said.setdefault(finding.verdict, []).append(finding.claim.says)
-    order = (SUPPORTED, LEANS, NOT_SUPPORTED, LEANS_AGAINST, INCONCLUSIVE, TOO_FEW, NOT_TESTED)
-    return "\n".join(
-        f"- **{word.capitalize()}** ({len(said[word])} of {len(found)}): {'; '.join(said[word])}."
-        for word in order
-        if word in said
-    )
 
 
 def verdicts_table(table: pd.DataFrame) -> str:

@@ -21,6 +21,7 @@ def show_latents(view: LatentView, title: str = "") -> HTML:
     """Every latent of a view with its texts, shaded; whatever the texts hold stays text."""
     about = f"{view.model}, layer {view.layer}, width {view.width}; texts of {view.task}"
     about += f" ({view.dataset}, {view.licence or 'no licence stated'})"
+    about += "; made for this book, so no evidence" if view.toy else ""
     heading = f"<h3>{html.escape(title)}</h3>" if title else ""
     folded = "".join(
         f"<details><summary>Latent {latent.latent}, {html.escape(latent.weights[0].label)}: "

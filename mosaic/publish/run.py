@@ -14,6 +14,7 @@ from typing import Any
 
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
+from mosaic.storage.files import storage_errors
 
 QUIET = "--IPKernelApp.log_level=40"
 """Keeps the kernel's own warnings off the terminal, such as that it speaks TCP on this machine."""
@@ -62,14 +63,18 @@ def run_chapter(chapter: str, workspace: Workspace, parameters: dict[str, Any]) 
     Raises NotebookError that names notebook and cell.
     """
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
 
     root = project_root()
     source = root / "notebooks" / f"{chapter}.ipynb"
     target = workspace.run / "notebooks" / f"{chapter}.ipynb"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    # The notebook runs at the clone's root, wherever the command was given.
+    named = workspace.source.endswith((".yaml", ".yml"))
     parameters = {
-        "profile": workspace.source,
-        "build_dir": str(workspace.root),
+        "profile": os.path.relpath(workspace.source, root) if named else workspace.source,
+        "build_dir": os.path.relpath(workspace.root, root),
         **parameters,
     }
     # Kernels inherit it: OpenMP threads that wait must not take the cores from the joblib workers.
@@ -88,6 +93,11 @@ def run_chapter(chapter: str, workspace: Workspace, parameters: dict[str, Any]) 
         raise NotebookError(
             f"Notebook {chapter} failed in cell {error.cell_index}: {error.ename}: {error.evalue} "
             f"(executed copy with the traceback: {target})."
+        ) from error
+    except (NoSuchKernel, RuntimeError) as error:  # RuntimeError: it died
+        raise NotebookError(
+            f"Notebook {chapter} found no kernel that runs ({error}). Make one "
+            f"in the environment of this package: `python -m ipykernel install --sys-prefix`."
         ) from error
     return target
 
@@ -128,11 +138,28 @@ def given_to_each(notebooks: Sequence[Path], parameters: dict[str, Any]) -> list
                 f"No parameter {name!r} in {[path.stem for path in notebooks]}; there are "
                 f"{sorted(known)}."
             )
-        if isinstance(_literal(known[name]["default"]), list) and not isinstance(value, list):
+        default = _literal(known[name]["default"])
+        if isinstance(default, list) and not isinstance(value, list):
             raise ConfigError(
                 f"Parameter {name!r} is a list; write -p '{name}=[{value}]' to give one entry."
             )
+        if not _fits(value, default):
+            raise ConfigError(
+                f"Parameter {name!r} is {value!r}, and the notebook has {default!r} there; give "
+                f"one of its kind (a text that looks like a number as -p '{name}=\"{value}\"')."
+            )
     return [{k: v for k, v in parameters.items() if k in cells} for cells in defined]
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the default's kind; None, on either side, fits every kind."""
+    if value is None or default is None:
+        return True
+    if isinstance(default, list) and default:
+        return all(_fits(entry, default[0]) for entry in value)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(default)
 
 
 def _literal(text: str) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mosaic.config.workspace import Workspace
-from mosaic.evidence.bundles import read_bundles
+from mosaic.evidence.bundles import bundles_with_latents
 from mosaic.evidence.claims import (
     INCONCLUSIVE,
     LEANS,
@@ -18,7 +18,7 @@ from mosaic.evidence.claims import (
     NOT_SUPPORTED,
     NOT_TESTED,
     SUPPORTED,
-    TOY,
+    TOO_FEW,
     Claim,
     Finding,
     judge_claims,
@@ -35,7 +35,7 @@ from mosaic.scores.table import concat_scores, read_scores
 
 AUDIT = "08_audit"
 
-PUBLISHED, CONTRIBUTED = "Published scores", "Contributed runs"
+PUBLISHED = "Published scores"
 
 
 def run_scores(workspace: Workspace) -> pd.DataFrame:
@@ -46,17 +46,16 @@ def run_scores(workspace: Workspace) -> pd.DataFrame:
     )
 
 
-def scorecard_columns(workspace: Workspace, bundles_dir: Path) -> dict[str, list[Finding]]:
-    """Column of the scorecard to what it says of every claim: published, bundles, this run.
-
-    What toy models and tasks show is left out of bundles, and called toy where a run tests it.
-    """
+def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
+    """Column of the scorecard to what it says of every claim: published scores, and each bundle
+    with SAE latents apart, for each reads other models. What toys show is left out."""
     claims = load_claims()
-    return {
-        PUBLISHED: judge_claims(claims, published_scores()),
-        CONTRIBUTED: judge_claims(claims, without_toys(read_bundles(bundles_dir))),
-        f"This run: {workspace.profile.name}": judge_claims(claims, run_scores(workspace)),
-    }
+    columns = {PUBLISHED: judge_claims(claims, published_scores())}
+    for table in bundles_with_latents(bundles_dir):
+        found = judge_claims(claims, without_toys(table))
+        if any(finding.n_tasks for finding in found):
+            columns[f"Run {table['profile'].iloc[0]}"] = found
+    return columns
 
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
@@ -71,22 +70,40 @@ def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -
     )
 
 
+def first_page(columns: dict[str, list[Finding]]) -> str:
+    """What each source says of the claims, in lists: the finding before the table."""
+    parts = []
+    for name, found in columns.items():
+        said = "What the authors' own scores say" if name == PUBLISHED else f"What {name} says"
+        parts.append(f"**{said}**\n\n{verdicts_in_words(found)}\n")
+    return "\n".join(parts)
+
+
+def verdicts_in_words(found: Sequence[Finding]) -> str:
+    """Which claims hold, which do not and which cannot be told, a line a verdict."""
+    said: dict[str, list[str]] = {}
+    for finding in found:
+        said.setdefault(finding.verdict, []).append(finding.claim.says)
+    order = (SUPPORTED, LEANS, NOT_SUPPORTED, LEANS_AGAINST, INCONCLUSIVE, TOO_FEW, NOT_TESTED)
+    return "\n".join(
+        f"- **{word.capitalize()}** ({len(said[word])} of {len(found)}): {'; '.join(said[word])}."
+        for word in order
+        if word in said
+    )
+
+
 def _sources(columns: dict[str, list[Finding]]) -> str:
     """Which models stand behind each column, so that none is taken for another."""
     models = {name: _values(found, "model") for name, found in columns.items()}
     said = []
     for name in filter(models.get, columns):
-        if name == PUBLISHED:
-            what = f"the authors' own, of {_listed(models[name])}"
-        elif name == CONTRIBUTED:
+        what = f"the authors' own, of {_listed(models[name])}"
+        if name != PUBLISHED:
             theirs = sorted(set(models[name]) & set(models[PUBLISHED]))
             among = f"with {_listed(theirs)} of the paper" if theirs else "no model of the paper"
             tasks = _listed(_values(columns[name], "task"))
             what = f"{_listed(models[name])} on {tasks}, real text; {among}"
-        else:
-            toy = ", tiny models made for this book" if _toys(columns[name]) else ""
-            what = f"{_listed(models[name])}{toy}"
-        said.append(f"*{name.replace(':', ',')}*: {what}.")
+        said.append(f"*{name}*: {what}.")
     return " ".join(said)
 
 
@@ -106,28 +123,17 @@ def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
 
 def _legend(columns: dict[str, list[Finding]]) -> str:
     n = verdict_counts(columns[PUBLISHED])
-    said = (
+    return (
         f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
         f"where there is no sign), in brackets the tasks on the claim's side, and Student's 95% "
         f"interval over tasks. Supported and not supported rest on an exact sign-flip test over "
         f"tasks, for a claim about several tasks on tests of each against the noise of one run; "
         f"both are corrected for all claims tested on the source, and *leans* holds only "
-        f"uncorrected. Fewer than {MIN_TASKS} tasks have neither interval nor verdict. Of "
-        f"{n['n_tested']} claims the published scores can test, {n['n_decided']} are decided and "
-        f"{n['n_leaning']} lean."
+        f"uncorrected. Fewer than {MIN_TASKS} tasks have neither interval nor verdict, and "
+        f"{MIN_TASKS} that all agree have p = {2 / 2**MIN_TASKS:.2g}, which decides nothing. "
+        f"Languages of one set are one task. Of {n['n_tested']} claims the published scores can "
+        f"test, {n['n_decided']} are decided and {n['n_leaning']} lean."
     )
-    for toys in filter(None, map(_toys, columns.values())):
-        opposite = sum(not f.points_at_claim for f in toys)
-        said += (
-            f" *{TOY.capitalize()}*: the tiny models were made so that such effects can "
-            f"appear. In this run {opposite} of {len(toys)} point the other way, and none of "
-            f"it is evidence about the paper."
-        )
-    return said
-
-
-def _toys(found: Sequence[Finding]) -> list[Finding]:
-    return [f for f in found if f.verdict == TOY]
 
 
 def _values(found: Sequence[Finding], column: str) -> list[str]:
@@ -142,7 +148,7 @@ def _listed(words: Sequence[str]) -> str:
 def verdict_cell(finding: Finding) -> str:
     """A verdict with its effect, in how many tasks the claim's direction is seen, and interval."""
     word = f"[{finding.verdict}]{{.verdict-{finding.verdict.replace(' ', '-')}}}"
-    if finding.effect is None or finding.verdict == TOY:
+    if finding.effect is None:
         return word
     sign = "" if finding.claim.second is None else "+"
     text = f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"

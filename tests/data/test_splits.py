@@ -145,3 +145,27 @@ def test_splits_that_could_be_drawn_before_are_what_they_were() -> None:
 def test_a_cap_below_the_number_of_classes_is_said(n_train: int, n_test: int) -> None:
     with pytest.raises(ConfigError, match="cannot hold one of each of the .. classes; rai"):
         make_split(task_data(many_classes(1000)), 0, n_train=n_train, n_test=n_test)
+
+
+@pytest.mark.parametrize("often", [1, 12, 33])
+def test_a_text_that_stands_often_does_not_decide_the_size_of_the_test_part(often: int) -> None:
+    texts = [""] * often + [f"text {i}" for i in range(100 - often)]
+    data = task_data(np.arange(100) % 2, texts)
+    for seed in range(5):
+        split = make_split(data, seed)
+        assert len(split.test) == 20
+        assert len(split.train) == 80
+
+
+def test_a_class_that_training_lacks_is_refused() -> None:
+    labels = np.repeat([0, 0, 1, 1, 1, 2, 0, 1], [20, 20, 20, 20, 20, 1, 3, 3])
+    groups = np.asarray([*range(100), *[200] * 7])
+    said = 0
+    for seed in range(10):
+        try:
+            split = make_split(task_data(labels, groups=groups), seed)
+        except ConfigError as error:
+            said += "the class" in str(error)
+        else:
+            assert set(labels[split.test]) <= set(labels[split.train])
+    assert 0 < said < 10

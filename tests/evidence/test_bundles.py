@@ -25,6 +25,7 @@ from mosaic.evidence.bundle_rules import read_manifest
 from mosaic.evidence.bundles import (
     bundle_folders,
     bundle_grids,
+    bundle_latents,
     bundles_with_latents,
     command_line,
     public,
@@ -32,15 +33,16 @@ from mosaic.evidence.bundles import (
     read_bundles,
     write_bundle,
 )
+from mosaic.evidence.claims import judge_claims, load_claims
 from mosaic.evidence.pack import pack_run
 from mosaic.publish.bundle_pages import (
     bundle_pages,
     grid_table,
     languages_table,
     training_in_words,
-    verdicts_in_words,
     verdicts_table,
 )
+from mosaic.publish.scorecard import verdicts_in_words
 from mosaic.scores.table import PROBABILITY, make_scores, write_scores
 from mosaic.storage.files import sha256
 
@@ -504,7 +506,7 @@ def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
             last = {"feature": "hidden", "pooling": "last", "width": None, "selection": None}
             rows += [{**cell, "macro_f1": better + task / 1000}]
             rows += [{**cell, **last, "threshold": None, "macro_f1": 0.5}]
-        found = verdicts_in_words(make_scores(rows))
+        found = verdicts_in_words(judge_claims(load_claims(), make_scores(rows)))
         [line] = [line for line in found.splitlines() if "SAE beats the last hidden" in line]
         assert line.startswith(f"- **{verdict}** ")
         table = verdicts_table(make_scores(rows))
@@ -529,3 +531,79 @@ def test_a_page_reads_its_bundle_once(bundle: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bundles, "read_manifest", lambda f: (read.append(f), real(f))[1])
     bundle_pages(bundle)
     assert read == [bundle]
+
+
+def shown_latents(**changes: Any) -> dict[str, Any]:
+    """A view of one latent with one text, as JSON; `changes` replace fields of any depth."""
+    text = {"label": "card", "value": 2.5, "pieces": [["my <b>", 0.0], [" card", 2.5]]}
+    latent: dict[str, Any] = {
+        "latent": 7, "weights": [{"label": "card", "weight": 1.0, "effect": 0.5}],
+        "edges": [1.0, 3.0], "inside": [1], "elsewhere": [0], "promotes": [" card"],
+        "page": None, "explanation": None, "strongest": [text], "random": [],
+    }  # fmt: skip
+    view: dict[str, Any] = {
+        "task": "banking77", "dataset": "legacy-datasets/banking77", "licence": "CC-BY-4.0",
+        "role": "intent", "toy": False, "model": "bert", "layer": 3, "width": "1k", "documents": 2,
+        "latents": [latent],
+    }  # fmt: skip
+    for name, value in changes.items():
+        [place] = [part for part in (view, latent, text) if name in part] or [view]
+        place[name] = value
+    return view
+
+
+def write_latents(bundle: Path, view: Any) -> Path:
+    """Put a view into a bundle whose manifest names it, as a forger would."""
+    path = bundle / "latents.json"
+    path.write_text(json.dumps(view))
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    change_manifest(bundle, files={**files, "latents.json": sha256(path)})
+    return path
+
+
+def test_latents_of_a_bundle_are_read_with_its_title(bundle: Path) -> None:
+    assert bundle_latents(bundle.parent) == {}
+    path = write_latents(bundle, shown_latents())
+    assert list(bundle_latents(bundle.parent)) == ["mine"]
+    view = bundle_latents(bundle.parent)["mine"]
+    assert json.loads(path.read_text()) == view.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"licence": "unverified"}, "may hold texts under"),
+        ({"role": "toxicity"}, "may hold texts under"),
+        ({"page": "javascript:alert(1)"}, "page"),
+        ({"page": "https://example.org/1"}, "page"),
+        ({"script": "x"}, "unknown field 'script'"),
+        ({"pieces": [["x", 0.0]] * 503}, "pieces"),
+        ({"pieces": [["x" * 503, 0.0]]}, "500 characters"),
+        ({"value": float("nan")}, "value"),
+        ({"promotes": ["x" * 201]}, "promotes"),
+        ({"latents": []}, "latents"),
+        ({"inside": [1, 2]}, "edges"),
+    ],
+)
+def test_latents_that_do_not_belong_are_refused(
+    bundle: Path, change: dict[str, Any], says: str
+) -> None:
+    write_latents(bundle, shown_latents(**change))
+    with pytest.raises(IntegrityError, match=says):
+        read_bundles(bundle.parent)
+
+
+def test_a_packed_run_takes_latents_only_where_their_texts_may_be_passed_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = open_workspace("mini", str(tmp_path / "build"))
+    write_scores(make_scores([{**ROW, "profile": "mini"}]), workspace.scores_path("04_baselines"))
+    workspace.figures.mkdir(parents=True)
+    path = workspace.figures / "latents.json"
+    path.write_text(json.dumps(shown_latents()))
+    folder = pack_run(workspace, "mine", tmp_path / "runs" / "mine")
+    assert list(bundle_latents(folder.parent)) == ["mine"]
+    path.write_text(json.dumps(shown_latents(licence="unverified")))
+    pack_run(workspace, "mine", folder)
+    assert bundle_latents(folder.parent) == {}
+    assert "may not be passed on" in caplog.text

@@ -47,7 +47,6 @@ from mosaic.evidence.contrasts import effect_table, in_words
 from mosaic.evidence.noise import noise_spread, rerun_probes, run_variance
 from mosaic.evidence.published import PUBLISHED_SCORES, published_scores
 from mosaic.publish.scorecard import (
-    CONTRIBUTED,
     PUBLISHED,
     claims_table,
     effects_by_task,
@@ -58,7 +57,7 @@ from mosaic.publish.scorecard import (
     without_one_table,
 )
 from mosaic.scores.intervals import holm, sign_flip_p
-from mosaic.scores.table import concat_scores, make_scores, validate_scores, write_scores
+from mosaic.scores.table import concat_scores, make_scores, validate_scores
 
 CLAIM = Claim(
     key="sae-above-hidden",
@@ -495,38 +494,27 @@ def test_every_claim_names_a_chapter_and_its_figure() -> None:
 
 
 def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> None:
-    workspace = open_workspace("mini", str(tmp_path))
-    run = cells(
-        gaps(0.04, -0.02, 0.01),
-        profile="mini",
-        toy=True,
-        source="run",
-        threshold=1.0,
-        depth="middle",
-    )
-    write_scores(run, workspace.scores_path("04_baselines"))
-    columns = scorecard_columns(workspace, tmp_path / "no bundles")
+    columns = scorecard_columns(tmp_path / "no bundles")
+    assert list(columns) == [PUBLISHED]
     page = scorecard_page(columns, ["04_baselines", "05_multilingual_transfer"])
     lines = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line][1:]
     assert len(lines) == len(load_claims())
     beats = next(line for line in lines if "{ref}`SAE beats the last hidden state <fig-bas" in line)
-    of_run = columns["This run: mini"]
-    for line, finding in zip(lines, of_run, strict=True):
+    for line, finding in zip(lines, columns[PUBLISHED], strict=True):
         assert line.split(" | ")[-1].split("]")[0] == f"[{finding.verdict}"
-    assert beats.endswith("| [toy]{.verdict-toy} |"), "no number beside it"
-    assert "In this run 2 of 3 point the other way" in page
     found = columns[PUBLISHED][2]
     interval = ttest_1samp(found.by_task, 0).confidence_interval(0.95)
     assert f"[{interval.low:+.3f} to {interval.high:+.3f}]{{.interval}}" in beats
-    assert "Contributed runs*:" not in page
+    assert "5 that all agree have p = 0.062" in page
     assert "fig-width" not in page, "a chapter the book lacks is not linked"
     native = next(line for line in lines if "Native beats" in line)
     assert "05_multilingual_transfer>`" in native or "<fig-multilingual>`" in native
-    assert native.count("[not tested]") == 3
+    assert native.count("[not tested]") == 1
 
 
-def test_scorecard_names_the_models_behind_each_column(tmp_path: Path) -> None:
-    columns = scorecard_columns(open_workspace("mini", str(tmp_path)), ROOT / "book" / "runs")
+def test_scorecard_names_the_models_behind_each_column() -> None:
+    columns = scorecard_columns(ROOT / "book" / "runs")
+    assert "Run encoder" in columns
     sources = scorecard_page(columns, []).splitlines()[0]
     assert "own, of gemma-2-2b, gemma-2-9b, gemma-2-9b-it and paligemma2" in sources
     assert (
@@ -536,7 +524,7 @@ def test_scorecard_names_the_models_behind_each_column(tmp_path: Path) -> None:
     theirs = judge_claims(
         [of_paper] * len(columns[PUBLISHED]), cells(gaps(0.1), model="gemma-2-2b")
     )
-    ours = scorecard_page({**columns, CONTRIBUTED: theirs}, []).splitlines()[0]
+    ours = scorecard_page({**columns, "Run another": theirs}, []).splitlines()[0]
     assert "with gemma-2-2b of the paper" in ours
 
 

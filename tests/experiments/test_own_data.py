@@ -120,7 +120,7 @@ def test_a_fit_from_scored_cells_builds_one_matrix(
     real = Features.matrix
     monkeypatch.setattr(Features, "matrix", lambda *a: built.append(a[1:]) or real(*a))
     fit_probe(open_workspace(str(fitted / "mine.yaml"), str(fitted / "build")))
-    assert len(built) == 1
+    assert [pooling for _, _, pooling, *_ in built] == ["count", "count", "sum"]  # L0 of each SAE
 
 
 @pytest.mark.parametrize("explain", [0, 2])
@@ -296,3 +296,34 @@ def test_a_reader_that_has_enough_gets_no_traceback() -> None:
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (141, "")
     assert result.stdout == "x" * 99 + "\n"
+
+
+def test_what_is_read_is_said_before_it_is(
+    fitted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosaic.experiments.own_data.score_cells", partial(score_cells, n_jobs=1))
+    command = ["fit", "--profile", str(fitted / "mine.yaml"), "--out", str(fitted / "said")]
+    assert main([*command, "--build-dir", str(fitted / "build")]) == 0
+    said = capsys.readouterr().err
+    assert "mine: 60 rows; classes: 'nice' 30, 'rude' 30\n48 texts train and 12 test\n" in said
+    for layer in (0, 2):
+        assert re.search(rf"SAE 96 at the output of block {layer}: \d+\.\d latents a token", said)
+    (fitted / "new.txt").write_text("you are kind\n\nyou are so fool\n")
+    assert main(["predict", str(fitted / "said"), str(fitted / "new.txt")]) == 0
+    assert "1 of 3 texts are blank" in capsys.readouterr().err
+
+
+def test_a_place_that_is_a_file_is_said_before_the_work(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", "--profile", str(fitted / "mine.yaml"), "--out", str(fitted / "mine.csv")]
+    assert main(command) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+
+
+def test_a_csv_of_answers_reads_back_with_carriage_returns() -> None:
+    texts = ["one\rtwo", 'say "no"', "three\r\nfour\n"]
+    found = [Prediction(text, "a", {"a": 0.75, "b": 0.25}) for text in texts]
+    read = pd.read_csv(io.StringIO("\n".join(prediction_lines(found, "csv")) + "\n", newline=""))
+    assert read["text"].tolist() == texts
+    assert read["p_a"].tolist() == [0.75] * 3

@@ -34,7 +34,7 @@ def test_a_moved_sae_keeps_its_weights_and_changes_its_place(workspace: Workspac
     layer = model.layers["middle"]
     assert off.layers == {"middle": layer - 1}
     [sae] = off.saes
-    assert replace(sae, layer=layer) == model.sae(layer, model.narrowest(layer))
+    assert replace(sae, layer=layer, moved=False) == model.sae(layer, model.narrowest(layer))
     assert (off.source, off.name != model.name) == (model.source, True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import NoSuchKernel
 from places import ROOT
 
 from mosaic.config.workspace import open_workspace
-from mosaic.errors import ConfigError
+from mosaic.errors import ConfigError, ResourceError
 from mosaic.publish.build import build_book
-from mosaic.publish.run import given_to_each, project_root, run_chapters
+from mosaic.publish.run import NotebookError, given_to_each, project_root, run_chapters
 
 
 def project(folder: Path, *sources: str) -> Path:
@@ -99,6 +101,9 @@ def test_a_mosaic_error_in_a_notebook_keeps_its_sentence(tmp_path: Path) -> None
     ("given", "says"),
     [
         ({"taks": ["safety-en"]}, "No parameter 'taks' in .*09_trial.*; there are .*'tasks'"),
+        ({"extra": "two"}, "'extra' is 'two', and the notebook has 1 there"),
+        ({"extra": True}, "'extra' is True, and the notebook has 1 there"),
+        ({"build_dir": 256}, "'build_dir' is 256, and the notebook has '_build' there"),
         ({"tasks": "safety-en"}, r"'tasks' is a list; write -p 'tasks=\[safety-en\]'"),
     ],
 )
@@ -151,3 +156,47 @@ def test_the_book_is_not_built_from_notebooks_that_never_ran(
     monkeypatch.chdir(folder)
     with pytest.raises(ConfigError, match="09_trial has not been executed on profile 'mini'"):
         build_book(open_workspace("mini", "_build"))
+
+
+def test_from_another_folder_it_is_as_from_the_root(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path / "clone",
+        "from mosaic.config.workspace import open_workspace\n"
+        "made = open_workspace(profile, build_dir)\n"
+        "made.figures.mkdir(parents=True, exist_ok=True)\n"
+        "(made.figures / 'drawn').touch()",
+    )
+    (folder / "below").mkdir()
+    task = {"name": "mine", "dataset": "./mine.csv", "input_field": "text", "label_field": "label"}
+    content = {"base": "mini", "models": ["mini-small"], "catalogue": [task]}
+    (folder / "below" / "mine.yaml").write_text(json.dumps(content))
+    result = mosaic(folder / "below", "run", "--profile", "mine.yaml")
+    assert result.returncode == 0, result.stderr
+    assert (folder / "below" / result.stdout.splitlines()[-1]).is_file()
+    assert (folder / "below" / "_build" / "runs" / "mine" / "figures" / "drawn").is_file()
+    assert not (folder / "_build").exists()
+
+
+@pytest.mark.parametrize("error", [NoSuchKernel("python3"), RuntimeError("Kernel died")])
+def test_a_kernel_that_does_not_run_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def execute(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.chdir(project(tmp_path, "1"))
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    with pytest.raises(NotebookError, match="found no kernel that runs .*--sys-prefix"):
+        run_chapters([], open_workspace("mini"), {})
+
+
+def test_a_checkout_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.chdir(project(tmp_path, "1"))
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ResourceError, match="cannot be written; name a folder that can"):
+        run_chapters([], open_workspace("mini"), {})

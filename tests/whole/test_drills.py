@@ -343,6 +343,14 @@ def test_random_damage_never_crashes_a_reader(benchmark: Callable[[str], Any]) -
     assert sum(n for (_, outcome), n in counts.items() if outcome != "read") > 100
 
 
+def test_damaged_folders_never_crash(benchmark: Callable[[str], Any]) -> None:
+    """A few rounds of `python benchmarks/damaged_folders.py`, which tries 2,000 by itself."""
+    counts = benchmark("damaged_folders").damage_all(24)
+    outcomes = [outcome for *_, outcome in counts]
+    assert "crash" not in outcomes, counts
+    assert "refused" in outcomes
+
+
 def test_memory_of_the_store_does_not_grow_with_its_documents(
     benchmark: Callable[[str], Any], tmp_path: Path
 ) -> None:

@@ -1,0 +1,61 @@
+"""What is said of texts and labels of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from documents import task_data
+
+from mosaic.config.profiles import load_profile
+from mosaic.data.load import load_task
+from mosaic.data.splits import make_split
+from mosaic.experiments.own_texts import doubtful_classes, reading_said, rows_said
+from mosaic.models.resolve import resolve
+
+REAL = [
+    "The film was long but the acting saved it, and I would see it again with my family.",
+    "Delivery took three weeks and nobody answered my emails. Never again!",
+] * 10
+
+
+def test_rows_classes_and_parts_are_said() -> None:
+    texts = ["", " ", "same", "same", *(f"text {i}" for i in range(46))]
+    data = replace(task_data(np.arange(50) % 2, texts), label_names=("neg", "Neg "))
+    lines = rows_said(data, make_split(data, 0, n_train=30, n_test=10))
+    assert lines[0].endswith("50 rows; classes: 'neg' 25, 'Neg ' 25")
+    assert lines[1] == "30 texts train and 10 test; 10 are left out by n_train, n_test"
+    assert lines[2].startswith("warning: 2 texts are blank")
+    assert lines[3].startswith("1 rows repeat the text of another")
+    assert lines[4] == "warning: 1 texts stand with more than one label"
+    assert lines[5] == "warning: ['neg', 'Neg '] look like one class spelt twice"
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("1", "1.0", "2"), "['1', '1.0'] look like one"),
+        (("nan", "pos"), "the class 'nan' looks like a missing label"),
+        (("-1", "0", "1"), "the class '-1' looks like a missing label"),
+    ],
+)
+def test_classes_to_look_at_are_named(names: tuple[str, ...], says: str) -> None:
+    assert [line for line in doubtful_classes(names) if says in line]
+    assert doubtful_classes(("neg", "pos", "1", "2")) == []
+
+
+def test_a_model_that_cannot_read_the_words_is_said() -> None:
+    profile = load_profile("mini")
+    model = resolve(profile.model("mini-small"), profile)
+    said = reading_said(model, REAL, profile)
+    assert len(said) == 1
+    assert "single letters" in said[0]
+    for task in profile.tasks:
+        data = load_task(task, profile)
+        if data.task.modality == "text":
+            assert reading_said(model, data.inputs[:200], profile) == []
+    assert (
+        "20 of 20 texts are cut after 4"
+        in reading_said(model, REAL, replace(profile, max_length=4))[0]
+    )
