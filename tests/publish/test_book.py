@@ -178,7 +178,7 @@ CUT = """[...document.querySelectorAll('article table, article pre')].filter(e =
 
 
 SCROLLED = {"cluster": 2, "real_encoder": 1}
-"""Pages with measured tables of eleven columns and more, which scroll in their box, and how many."""
+"""Pages with measured tables of eleven columns and more, and how many scroll in their box."""
 
 
 def test_no_table_and_no_code_is_cut_at_desktop_width(tab: Tab, pages: dict[Path, Page]) -> None:
