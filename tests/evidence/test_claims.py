@@ -20,8 +20,7 @@ import yaml
 from places import ROOT
 from scipy.stats import norm, t, ttest_1samp
 
-from mosaic.config.workspace import open_workspace
-from mosaic.evidence.bundles import read_bundles
+from mosaic.evidence.bundles import read_bundle, read_bundles
 from mosaic.evidence.claims import (
     CLAIMS,
     INCONCLUSIVE,
@@ -50,7 +49,6 @@ from mosaic.publish.scorecard import (
     PUBLISHED,
     claims_table,
     effects_by_task,
-    run_scores,
     scorecard_columns,
     scorecard_page,
     verdict_cell,
@@ -577,15 +575,11 @@ def test_page_and_tables_say_the_same(build_dir: Path) -> None:
     rows = [[" ".join(c.split()) for c in row] for row in Cells(page).rows if row]
     wanted = load_claims()
     assert [row[0] for row in rows] == [claim.says for claim in wanted]
-    contributed = without_toys(read_bundles(ROOT / "book" / "runs"))
-    for table, column in ((published_scores(), 1), (contributed, 2)):
+    encoder = without_toys(read_bundle(ROOT / "book" / "runs" / "encoder"))
+    for table, column in ((published_scores(), 1), (encoder, 2)):
         for row, words in zip(rows, _words(judge_claims(wanted, table)), strict=True):
             assert row[column] == words
-    run = judge_claims(wanted, run_scores(open_workspace("mini", str(build_dir))))
-    assert [row[3] for row in rows] == [f.verdict for f in run]
-    assert {f.verdict for f in run} == {TOY}
-    opposite = sum(not f.points_at_claim for f in run)
-    assert f"In this run {opposite} of {len(run)} point the other way" in " ".join(page.split())
+    assert {len(row) for row in rows} == {3}, "what the mini models do is not on the first page"
 
 
 def _words(found: list[Finding]) -> Iterator[str]:
