@@ -19,6 +19,9 @@ from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
 
 log = logging.getLogger(__name__)
 
+ANATOMY = "01_features"
+"""The chapter that leaves latents, and no scores."""
+
 
 def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
     """Pack the scores, figures and latents of a run's chapters; returns the folder.
@@ -36,16 +39,18 @@ def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:
         )
     table = concat_scores(read_scores(path) for path in paths)
     table = table.drop_duplicates([name for name in SCORE_COLUMNS if name != "seconds"])
+    latents = _latents(workspace.figures / LATENTS_FILE)
+    chapters = [*([ANATOMY] if latents else []), *(path.stem for path in paths)]
     # Chapters derive others from them, such as a vision model whose connector is untrained.
     models = [m for m in workspace.profile.models if (table["model"] == m.name).any()]
     return write_bundle(
         folder,
         table,
         title,
-        _command(workspace, [path.stem for path in paths]),
+        _command(workspace, chapters),
         _device() if models else "cpu",
         [_identity(model, table, workspace) for model in models],
-        [*sorted(workspace.figures.glob("*.png")), *_latents(workspace.figures / LATENTS_FILE)],
+        [*sorted(workspace.figures.glob("*.png")), *latents],
     )
 
 

@@ -603,6 +603,7 @@ def test_a_packed_run_takes_latents_only_where_their_texts_may_be_passed_on(
     path.write_text(json.dumps(shown_latents()))
     folder = pack_run(workspace, "mine", tmp_path / "runs" / "mine")
     assert list(bundle_latents(folder.parent)) == ["mine"]
+    assert read_manifest(folder).command == "mosaic run 01_features 04_baselines --profile mini"
     path.write_text(json.dumps(shown_latents(licence="unverified")))
     pack_run(workspace, "mine", folder)
     assert bundle_latents(folder.parent) == {}
