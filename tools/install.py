@@ -67,12 +67,14 @@ def main() -> None:
     listed = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout
     settings = uv_settings(listed)
     environment = {**settings, **os.environ}
-    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    options = [] if sys.stderr.isatty() else ["--quiet"]
+    if any(".no-index=" in line and line.endswith("'true'") for line in listed.splitlines()):
+        options.append("--no-index")
     has_uv = subprocess.run([*PIP, "uv"]).returncode == 0
     steps = [[torch], ["-r", "requirements.lock"], ["--no-deps", "--no-build-isolation", "-e", "."]]
     for step in steps:
         for build in torch_builds({**settings, **environment}) if step == [torch] else [[]]:
-            uv = [*UV, *quiet, *build, *step]
+            uv = [*UV, *options, *build, *step]
             if has_uv and subprocess.run(uv, cwd=ROOT, env=environment).returncode == 0:
                 break
         else:
