@@ -1,4 +1,4 @@
-"""Fill this environment with requirements.lock and this project: `python tools/install.py`.
+"""Fill .venv with requirements.lock and this project: `.venv/bin/python tools/install.py`.
 
 uv installs in well under half of pip's time, and is asked to look where pip is told to look. Where
 uv cannot be had or fails, pip installs the same; what went wrong is on the terminal by then.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SIZE = "about 0.8 GB, and 3 GB more where torch comes with CUDA"
+SIZE = "about 0.6 GB, and 3 GB more where torch comes with CUDA"
 
 PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
@@ -59,7 +60,7 @@ def torch_builds(settings: dict[str, str]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Install torch first and alone, then the lock, then this project."""
+    """Install torch first and alone, then the lock, then this project; exits with pip's code."""
     start = time.perf_counter()
     print(f"Installing requirements.lock into {sys.prefix}, which downloads {SIZE}.", flush=True)
     torch = next(x for x in (ROOT / "requirements.lock").read_text().split() if x[:7] == "torch==")
@@ -67,14 +68,13 @@ def main() -> None:
     listed = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout
     settings = uv_settings(listed)
     environment = {**settings, **os.environ}
-    options = [] if sys.stderr.isatty() else ["--quiet"]
-    if any(".no-index=" in line and line.endswith("'true'") for line in listed.splitlines()):
-        options.append("--no-index")
+    said = [] if sys.stderr.isatty() else ["--quiet"]
+    said += ["--no-index"] if re.search("no-index='(1|true|yes|on)'", listed, re.I) else []
     has_uv = subprocess.run([*PIP, "uv"]).returncode == 0
     steps = [[torch], ["-r", "requirements.lock"], ["--no-deps", "--no-build-isolation", "-e", "."]]
     for step in steps:
         for build in torch_builds({**settings, **environment}) if step == [torch] else [[]]:
-            uv = [*UV, *options, *build, *step]
+            uv = [*UV, *said, *build, *step]
             if has_uv and subprocess.run(uv, cwd=ROOT, env=environment).returncode == 0:
                 break
         else:
