@@ -12,6 +12,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -40,8 +41,9 @@ def make(rng: np.random.Generator, kind: str) -> tuple[bytes, Rows]:
     unquoted = kind in (".tsv", ".tab") and rng.random() < 0.5
     ends = str(pick(["\n", "\r\n"]))
     quoting = int(pick([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-    # What no reader could tell: a text of tabs and line ends in a TSV may be rows of a corpus, and
-    # writers that end rows by a line feed leave a carriage return without quotes.
+    # What no reader could tell: texts of a corpus written just as quoted ones are. A text of tabs
+    # and line ends in a TSV may be rows of a corpus, and writers that end rows by a line feed leave
+    # a carriage return without quotes.
     pieces = PIECES + ([] if kind in (".tsv", ".tab") or quoting == csv.QUOTE_MINIMAL else BREAKS)
     rows = [
         (
@@ -50,6 +52,8 @@ def make(rng: np.random.Generator, kind: str) -> tuple[bytes, Rows]:
         )
         for _ in range(rng.integers(1, 12))
     ]
+    if unquoted:
+        rows = [(re.sub('"+', '"', text), label) for text, label in rows]
     extra = EXTRA[0] if rng.random() < 0.5 else EXTRA[int(rng.integers(len(EXTRA)))]
     cells = [["text", "label", *extra], *([*row, *("7" for _ in extra)] for row in rows)]
     if rng.random() < 0.3:

@@ -216,9 +216,9 @@ PROTECTIONS = (
     ),
     Protection(
         "text goes into the page as it is",
-        "publish/notebook",
-        "text = html.escape(token, quote=True)",
-        "text = token",
+        "publish/tables",
+        "{html.escape(first)}",
+        "{first}",
         "test_drills::test_markup_in_dataset_text_stays_text",
     ),
     Protection(
