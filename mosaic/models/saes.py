@@ -274,25 +274,17 @@ def _check_place(spec: SAESpec, sae: SAE[Any], model: ResolvedModel | None) -> N
         sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
     if said.model_name and model is not None:
         ours = {_bare(model.spec.source), _bare(model.spec.name)}
-        if ours.isdisjoint(_names(str(said.model_name))):
+        if _bare(str(said.model_name)) not in ours:
             log.warning(
                 "the SAE %s was trained on %s and reads %s: its latents may mean other things",
                 spec.name, said.model_name, model.spec.name
             )  # fmt: skip
 
 
-def _names(model: str) -> set[str]:
-    """A model's name, and that of the Hub where TransformerLens knows it by another."""
-    from transformer_lens.loading_from_pretrained import get_official_model_name
-
-    try:
-        return {_bare(model), _bare(get_official_model_name(model))}
-    except ValueError:
-        return {_bare(model)}
-
-
 def _bare(name: str) -> str:
-    return re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+    """A model's name without its owner or folder; TransformerLens calls GPT-2 "gpt2-small"."""
+    bare = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+    return "gpt2" if bare == "gpt2-small" else bare
 
 
 def _has_layer_norm(model: ResolvedModel) -> bool:

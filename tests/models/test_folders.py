@@ -176,8 +176,9 @@ def test_padding_beyond_the_embeddings_is_masked_and_a_token_beyond_is_named(
 ) -> None:
     folder = tiny.write_model(tmp_path, "llama")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.add_tokens([f"<new{i}>" for i in range(60)])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert tokenizer.pad_token_id >= 300
     tokenizer.save_pretrained(folder)
     reader = text_reader(at(folder), tiny.profile())
     ids = reader.read(["a", "a longer one"]).collate(np.asarray([0, 1])).arguments["input_ids"]
