@@ -183,7 +183,7 @@ def one_pass(root: Path, size: world.Size) -> pd.DataFrame:
         seconds = time.perf_counter() - start
     n_tokens = runner.run.n_tokens - warm
     n_docs = sum(len(job.rows(shard)) for shard in missing)
-    rate = pass_flops(spec, load_config(spec.source), n_docs, n_tokens) / seconds
+    rate = sum(pass_flops(spec, load_config(spec.source), n_docs, n_tokens)) / seconds
     peak = matmul_peak(job.model.device, job.model.dtype)
     row = {
         "device": device_memory(job.model.device)[0],

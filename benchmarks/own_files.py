@@ -41,9 +41,9 @@ def make(rng: np.random.Generator, kind: str) -> tuple[bytes, Rows]:
     unquoted = kind in (".tsv", ".tab") and rng.random() < 0.5
     ends = str(pick(["\n", "\r\n"]))
     quoting = int(pick([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-    # No reader could tell: texts of a corpus written just as quoted ones are; texts of tabs and
-    # line ends in a TSV, from rows of a corpus; a carriage return without quotes, which writers that end
-    # rows by a line feed leave, from an end of line.
+    # What no reader could tell: texts of a corpus written just as quoted ones are. A text of tabs
+    # and line ends in a TSV may be rows of a corpus, and writers that end rows by a line feed leave
+    # a carriage return without quotes.
     pieces = PIECES + ([] if kind in (".tsv", ".tab") or quoting == csv.QUOTE_MINIMAL else BREAKS)
     rows = [
         (

@@ -44,7 +44,7 @@ def headline(rows: pd.DataFrame) -> pd.DataFrame:
 def quality_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Ranking and calibration beside macro-F1: mean over tasks of what was scored whole.
 
-    Columns: source, features, pooling, n_tasks, macro_f1, auroc, brier, ece.
+    Columns: source, features, pooling, n_tasks, macro_f1. Then what `PROBABILITY` names.
     """
     keys, numbers = ["source", "features", "pooling"], ["macro_f1", *PROBABILITY]
     parts = []
@@ -78,8 +78,8 @@ def sparse_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def small_data_curve(table: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
     """Mean macro-F1 by training texts, of the tasks and features that were scored at every size.
 
-    Columns: source, series, n_train (the nearest of `sizes`), macro_f1, macro_f1_low and _high
-    (the tasks' own range), n_tasks.
+    Columns: source, series, n_train (the nearest of `sizes`), macro_f1, macro_f1_low,
+    macro_f1_high (the tasks' own range), n_tasks.
     """
     rows = control_rows(table)
     rows = rows[rows["train_fraction"].fillna(1).lt(1) & rows["selection"].fillna("all").eq("all")]

@@ -219,7 +219,7 @@ def test_a_block_is_named_as_the_extraction_of_all_names_it(tmp_path: Path) -> N
         assert job.block(block.layer, block.width) == block
     with pytest.raises(ConfigError, match="no SAE of width '5'"):
         job.block(0, "5")
-    deep = replace(spec, layers={**spec.layers, "late": 7})
+    deep = replace(spec, layers={**spec.layers, "late": 7}, saes=())
     with pytest.raises(ConfigError, match="There is no layer 7: the model has 5 blocks"):
         resolve_job(deep, tiny.task_data(), profile, (), (), store).block(7)
 

@@ -215,7 +215,9 @@ def test_model_folder_takes_the_place_of_the_hub(
     spec = ModelSpec("bert", "someone/bert", {"early": 0})
     monkeypatch.setenv("MOSAIC_MODEL_DIR", str(tmp_path))
     assert fetch_model(spec) == (tmp_path / "someone" / "bert").resolve()
-    with pytest.raises(AccessError, match="'someone/gpt' is not whole in"):
+    with pytest.raises(
+        AccessError, match="There is no folder .*which is where 'someone/gpt' is looked for"
+    ):
         fetch_model(replace(spec, source="someone/gpt"))
 
 
