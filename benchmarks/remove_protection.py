@@ -385,7 +385,7 @@ PROTECTIONS = (
     Protection(
         "scraps are not counted",
         "experiments/own_texts",
-        "if share > SCRAPS:",
+        "if share > SPELT:",
         "if False:",
         "test_own_texts::test_a_model_that_cannot_read_the_words_is_said",
     ),

@@ -235,10 +235,10 @@ def profile_names() -> list[str]:
 def load_profile(name: str, **overrides: Any) -> Profile:
     """Read a shipped profile by name, or any YAML file; `overrides` replace single fields.
 
-    Paths in the file are relative to the file. A file with `base` takes from that shipped profile
-    what it does not say itself, and may name single models of it; where it brings its own
-    `catalogue`, nothing that is about tasks. `name` defaults to the file's, `tasks` to all of an
-    own catalogue. Raises ConfigError for what does not fit, in the file or among `overrides`.
+    Paths in the file are relative to the file. A file with `base` takes from that profile what it
+    does not say itself, and may name single models of it; with its own `catalogue`, nothing that is
+    about tasks. `name` defaults to the file's, `tasks` to all of an own catalogue. Raises
+    ConfigError for what does not fit, in the file or among `overrides`.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
@@ -255,8 +255,10 @@ def _completed(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping of profile fields, found {raw!r}.")
     base = raw.pop("base", None)
-    if base is not None and base not in profile_names():
-        raise ConfigError(f"{path}: `base` is {base!r}; use one of {profile_names()}.")
+    if isinstance(base, str) and base.endswith((".yaml", ".yml")):
+        base = beside(path.parent, base)
+    elif base is not None and base not in profile_names():
+        raise ConfigError(f"{path}: `base` is {base!r}; use one of {profile_names()}, or a file.")
     inherited = asdict(load_profile(base)) if base else {}
     if "catalogue" in raw:
         inherited = {k: v for k, v in inherited.items() if k not in ABOUT_TASKS}

@@ -186,3 +186,14 @@ def test_each_vocabulary_is_typed_once() -> None:
             if path.name != "choices.py" and frozenset(listed) in words:
                 again.append((path.name, node.lineno, words[frozenset(listed)]))
     assert not again
+
+
+def test_a_file_may_start_from_another_and_not_from_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: mini\nmax_length: 7\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "b.yaml").write_text("base: ../a.yaml\nmodels: [mini-small]\n")
+    profile = load_profile(str(tmp_path / "below" / "b.yaml"))
+    assert (profile.name, profile.max_length, len(profile.models)) == ("b", 7, 1)
+    (tmp_path / "a.yaml").write_text("base: below/b.yaml\n")
+    with pytest.raises(ConfigError, match="recursion"):
+        load_profile(str(tmp_path / "a.yaml"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +51,10 @@ def test_a_model_that_cannot_read_the_words_is_said() -> None:
     model = resolve(profile.model("mini-small"), profile)
     said = reading_said(model, REAL, profile)
     assert len(said) == 1
-    assert "single letters" in said[0]
+    assert re.search(
+        "warning: mini-small has no words .* 76% of theirs are read in scraps", said[0]
+    )
+    assert reading_said(model, ["The film was long but the acting saved it."], profile)
     for task in profile.tasks:
         data = load_task(task, profile)
         if data.task.modality == "text":
