@@ -166,12 +166,14 @@ def _drawn_units(unit: np.ndarray, labels: np.ndarray, share: float, seed: int) 
     """Which units are tested: bool `[n_units]`, drawn so that about `share` of the rows are.
 
     A unit of more rows than half a test part, such as the blank texts, would decide its size: it
-    is training, as long as the other units can give the test part.
+    is training, as long as the other units can give the test part in two classes or more.
     """
     rows = np.bincount(unit)
     wanted = share * len(unit)
     small = np.flatnonzero(rows <= wanted / 2)
-    if len(small) < len(rows) and rows[small].sum() >= 2 * wanted:
+    enough = rows[small].sum() >= 2 * wanted
+    enough &= (np.bincount(labels[small], minlength=1) > 1).sum() >= 2
+    if len(small) < len(rows) and enough:
         share = float(wanted / rows[small].sum())
     else:
         small = np.arange(len(rows))
