@@ -213,6 +213,12 @@ def test_a_chapter_offers_its_repository_its_issues_and_colab(build_dir: Path) -
     assert text.count('class="bd-search') <= 2
 
 
+def test_formulas_are_drawn_without_a_script(build_dir: Path) -> None:
+    text = (build_dir / "html/book/method.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 20
+    assert not [word for word in ("cdn", "mathjax", "$") if word in text.lower()]
+
+
 def test_search_finds_binarization_from_disk(tab: Tab, build_dir: Path) -> None:
     tab.open((build_dir / "html" / "search.html").resolve().as_uri() + "?q=binarization")
     links = "[...document.querySelectorAll('#search-results li a')].map(a => a.href)"
