@@ -28,7 +28,7 @@ def _block(page: Any, node: nodes.math_block) -> None:
 
 
 def _append(page: Any, node: nodes.Element, before: str, after: str) -> None:
-    """The node's LaTeX as MathML; what docutils does not know is a warning, which ends the build."""
+    """A node's LaTeX as MathML; what docutils does not know is a warning, which ends the build."""
     from sphinx.util import logging
 
     try:
