@@ -127,12 +127,13 @@ def training_in_words(manifest: Manifest) -> str:
 
 
 def _trained(manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:
-    """Name and numbers of each SAE of which there are measurements."""
+    """Name and numbers of each SAE that was measured; of several models with the model's name."""
     for model in manifest.models:
+        of = f"{model.name} " if len(manifest.models) > 1 else ""
         for name, facts in model.saes.items():
             numbers = {what: n for what, n in facts.items() if not isinstance(n, str)}
             if {"latents", *SAE_METRICS} <= set(numbers):
-                yield name, numbers
+                yield f"{of}{name}", numbers
 
 
 def wins_in_words(grid: pd.DataFrame) -> str:
@@ -145,9 +146,9 @@ def wins_in_words(grid: pd.DataFrame) -> str:
 
 def chosen_table(grid: pd.DataFrame) -> str:
     """Per task and feature, the cell that inner cross-validation chose."""
-    rows = []
+    rows, several = [], grid["model"].nunique() > 1
     for _, row in select_by_cv(grid).iterrows():
-        rows.append((*_task(row), _feature(row), _layer(row), _score(row)))
+        rows.append((*_task(row), _feature(row), _layer(row, several), _score(row)))
     head = ("task", "language", "n train / test", "feature", "layer", "macro-F1 (95% interval)")
     return markdown_table(head, rows)
 
@@ -169,8 +170,9 @@ def grid_table(grid: pd.DataFrame) -> str:
 def seeds_table(table: pd.DataFrame) -> str:
     """Cells averaged over seeds, as chapter 04 leaves them: the recipe and its baselines."""
     means = table[table["seed"].isna() & table["repeat"].notna()]
+    several = means["model"].nunique() > 1
     rows = [
-        (*_task(row), _feature(row), _layer(row), str(row["repeat"]), _score(row))
+        (*_task(row), _feature(row), _layer(row, several), str(row["repeat"]), _score(row))
         for _, row in means.iterrows()
     ]
     head = ("task", "language", "n train / test", "feature", "layer", "seeds", "macro-F1 (95%)")
@@ -196,8 +198,10 @@ def _feature(row: pd.Series) -> str:
     return str(row["feature"])
 
 
-def _layer(row: pd.Series) -> str:
-    return "" if pd.isna(row["layer"]) else str(row["layer"])
+def _layer(row: pd.Series, several: bool) -> str:
+    if pd.isna(row["layer"]):
+        return ""
+    return f"{row['layer']} of {_code(row['model'])}" if several else str(row["layer"])
 
 
 def _score(row: pd.Series) -> str:
