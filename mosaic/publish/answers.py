@@ -118,13 +118,14 @@ def chapter_answer(
             place, sure, clause = "", "", point["up" if settled[key] else "down"]
         elif told:
             place, sure, clause = _clause(point, *told[0])
-        clauses.setdefault(place, {}).setdefault(sure, []).append(clause)
+        if "up" in point:
+            clauses.setdefault(place, {}).setdefault(sure, []).append(clause)
         lines = [_bullet(point, name, finding) for name, finding in told]
         bullets, others = bullets + lines[:1], others + lines[1:]
     run = _filled(says.get("run", []), numbers)
     bullets += ([] if toy else run) + _filled(says.get("also", []), numbers) + others
     parts = [
-        f"{'there' if again else place}{sure} {listed(said)}".strip()
+        f"{'there' if again else place}{sure} {_joined(sure, said)}".strip()
         for place, by_sure in clauses.items()
         for again, (sure, said) in enumerate(by_sure.items())
     ]
@@ -165,21 +166,27 @@ def lift_answer(notebook: Any, chapter: str) -> None:
     cells[0].source = cells[0].source.replace(ANSWER_PLACE, answer)
 
 
-def _clause(point: Mapping[str, str], source: str, finding: Finding) -> tuple[str, str, str]:
+def _clause(point: Mapping[str, str], source: str, finding: Finding) -> tuple[str, str, str | None]:
     """Where a point is seen, how surely, and its clause."""
-    place = "in this run" if source.startswith(THIS_RUN) else "in a shipped run on real text"
+    place = "in this run" if source.startswith(THIS_RUN) else "in a contributed run on real text"
     place = "in the published scores" if source == PUBLISHED else place
     split = finding.verdict == TOO_FEW and 0 < finding.n_above < finding.n_tasks
     if split or finding.verdict == INCONCLUSIVE:
-        return place, " it is open whether", point["whether"]
-    return place, HEDGE.get(finding.verdict, ""), point["up" if finding.points_at_claim else "down"]
+        return place, " it is open whether", point.get("whether")
+    clause = point.get("up" if finding.points_at_claim else "down")
+    return place, HEDGE.get(finding.verdict, ""), clause
+
+
+def _joined(sure: str, clauses: Sequence[str]) -> str:
+    return ", or whether ".join(clauses) if sure.endswith("whether") else listed(clauses)
 
 
 def _bullet(point: Mapping[str, str], source: str, finding: Finding) -> str:
     """`Middle minus early layer: +0.011 macro-F1 over 9 data sets (published scores, leans).`"""
     sign = "" if finding.claim.several else "+"
     sets = f"{finding.n_tasks} data set" + ("s" if finding.n_tasks != 1 else "")
-    where = f"{source[0].lower()}{source[1:]}, {finding.verdict}"
+    where = re.sub("^Run ", "contributed run, profile ", source)
+    where = f"{where[0].lower()}{where[1:]}, {finding.verdict}"
     return f"{point['name']}: {finding.effect:{sign}.3f} macro-F1 over {sets} ({where})."
 
 
