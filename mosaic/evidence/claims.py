@@ -116,6 +116,11 @@ class Finding:
         return int((holm(self.p_of_tasks.to_numpy()) < 1 - LEVEL).sum())
 
     @property
+    def n_sure_below(self) -> int:
+        """Tasks that lie below the bound in the same way."""
+        return int((holm(1 - self.p_of_tasks.to_numpy()) < 1 - LEVEL).sum())
+
+    @property
     def points_at_claim(self) -> bool:
         """Whether the effect lies on the claim's side of its bound, its uncertainty aside."""
         if self.claim.several is not None:
@@ -129,11 +134,8 @@ def load_claims(path: Path = CLAIMS) -> list[Claim]:
 
 
 def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
-    """Verdict on every claim from the rows of one source; what toys show is called toy.
-
-    Of runs and bundles only cells under `nested` count that were scaled and pooled as this book
-    does by default, so that cells of the audit do not mix in.
-    """
+    """Verdict on every claim from the rows of one source; what toys show is called toy. Of runs and
+    bundles only cells under `nested`, scaled and pooled by default, count: none of the audit's."""
     cells = _prepare(table)
     return judge_pairs(claims, [_pairs(claim, cells) for claim in claims])
 

@@ -20,6 +20,7 @@ from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
+from mosaic.experiments.oversight import margin_and_mass
 from mosaic.experiments.questions import Questions, load_questions
 from mosaic.extraction.memory import require_memory_to_ask
 from mosaic.models.ask import (
@@ -227,17 +228,17 @@ def correctness(
         "open": questions.options is None,
         "scoring": asdict(SCORINGS[scoring]),
         "max_new_tokens": max_new_tokens if questions.options is None else None,
+        "kept": "margin and mass",
         "code": code_digest("models/ask.py", "models/options.py", "models/language_model.py"),
         "versions": versions_of("torch", "transformers"),
     }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     path = workspace.cache / "labels" / f"{name}.json"
     if (kept := read_sealed_or_set_aside(path)) is None:
-        said, finished = _ask(model, questions, profile, SCORINGS[scoring], max_new_tokens)
         kept = {"identity": identity, "ids": questions.data.ids.tolist()}
-        kept |= {"answers": said, "finished": finished}
+        kept |= _ask(model, questions, profile, SCORINGS[scoring], max_new_tokens)
         write_sealed(path, kept)
-    said, finished = kept["answers"], kept["finished"]
+    said = kept["answers"]
     if questions.options is None:
         right = [includes(*pair) for pair in zip(said, questions.answers, strict=True)]
     else:
@@ -247,7 +248,9 @@ def correctness(
         questions.data.task, name=name, label_model=spec.name, label_names=LABEL_NAMES, rows=None
     )
     labels = np.asarray(right, dtype=np.int64)
-    notes = {**questions.data.annotations, "finished": np.asarray(finished)}
+    notes = {**questions.data.annotations}
+    for name in {"finished", "margin", "mass"} & set(kept):
+        notes[name] = np.asarray(kept[name])
     return replace(
         questions.data, task=task, labels=labels, label_names=LABEL_NAMES, annotations=notes
     )
@@ -259,14 +262,21 @@ def _ask(
     profile: Profile,
     scoring: Scoring,
     max_new_tokens: int,
-) -> tuple[list[str], list[bool]]:
-    """The model's answer to every question, an option or what it wrote, and whether it ended it."""
+) -> dict[str, list[Any]]:
+    """Per question the `answers`, an option or what the model wrote, and whether it ended them;
+    where there are options also the margin and the mass of their probabilities."""
     budget, prompts = profile.token_budget, questions.data.inputs
     require_memory_to_ask(model, budget)
     answerer = load_answerer(model)
     if questions.options is None:
         written = generate_answers(answerer, prompts, scoring, max_new_tokens, budget)
-        return [answer.text for answer in written], [answer.finished for answer in written]
+        return {"answers": [a.text for a in written], "finished": [a.finished for a in written]}
     found = score_options(answerer, prompts, questions.options, scoring, budget)
     best = [o[int(s.argmax())] for o, s in zip(questions.options, found, strict=True)]
-    return best, [True] * len(best)
+    margins, masses = zip(*map(margin_and_mass, found), strict=True)
+    return {
+        "answers": best,
+        "finished": [True] * len(best),
+        "margin": list(margins),
+        "mass": list(masses),
+    }

@@ -19,7 +19,15 @@ from mosaic.evidence.bundles import bundle_folders
 from mosaic.publish.all_scores import scores_page
 from mosaic.publish.answers import lift_answer
 from mosaic.publish.bundle_pages import bundle_pages
-from mosaic.publish.pages import figure_index, profile_table, repository, rerun_box, task_table
+from mosaic.publish.pages import (
+    book_config,
+    clone_lines,
+    figure_index,
+    profile_table,
+    repository,
+    rerun_box,
+    task_table,
+)
 from mosaic.publish.run import chapters, project_root
 from mosaic.publish.scorecard import first_page, scorecard_columns, scorecard_page
 
@@ -60,6 +68,7 @@ def _stage(workspace: Workspace, root: Path, stage: Path) -> None:
             shutil.copytree(source, stage / name)
         else:
             shutil.copy2(source, stage / name)
+    (stage / "_config.yml").write_text(book_config(root), encoding="utf-8")
     (stage / "notebooks").mkdir()
     for chapter in chapters(root):
         executed = workspace.run / "notebooks" / f"{chapter}.ipynb"
@@ -77,6 +86,7 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     """Write the parts of pages that are tables of tasks, claims, bundles and figures."""
     runs = root / "book" / "runs"
     pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in CATALOGUES}
+    pages["clone"] = clone_lines(repository(root))
     pages["profiles"] = profile_table()
     columns = scorecard_columns(runs)
     pages["scorecard"] = scorecard_page(columns, chapters(root))

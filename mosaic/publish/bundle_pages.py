@@ -93,7 +93,11 @@ def languages_table(manifest: Manifest) -> str:
 
 
 def verdicts_table(table: pd.DataFrame) -> str:
-    """Effect, interval, tasks on the claim's side and verdict of each claim a bundle can test."""
+    """Effect, interval, data sets on the claim's side and verdict of each claim a bundle can test.
+
+    Of the data sets also how many lie on either side beyond the noise of their own test documents:
+    what few data sets cannot say of others, they may still say of themselves.
+    """
     rows = []
     for finding in judge_claims(load_claims(), without_toys(table)):
         if finding.effect is not None:
@@ -102,9 +106,10 @@ def verdicts_table(table: pd.DataFrame) -> str:
             if finding.low is not None:
                 effect += f" ({finding.low:{sign}.3f} to {finding.high:{sign}.3f})"
             bound = f"{finding.claim.beyond:g}"
-            tasks = f"{finding.n_above} of {finding.n_tasks}"
+            surely = f"{finding.n_sure} surely above, {finding.n_sure_below} surely below"
+            tasks = f"{finding.n_above} of {finding.n_tasks}; {surely}"
             rows.append((finding.claim.says, effect, bound, tasks, finding.verdict))
-    return markdown_table(("claim", "effect (95%)", "holds above", "tasks", "verdict"), rows)
+    return markdown_table(("claim", "effect (95%)", "holds above", "data sets", "verdict"), rows)
 
 
 def training_in_words(manifest: Manifest) -> str:

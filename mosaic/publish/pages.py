@@ -21,16 +21,43 @@ HEADING = "## Rerun exactly this"
 
 
 def repository(root: Path) -> str:
-    """`<owner>/<name>` of the repository, from the book's `_config.yml`."""
+    """`<owner>/<name>` of the repository, from the book's `_config.yml`; "" where none is set."""
     address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"][
         "url"
     ]
     return address.removeprefix("https://github.com/")
 
 
-def colab_link(chapter: str, slug: str) -> str:
-    """Address that opens a chapter's notebook in Colab."""
-    return f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{chapter}.ipynb"
+def colab_badge(chapter: str, slug: str) -> str:
+    """Markdown for the button that opens a chapter's notebook in Colab."""
+    link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{chapter}.ipynb"
+    return f"[![Open in Colab](../book/_static/colab.svg)]({link})"
+
+
+def clone_lines(slug: str) -> str:
+    """Markdown that says how to get the repository and make the book, and about Colab."""
+    if not slug:
+        return (
+            "```\nmake reproduce    # in the folder of this repository\n```\n\nThis copy has "
+            "no public address yet, so there is nothing to clone, and the buttons for Colab and "
+            "issues are left out; `python tools/address.py OWNER/NAME` adds them.\n"
+        )
+    name = slug.split("/")[1]
+    return (
+        f"```\ngit clone https://github.com/{slug}\ncd {name}\nmake reproduce\n```\n\n"
+        "In Colab: by the button on each chapter.\n"
+    )
+
+
+def book_config(root: Path) -> str:
+    """The text of `_config.yml`, without the buttons that need an address where none is set."""
+    text = (root / "_config.yml").read_text(encoding="utf-8")
+    if repository(root):
+        return text
+    config = yaml.safe_load(text)
+    del config["repository"], config["launch_buttons"]
+    config["html"] = {k: v for k, v in config["html"].items() if not k.startswith("use_")}
+    return yaml.safe_dump(config, sort_keys=False)
 
 
 def rerun_box(chapter: str, parameters: Mapping[str, Any], slug: str) -> str:
@@ -46,7 +73,7 @@ def rerun_box(chapter: str, parameters: Mapping[str, Any], slug: str) -> str:
         mill += ["-y", f"{name}: {json.dumps(value)}"]
     figures = [figure for figure, where in CHAPTER_OF_FIGURE.items() if where == chapter]
     lines = [run, shlex.join(mill), *(f"mosaic figure {f} --profile {profile}" for f in figures)]
-    badge = f"[![Open in Colab](../book/_static/colab.svg)]({colab_link(chapter, slug)})"
+    badge = f"\nWithout a clone: {colab_badge(chapter, slug)}\n" if slug else ""
     return f"""{HEADING}
 
 In a clone, with the environment of `make reproduce`:
@@ -58,9 +85,7 @@ In a clone, with the environment of `make reproduce`:
 The first line runs the whole page, the second does the same by papermill alone, and the others
 print where a figure's files lie. `-p name=value` changes a parameter; the cell with the parameters
 is near the top of this page.
-
-Without a clone: {badge}
-"""
+{badge}"""
 
 
 def figure_index(figures: Path) -> str:

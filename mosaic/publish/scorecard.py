@@ -48,14 +48,16 @@ def run_scores(workspace: Workspace) -> pd.DataFrame:
 
 def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
     """Column of the scorecard to what it says of every claim: published scores, and each bundle
-    with SAE latents apart, for each reads other models. What toys show is left out."""
+    with SAE latents apart, for each reads other models; the bundle that tests most claims on enough
+    data sets comes first. What toys show is left out."""
     claims = load_claims()
-    columns = {PUBLISHED: judge_claims(claims, published_scores())}
-    for table in bundles_with_latents(bundles_dir):
-        found = judge_claims(claims, without_toys(table))
-        if any(finding.n_tasks for finding in found):
-            columns[f"Run {table['profile'].iloc[0]}"] = found
-    return columns
+    runs = {
+        f"Run {table['profile'].iloc[0]}": judge_claims(claims, without_toys(table))
+        for table in bundles_with_latents(bundles_dir)
+    }
+    order = sorted(runs, key=lambda name: -sum(f.n_tasks >= MIN_TASKS for f in runs[name]))
+    tested = {name: runs[name] for name in order if any(f.n_tasks for f in runs[name])}
+    return {PUBLISHED: judge_claims(claims, published_scores()), **tested}
 
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:

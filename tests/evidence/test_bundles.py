@@ -512,6 +512,7 @@ def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
         table = verdicts_table(make_scores(rows))
         assert f"{better - 0.5 + 0.0045:+.3f} (" in table
         assert ("10 of 10" if better > 0.5 else "0 of 10") in table
+        assert "; 0 surely above, 0 surely below" in table, "of one run each the noise is not known"
 
 
 def test_explained_variance_stands_by_language(bundle: Path) -> None:

@@ -22,6 +22,7 @@ from mosaic.evidence.comparisons import behaviour_gaps, published_both_ways
 from mosaic.evidence.noise import noise_spread, rerun_probes
 from mosaic.evidence.published import best_on_test, published_scores
 from mosaic.experiments.behaviour import behaviour_cells, best_by_cv, correctness, score_behaviour
+from mosaic.experiments.oversight import answer_baselines, margin_and_mass
 from mosaic.experiments.questions import Questions, prompt
 from mosaic.figures.behaviour import PUBLISHED_SIZES, fig_behaviour, fig_oversight
 from mosaic.models.ask import SCORINGS, Answerer, generate_answers, includes, load_answerer
@@ -221,6 +222,36 @@ def test_label_is_whether_the_best_option_is_right(spec: ModelSpec, tmp_path: Pa
     for text, label in zip(questions.data.inputs, data.labels, strict=True):
         yes, no = (plain_loop(model, text, option, "plain") for option in ("yes", "no"))
         assert label == int(yes > no)
+
+
+def test_margin_and_mass_are_of_the_option_probabilities() -> None:
+    margin, mass = margin_and_mass(np.log([0.1, 0.5, 0.2]))
+    assert margin == pytest.approx(np.log(2.5))
+    assert mass == pytest.approx(np.log(0.8))
+    assert np.isnan(margin_and_mass(np.log([0.4]))).all()
+
+
+def test_answers_alone_say_who_will_be_right(spec: ModelSpec, tmp_path: Path) -> None:
+    """A margin that is larger where the answer is right has AUC 1, reversed 0; a larger model's
+    answers are not read for a smaller one."""
+    workspace = Workspace(tiny.profile(spec), tmp_path, "tiny")
+    data = correctness(spec, ask_about([f"Is {i} odd?" for i in range(40)]), workspace)
+    assert np.isfinite(data.annotations["margin"]).all()
+    assert (data.annotations["mass"] <= 1e-6).all()
+    labels = np.arange(40) % 2
+    notes = {"margin": labels + 0.5, "mass": 1.0 - labels}
+    large = replace(data, labels=labels, annotations=notes)
+    small = replace(large, labels=1 - labels, task=replace(data.task, label_model="small"))
+    probe = ScoredCell(
+        Cell("large", "length"), {}, data.ids, labels, labels, np.zeros((40, 2)), None
+    )
+    sizes = {"small": 1, spec.name: 2}
+    both = {"large": large, "small": small}
+    found = answer_baselines(both, [probe], sizes).set_index(["model", "baseline"])["auc"]
+    assert found[spec.name].tolist() == [1.0, 0.0]
+    assert found["small"].tolist() == [1.0, 0.0, 0.0]
+    of_small = replace(probe, cell=Cell("small", "length"))
+    assert set(answer_baselines(both, [of_small], sizes)["model"]) == {"small"}
 
 
 def test_an_answer_that_is_no_option_is_refused() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from places import ROOT
 
 from mosaic.figures import CHAPTER_OF_FIGURE
+from mosaic.publish.pages import repository
 from mosaic.scores.table import read_scores
 
 pytestmark = pytest.mark.book
@@ -206,11 +207,20 @@ def test_a_chapter_shows_its_parameters_and_one_call_and_folds_other_code(
         assert "glue(" not in tab.run("document.querySelector('article').textContent")
 
 
-def test_a_chapter_offers_its_repository_its_issues_and_colab(build_dir: Path) -> None:
+def test_a_chapter_offers_its_repository_its_issues_and_colab_once_it_has_an_address(
+    build_dir: Path,
+) -> None:
     text = (build_dir / "html/notebooks/04_baselines.html").read_text(encoding="utf-8")
     for button in ("btn-source-repository-button", "btn-source-issues-button", "colab.svg"):
-        assert button in text or button.replace("btn-", "") in text, button
+        offered = button in text or button.replace("btn-", "") in text
+        assert offered == bool(repository(ROOT)), button
     assert text.count('class="bd-search') <= 2
+
+
+def test_formulas_are_drawn_without_a_script(build_dir: Path) -> None:
+    text = (build_dir / "html/book/method.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 20
+    assert not [word for word in ("cdn", "mathjax", "$") if word in text.lower()]
 
 
 def test_search_finds_binarization_from_disk(tab: Tab, build_dir: Path) -> None:

@@ -40,6 +40,7 @@ def test_box_holds_the_parameters_of_the_run() -> None:
 def test_box_links_the_chapter_in_colab() -> None:
     box = rerun_box("01_features", {}, "me/it")
     assert "colab.research.google.com/github/me/it/blob/main/notebooks/01_features.ipynb" in box
+    assert "Colab" not in rerun_box("01_features", {}, "")
 
 
 def test_index_escapes_words_and_leaves_out_what_was_not_drawn(tmp_path: Path) -> None:

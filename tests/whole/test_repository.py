@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 from places import ROOT
+
+from mosaic.errors import ConfigError
+from mosaic.publish.pages import book_config, clone_lines, repository
+from tools.address import set_address
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -155,13 +160,40 @@ def test_importing_the_package_does_not_import_torch() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_repository_address_is_the_same_everywhere() -> None:
-    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-    slug = address.removeprefix("https://github.com/")
-    for name in ("CITATION.cff", "book/reproduce.md"):
-        assert address in (ROOT / name).read_text(), name
-    for path in NOTEBOOKS:
-        assert f"github/{slug}/blob/main/notebooks/{path.name}" in path.read_text(), path.name
+def test_one_command_sets_the_repository_address_everywhere(tmp_path: Path) -> None:
+    for name in ("_config.yml", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    read = {path: path.read_text() for path in sorted(tmp_path.rglob("*.*")) if path.is_file()}
+    stands = repository(ROOT)
+    set_address(tmp_path, stands)
+    assert {path: path.read_text() for path in read} == read, "not the same everywhere"
+    for slug in ("me/it.2", ""):
+        set_address(tmp_path, slug)
+        assert repository(tmp_path) == slug
+        assert yaml.safe_load((tmp_path / "CITATION.cff").read_text()).get("repository-code") == (
+            f"https://github.com/{slug}" if slug else None
+        )
+        assert ("git clone" in clone_lines(slug)) == bool(slug)
+        config = yaml.safe_load(book_config(tmp_path))
+        assert config["html"].get("use_issues_button", False) == bool(slug)
+        assert ("repository" in config) == ("launch_buttons" in config) == bool(slug)
+        for path in sorted((tmp_path / "notebooks").glob("*.ipynb")):
+            first, boot, *_ = ("".join(c["source"]) for c in json.loads(path.read_text())["cells"])
+            link = f"/github/{slug}/blob/main/notebooks/{path.name})"
+            assert ("Open in Colab" in first) == (link in first) == bool(slug), path.name
+            assert (f'"https://github.com/{slug}")' in boot) == bool(slug)
+            assert ("no address is set yet" in boot) == (not slug)
+    set_address(tmp_path, stands)
+    assert {path: path.read_text() for path in read} == read, "not the way back"
+    with pytest.raises(ConfigError, match=r"Expected OWNER/NAME .* found 'me/it/x'"):
+        set_address(tmp_path, "me/it/x")
+
+
+def test_no_text_names_the_address_by_hand() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "book").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"git clone http|colab\.research", text), path.name
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from mosaic.config.profiles import SAESpec
-from mosaic.experiments.neuronpedia import latent_pages
+from mosaic.publish.neuronpedia import latent_pages
 
 SCOPE = SAESpec(12, "16k", "gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")
 PLACE = "gemma-2-2b/12-gemmascope-res-16k"
