@@ -174,7 +174,7 @@ def test_the_book_has_the_answer_below_the_question() -> None:
 def test_every_chapter_has_the_same_parts_in_the_same_order(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     assert re.fullmatch(
-        r"# .+\n\n\[!\[Open in Colab\].+\n\n\*\*Question\.\*\* .+\n\n" + re.escape(ANSWER_PLACE),
+        r"# .+\n\n(\[!\[Open in Colab\].+\n\n)?\*\*Question\.\*\* .+\n\n" + re.escape(ANSWER_PLACE),
         cells[0].source,
     )
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
