@@ -53,7 +53,7 @@ TAKE_AWAY = "> **Take-away.**"
 
 WORDS_A_MINUTE = 200
 
-Sources = Mapping[str, Mapping[str, Finding]]
+Said = Mapping[str, Mapping[str, Finding]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def audit_points(numbers: Mapping[str, Any]) -> dict[str, bool]:
 
 def chapter_answer(
     chapter: str,
-    found: Sources,
+    found: Said,
     toy: bool,
     settled: Mapping[str, bool] | None = None,
     **numbers: Any,
@@ -134,7 +134,7 @@ def chapter_answer(
     return Answer(verdict, tuple(bullets[:MOST_BULLETS]), tuple(folded + run if toy else ()))
 
 
-def show_answer(chapter: str, found: Sources, toy: bool, **numbers: Any) -> None:
+def show_answer(chapter: str, found: Said, toy: bool, **numbers: Any) -> None:
     """Display a chapter's Answer as Markdown, and folded what a toy run says."""
     answer = chapter_answer(chapter, found, toy, **numbers)
     display(Markdown(answer.markdown()))
