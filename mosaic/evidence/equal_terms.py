@@ -23,7 +23,6 @@ from mosaic.evidence.claims import (
     INCONCLUSIVE,
     LEANS,
     LEANS_AGAINST,
-    LEVEL,
     NOT_SUPPORTED,
     SUPPORTED,
     TOO_FEW,
@@ -33,8 +32,8 @@ from mosaic.evidence.claims import (
     judge_claims,
     judge_pairs,
 )
-from mosaic.evidence.contrasts import effect_table, in_words
-from mosaic.scores.choose import DIGITS, best_rows
+from mosaic.evidence.contrasts import effect_table
+from mosaic.scores.choose import best_rows
 from mosaic.scores.controls import control_rows, headline
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.compare import compare_cells
@@ -197,6 +196,14 @@ def sparse_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
     return {claim.key: f for claim, f in zip(claims, judge_claims(claims, rows), strict=True)}
 
 
+def control_findings(table: pd.DataFrame) -> dict[str, Finding]:
+    """What a source says of an SAE's controls; `few latents` is the middle number kept."""
+    found, sparse = control_contrasts(table), list(sparse_contrasts(table).values())
+    if len(found):
+        found |= chooser_contrasts(table)
+    return found | ({"few latents": sparse[len(sparse) // 2]} if sparse else {})
+
+
 def _control_claim(name: str, second: dict[str, Any] | None = None) -> Claim:
     same = ("task", "language") if name == "TF-IDF" else ("task", "language", "model", "layer")
     return Claim(
@@ -259,37 +266,3 @@ def effects_by_source(found: Mapping[str, Mapping[str, Finding]]) -> pd.DataFram
         said = [TO_SAY.get(finding.verdict, finding.verdict) for finding in contrasts.values()]
         parts.append(table.assign(**{"p (Holm)": adjusted, "verdict": said}))
     return pd.concat(parts, ignore_index=True)
-
-
-def control_answer(table: pd.DataFrame) -> str:
-    """What the numbers of one source say of the SAE, a sentence for each question."""
-    found = {**control_contrasts(table), **sparse_contrasts(table)}
-    if (random := CONTROLS["random"]) not in found or ALIKE not in found:
-        return "No control of an SAE was scored."
-    found |= chooser_contrasts(table)
-    asked = {
-        random: "Against a random dictionary as wide and as active, training",
-        ALIKE: "Against the hidden state pooled alike, the SAE",
-        OFFERED: "Offered to a chooser that has hidden states and TF-IDF, the SAE",
-    }
-    sparse = [name for name in found if name.endswith(" latents")]
-    asked |= {name: f"Against the {name.replace(',', ' by its best')}, training" for name in sparse}
-    return " ".join(
-        f"{subject} {_adds(found[name])}: {_with_test(found[name])}."
-        for name, subject in asked.items()
-    )
-
-
-def _adds(finding: Finding) -> str:
-    """`adds`, `costs` or neither, as strongly as the tasks allow."""
-    by_task = finding.by_task.round(DIGITS)
-    verb = "adds" if by_task.mean() > 0 else "costs"
-    if finding.p_holm is not None and finding.p_holm < 1 - LEVEL:
-        return verb
-    if (by_task > 0).all() or (by_task < 0).all():
-        return f"{verb} in every task, which are too few to be sure"
-    return "neither adds nor costs anything that these tasks show"
-
-
-def _with_test(finding: Finding) -> str:
-    return f"{in_words(finding)}, {TO_SAY.get(finding.verdict, finding.verdict)}"

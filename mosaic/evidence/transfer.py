@@ -20,34 +20,31 @@ def transfer_numbers(
     """
     chance = chance[chance["features"] == FEATURE_SETS[0]]
     whole = moved[moved["train_fraction"] == 1]
-    sums = whole["first"].str.startswith("sae") & whole["first"].str.contains(" sum")
-    gaps = {
-        "latents": whole[sums & whole["k"].isna()],
-        "topk": whole[sums & whole["k"].notna()],
-        "last_latents": whole[whole["first"].str.startswith("sae") & ~sums],
-        "last": whole[whole["first"] == "hidden last"],
-        "mean": whole[whole["first"] == "hidden mean"],
-    }
-    values: dict[str, Any] = {f"lost_{k}": v["difference"].mean() for k, v in gaps.items()}
-    lost = gaps["latents"]
+    sae = whole["first"].str.startswith("sae")
+    sums = sae & whole["first"].str.contains(" sum")
+    lost = whole[sums & whole["k"].isna()]
     worst = lost.sort_values("difference").iloc[-1]
     summed = floors["first"].str.startswith("sae") & floors["first"].str.contains(" sum")
     latents = floors[summed & floors["k"].isna()]
     over_chance = dict(zip(chance["key"], chance["low"] > 0, strict=True))
     both = [t for t, low in zip(latents["task"], latents["low"], strict=True) if low > 0]
-    return values | {
+    return {
+        "lost_latents": lost["difference"].mean(),
+        "lost_last_latents": whole.loc[sae & ~sums, "difference"].mean(),
+        "lost_mean": whole.loc[whole["first"] == "hidden mean", "difference"].mean(),
         "targets": len(lost),
         "targets_lost": int((lost["low"] > 0).sum()),
-        "targets_lost_holm": int(((lost["difference"] > 0) & (lost["p_holm"] < 0.05)).sum()),
         "targets_usable": int((lost["difference"] < bound).sum()),
-        "usable_bound": bound,
-        "usable_side": "below" if lost["difference"].mean() < bound else "above",
         "worst_target": str(worst["task"]).split("-")[-1],
         "worst_lost": worst["difference"],
         "above_floors": sum(over_chance[key] for key in both),
-        "above_tfidf": latents["difference"].mean(),
-        "above_chance": chance["difference"].mean(),
     }
+
+
+def floor_numbers(table: pd.DataFrame) -> dict[str, float]:
+    """Mean TF-IDF of `native_and_away`, on its own language and on others; none of no rows."""
+    names = {"tfidf_native": "native", "tfidf_away": "elsewhere"}
+    return {name: table[column].mean() for name, column in names.items() if len(table)}
 
 
 def above_chance(table: pd.DataFrame, origin: str, chance: float = 0.5) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.evidence.bundles import bundle_folders
 from mosaic.publish.all_scores import scores_page
+from mosaic.publish.answers import lift_answer
 from mosaic.publish.bundle_pages import bundle_pages
 from mosaic.publish.pages import (
     book_config,
@@ -133,12 +134,14 @@ def _drop_live_code(html: Path) -> None:
 def _stage_notebook(executed: Path, target: Path, slug: str) -> None:
     """Copy an executed notebook without papermill's clock times, with how to rerun it at its end.
 
-    Code is folded, but for the parameters and what is tagged `shown`; cells that only hand numbers
-    to the prose, and the cell papermill injected, are left out.
+    The Answer is moved to its top. Code is folded, but for the parameters and what is tagged
+    `shown`; cells that only hand numbers to the prose, and the cell papermill injected, are left
+    out.
     """
     import nbformat
 
     notebook = nbformat.read(executed, as_version=4)
+    lift_answer(notebook, target.stem)
     given = notebook.metadata.pop("papermill", {}).get("parameters", {})
     notebook.cells.append(nbformat.v4.new_markdown_cell(rerun_box(target.stem, given, slug)))
     for cell in notebook.cells:

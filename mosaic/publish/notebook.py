@@ -15,7 +15,6 @@ from mosaic.publish.tables import table_html
 from mosaic.scores.table import F1, SHOWN
 
 if TYPE_CHECKING:
-    from mosaic.evidence.claims import Finding
     from mosaic.figures.style import SavedFigure
 
 
@@ -71,23 +70,6 @@ def document_counts(table: pd.DataFrame) -> str:
 def _span(values: pd.Series) -> str:
     low, high = int(values.min()), int(values.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def claim_summary(finding: Finding, prefix: str) -> dict[str, Any]:
-    """Bound, effect, interval, tasks and verdict of a claim, named for the page's prose.
-
-    `sure` are tasks above the bound beyond the noise of one run (Holm over tasks).
-    """
-    return {
-        f"{prefix}_bound": finding.claim.beyond,
-        f"{prefix}_effect": finding.effect,
-        f"{prefix}_low": finding.low,
-        f"{prefix}_high": finding.high,
-        f"{prefix}_tasks": finding.n_tasks,
-        f"{prefix}_above": finding.n_above,
-        f"{prefix}_sure": finding.n_sure,
-        f"{prefix}_verdict": finding.verdict,
-    }
 
 
 def setup_notebook() -> None:

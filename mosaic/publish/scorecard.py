@@ -99,12 +99,12 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
     models = {name: _values(found, "model") for name, found in columns.items()}
     said = []
     for name in filter(models.get, columns):
-        what = f"the authors' own, of {_listed(models[name])}"
+        what = f"the authors' own, of {listed(models[name])}"
         if name != PUBLISHED:
             theirs = sorted(set(models[name]) & set(models[PUBLISHED]))
-            among = f"with {_listed(theirs)} of the paper" if theirs else "no model of the paper"
-            tasks = _listed(_values(columns[name], "task"))
-            what = f"{_listed(models[name])} on {tasks}, real text; {among}"
+            among = f"with {listed(theirs)} of the paper" if theirs else "no model of the paper"
+            tasks = listed(_values(columns[name], "task"))
+            what = f"{listed(models[name])} on {tasks}, real text; {among}"
         said.append(f"*{name}*: {what}.")
     return " ".join(said)
 
@@ -143,7 +143,8 @@ def _values(found: Sequence[Finding], column: str) -> list[str]:
     return sorted({v for f in found if column in f.pairs for v in f.pairs[column] if v})
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 

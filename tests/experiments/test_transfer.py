@@ -346,12 +346,8 @@ def test_native_minus_transferred_and_the_floors_are_paired(world: World) -> Non
     latents = moved[moved["first"].str.startswith("sae 48 sum") & moved["k"].isna()]
     assert said["lost_latents"] == pytest.approx(latents["difference"].mean())
     assert said["worst_lost"] == latents["difference"].max()
-    sure = latents[latents["p_holm"] < 0.05]
-    assert said["targets_lost_holm"] == (sure["difference"] > 0).sum() <= said["targets_lost"]
-    generous = transfer_numbers(moved, floors, chance, bound=1.0)
-    assert (generous["targets_usable"], generous["usable_side"]) == (2, "below")
-    strict = transfer_numbers(moved, floors, chance, bound=-1.0)
-    assert (strict["targets_usable"], strict["usable_side"]) == (0, "above")
+    assert transfer_numbers(moved, floors, chance, bound=1.0)["targets_usable"] == 2
+    assert transfer_numbers(moved, floors, chance, bound=-1.0)["targets_usable"] == 0
 
 
 def drawn(world: World) -> pd.DataFrame:
