@@ -106,7 +106,9 @@ def chapter_answer(
     """
     says = yaml.safe_load(ANSWERS.read_text(encoding="utf-8"))[chapter]
     clauses: dict[str, dict[str, list[str]]] = {}  # by place and how sure
-    bullets, others, folded = [], [], []
+    bullets: list[str] = []
+    others: list[str] = []
+    folded: list[str] = []
     for point in says["points"]:
         key = point["of"]
         its = {name: findings[key] for name, findings in found.items() if key in findings}
@@ -191,13 +193,18 @@ def _bullet(point: Mapping[str, str], source: str, finding: Finding) -> str:
 
 
 def _filled(lines: Sequence[str], numbers: Mapping[str, Any]) -> list[str]:
-    """The lines with their numbers; one whose number is missing is left out."""
-    fields = [[name for _, name, _, _ in Formatter().parse(line) if name] for line in lines]
-    return [
-        line.format(**numbers)
-        for line, names in zip(lines, fields, strict=True)
-        if all(pd.notna(numbers.get(name)) for name in names)
-    ]
+    """The lines with their numbers; one whose number does not exist in this run is left out.
+
+    Raises ConfigError for a number that the chapter does not give at all.
+    """
+    found = []
+    for line in lines:
+        names = [name for _, name, _, _ in Formatter().parse(line) if name]
+        if unknown := set(names) - set(numbers):
+            raise ConfigError(f"The Answer needs {sorted(unknown)} for {line!r}; pass it, or None.")
+        if all(pd.notna(numbers[name]) for name in names):
+            found.append(line.format(**numbers))
+    return found
 
 
 def _plain(text: str) -> str:

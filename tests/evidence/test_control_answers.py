@@ -1,4 +1,4 @@
-"""What the scores of controls come to: the answer follows them, and nothing else counts them."""
+"""What the scores of controls come to, and that nothing else counts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mosaic.evidence.equal_terms import (
     ALIKE,
     OFFERED,
     chooser_contrasts,
-    control_answer,
     control_contrasts,
     effects_by_source,
     sparse_contrasts,
@@ -84,40 +83,10 @@ def test_effects_by_hand() -> None:
     assert found["random dictionary"].p_holm == pytest.approx(7 * 2 / 2**8)
 
 
-def test_the_answer_follows_from_the_numbers() -> None:
-    def answer(**means: float) -> str:
-        return control_answer(scores(**means))
-
-    up = answer(sae=0.8, random=0.6, mean=0.6, max=0.6)
-    down = answer(sae=0.6, random=0.8, mean=0.8, max=0.8)
-    assert "active, training adds in every task" in up
-    assert "pooled alike, the SAE adds" in up
-    assert "active, training costs" in down
-    assert "pooled alike, the SAE costs" in down
-    assert "TF-IDF, the SAE adds" in up, "the chooser takes it"
-    assert "TF-IDF, the SAE neither adds nor costs" in down, "the chooser leaves it"
-    assert "random dictionary by its best 5 latents, training adds" in up
-    level = answer(sae=0.7, random=0.7, mean=0.7, max=0.68)
-    assert level.count("neither adds nor costs") == 3
-    none = scores(sae=0.7, random=0.7, mean=0.7)
-    none = none[none["feature"] != "control"]
-    assert control_answer(none) == "No control of an SAE was scored."
-
-
 def test_a_difference_of_few_latents_by_hand() -> None:
     found = sparse_contrasts(scores(sae=0.7, random=0.6, mean=0.6))
     assert list(found) == ["random dictionary, 5 latents"]
     assert found["random dictionary, 5 latents"].effect == pytest.approx(0.2)
-
-
-def test_certainty_needs_tasks() -> None:
-    table = scores(sae=0.8, random=0.6, mean=0.6)
-    many = pd.concat([table, *(table.assign(task=table["task"] + x) for x in "abc")])
-    assert "training adds: +0.200" in control_answer(many)
-    few = table[table["task"].isin(TASKS[:5])]
-    few_said = control_answer(few)
-    assert "adds in every task, which are too few to be sure: +0.200" in few_said
-    assert "within chance" in few_said
 
 
 def test_the_chooser_gains_what_it_takes() -> None:
