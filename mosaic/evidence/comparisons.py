@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from scipy.stats import binom
 from mosaic.config.tasks import shipped_tasks
 from mosaic.scores.choose import best_rows
 from mosaic.scores.names import HIDDEN_SERIES, UNTRAINED, series_of, task_label
-from mosaic.scores.table import F1
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -21,13 +20,6 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         label=table.apply(task_label, axis=1), series=table.apply(series_of, axis=1)
     )
-
-
-def mean_scores(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Mean macro-F1 and interval ends per source, task (`label`) and `keys`."""
-    named = table.assign(label=table.apply(task_label, axis=1))
-    grouped = named.groupby(["source", "profile", "label", *keys], dropna=False, sort=False)
-    return grouped[list(F1)].mean().reset_index()
 
 
 def best_along(table: pd.DataFrame, column: str) -> pd.Series:

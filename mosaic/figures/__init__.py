@@ -12,6 +12,7 @@ CHAPTER_OF_FIGURE = {
     "fig-baselines": "04_baselines",
     "fig-layerwise": "04_baselines",
     "fig-multilingual": "05_multilingual_transfer",
+    "fig-training-share": "05_multilingual_transfer",
     "fig-transfer-matrix": "05_multilingual_transfer",
     "fig-shared-latents": "05_multilingual_transfer",
     "fig-transfer-floor": "05_multilingual_transfer",
@@ -24,3 +25,10 @@ CHAPTER_OF_FIGURE = {
     "fig-controls": "10_does_the_sae_matter",
     "fig-small-data": "10_does_the_sae_matter",
 }
+
+
+def figure_number(name: str) -> str:
+    """`4.1`: number of the chapter and place among its figures; KeyError for an unknown name."""
+    chapter = CHAPTER_OF_FIGURE[name]
+    same = [figure for figure, where in CHAPTER_OF_FIGURE.items() if where == chapter]
+    return f"{int(chapter[:2])}.{same.index(name) + 1}"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mosaic.experiments.latents import TokenActivations
-from mosaic.figures.style import BLUE, GREY, ORANGE, SavedFigure, new_figure, save_figure
+from mosaic.figures.style import BLUE, GREY, SavedFigure, new_figure, save_figure
 
 N_LATENTS = 12
 
@@ -32,7 +32,8 @@ def fig_anatomy(document: TokenActivations, threshold: float, folder: Path) -> S
     by_token.set_title("1. activations by token", fontsize=9.5)
     figure.colorbar(image, ax=by_token, location="bottom", fraction=0.04, label="activation")
     by_sum.barh(range(len(order)), sums[order], color=BLUE)
-    by_sum.axvline(threshold, color=ORANGE, linestyle="--", linewidth=1.4)
+    by_sum.axvline(threshold, color="black", linestyle="--", linewidth=1.4)
+    by_sum.set_xscale("symlog", linthresh=1)
     by_sum.set_title("2. sum over tokens", fontsize=9.5)
     by_sum.set_xlabel(f"sum (dashed: {threshold:g})")
     kept = sums[order] > threshold
@@ -40,15 +41,14 @@ def fig_anatomy(document: TokenActivations, threshold: float, folder: Path) -> S
     by_bit.set_xlim(0, 1)
     by_bit.set_xticks([0, 1])
     by_bit.set_title(f"3. > {threshold:g}", fontsize=9.5)
-    active = int((sums > 0).sum())
-    words = (
-        f"A text of {len(document.tokens)} tokens: {active} of {len(sums)} latents are active "
-        f"somewhere, {float((dense > 0).sum(axis=1).mean()):.1f} per token on average. After "
-        f"summing, {int((sums > threshold).sum())} latents are above {threshold:g} and become 1; "
-        f"the strongest is latent {order[0]} with a sum of {sums[order[0]]:.1f}."
+    active, above = int((sums > 0).sum()), int((sums > threshold).sum())
+    finding = (
+        f"Of {len(sums):,} latents {active} are active somewhere in this text of "
+        f"{len(document.tokens)} tokens, {float((dense > 0).sum(axis=1).mean()):.1f} per token on "
+        f"average, and {above} have a sum above {threshold:g} and become 1."
     )
     table = pd.DataFrame(shown, columns=[f"{i} {t}" for i, t in enumerate(tokens)])
     table.insert(0, "latent", order)
     table.insert(1, "sum", sums[order])
     table.insert(2, "binarized", kept.astype(int))
-    return save_figure(figure, "fig-anatomy", table, words, folder)
+    return save_figure(figure, "fig-anatomy", table, finding, folder)

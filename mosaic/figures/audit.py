@@ -12,8 +12,16 @@ from mosaic.evidence.comparisons import known_sizes
 from mosaic.evidence.noise import within_noise
 from mosaic.evidence.optimism import expected_gain
 from mosaic.figures.panels import bands, differences, interval_bars, mark
-from mosaic.figures.style import BLUE, CYCLE, SavedFigure, legend_below, new_figure, save_figure
-from mosaic.scores.names import source_label, task_label
+from mosaic.figures.style import (
+    CYCLE,
+    MEAN,
+    PALE,
+    SavedFigure,
+    legend_below,
+    new_figure,
+    save_figure,
+)
+from mosaic.scores.names import in_source, source_label, task_label
 
 TEST_SIZES = (53, 118, 174, 1000)
 """Test documents of the paper's smallest sets, of a language of sentiment and of toxicity."""
@@ -51,22 +59,18 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         low, high = part["gain_low"].astype(float), part["gain_high"].astype(float)
         bands(axes, low, high, "gain if all cells were equally good", height=0.55)
         said = "best on test minus chosen by cross-validation"
-        mark(axes, part["difference"], range(len(part)), (BLUE, "o", ""), 6, label=said)
+        mark(axes, part["difference"], range(len(part)), MEAN, 6, label=said)
         axes.set_xlim(-0.04 * furthest, 1.06 * furthest)
     figure.axes[-1].set_xlabel("difference in macro-F1")
     legend_below(figure, ncols=1)
-    words = (
-        f"Among 72 equally good cells of true accuracy {ACCURACY}, the best is expected "
-        f"{expected_gain(53, 72, ACCURACY):.3f} too high at 53 test documents and "
-        f"{expected_gain(1000, 72, ACCURACY):.3f} at 1,000. "
+    first = parts[0]
+    lucky = (first["difference"] <= first["gain_high"]).sum()
+    finding = (
+        f"{in_source(first)}, the cell that is best on test is {first['difference'].mean():.3f} "
+        f"above the one cross-validation chose on average over {len(first)} sets, and in {lucky} "
+        f"of them by no more than luck among equally good cells would give."
     )
-    words += " ".join(
-        f"{source_label(p)}: the cell that is best on test is {p['difference'].mean():.3f} above "
-        f"the one cross-validation chose, on average over {len(p)} sets; largest on "
-        f"{p.loc[p['difference'].idxmax(), 'label']} ({p['difference'].max():.3f})."
-        for p in parts
-    )
-    return save_figure(figure, "fig-optimism", pd.concat([curves, *parts]), words, folder)
+    return save_figure(figure, "fig-optimism", pd.concat([curves, *parts]), finding, folder)
 
 
 def _draw_curves(axes: Axes) -> pd.DataFrame:
@@ -121,21 +125,21 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
     needed = shown["needed"].astype(float)
     bands(below, -needed, needed, "two runs of the same features may differ by this much")
     at = values["label"].map({name: y for y, name in enumerate(shown["task_label"])})
-    said = "published: SAE recipe minus hidden state, each model and layer"
-    look = (BLUE, "|", "")
-    mark(below, values["value"], at, look, 9, markeredgewidth=1.6, label=said)
+    width = at.map(needed).astype(float)
+    outside = values["value"].astype(float).abs() > width
+    for part, colour, where in ((~outside, PALE, "inside"), (outside, "black", "outside")):
+        said, look = f"SAE recipe minus hidden state, {where} the band", (colour, "|", "")
+        mark(below, values["value"][part], at[part], look, 9, markeredgewidth=1.6, label=said)
     below.set_xlabel("difference in macro-F1")
     legend_below(figure, ncols=1)
     inside, of = within_noise(spread, pairs)
-    words = (
-        f"Published scores: the standard deviation of a repeated hidden-state probe lies between "
-        f"{known['sd_run'].min():.3f} and {known['sd_run'].max():.3f} over test sizes of "
-        f"{known['n_test'].min()} to {known['n_test'].max():,} documents. Of {of} published "
-        f"differences between SAE recipe and hidden state, {inside} lie inside of what two runs of "
-        f"the same features differ by 19 times in 20; without any effect {round(0.95 * of)} would."
+    finding = (
+        f"Of {of} published differences between SAE recipe and hidden state, {of - inside} are "
+        f"larger than what two runs of the same features differ by 19 times in 20; without any "
+        f"effect {of - round(0.95 * of)} would be."
     )
     drawn = pd.concat([known, values[["label", "value"]]])
-    return save_figure(figure, "fig-noise", drawn, words, folder)
+    return save_figure(figure, "fig-noise", drawn, finding, folder)
 
 
 def fig_confounds(table: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
@@ -162,6 +166,9 @@ def fig_confounds(table: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
     figure.axes[-1].set_xlabel("difference in macro-F1, 95% interval over test documents")
     legend_below(figure)
     means = table.groupby(["claim", "condition"], sort=False)["difference"].mean()
-    said = "; ".join(f"{claim}, {condition}: {v:+.3f}" for (claim, condition), v in means.items())
-    words = f"{where}, mean over {len(tasks)} tasks. {said}."
-    return save_figure(figure, "fig-confounds", table, words, folder)
+    first = means[claims[0]]
+    finding = (
+        f"In {where}, {claims[0]} is {first.iloc[0]:+.3f} on average over tasks under "
+        f'"{first.index[0]}" and {first.iloc[-1]:+.3f} under "{first.index[-1]}".'
+    )
+    return save_figure(figure, "fig-confounds", table, finding, folder)

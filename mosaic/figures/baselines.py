@@ -10,7 +10,7 @@ import pandas as pd
 from mosaic.evidence.comparisons import best_along, labelled, wins
 from mosaic.figures.panels import dot_panels, dots, lines_by_task
 from mosaic.figures.style import SavedFigure, drawn_rows, legend_below, save_figure
-from mosaic.scores.names import HIDDEN_SERIES, source_label
+from mosaic.scores.names import COMPARED_WITH, in_source
 
 
 def fig_baselines(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
@@ -23,8 +23,8 @@ def fig_baselines(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     draw = partial(dots, step=0.16)
     figure = dot_panels(tables, draw, line=0.27, rest=0.9, least=0.3, most=1.02, what=what)
     legend_below(figure)
-    words = " ".join(map(_wins_in_words, tables))
-    return save_figure(figure, "fig-baselines", drawn_rows(tables), words, folder)
+    finding = _wins_in_words(tables[0])
+    return save_figure(figure, "fig-baselines", drawn_rows(tables), finding, folder)
 
 
 def fig_layerwise(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
@@ -32,26 +32,24 @@ def fig_layerwise(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     tables = [labelled(table) for table in tables if len(table)]
     figure = lines_by_task(tables, height=2.2, label_size=None, sharex=True)
     legend_below(figure)
-    words = " ".join(map(_best_depth_in_words, tables))
-    return save_figure(figure, "fig-layerwise", drawn_rows(tables), words, folder)
+    finding = _best_depth_in_words(tables[0])
+    return save_figure(figure, "fig-layerwise", drawn_rows(tables), finding, folder)
 
 
 def _wins_in_words(table: pd.DataFrame) -> str:
-    won = {name: wins(table, "SAE latents", name) for name in (*HIDDEN_SERIES, "TF-IDF")}
-    if any(found.of for found in won.values()):
-        parts = [f"against {name} {found}" for name, found in won.items() if found.of]
-        detail = f"SAE latents {'; '.join(parts)}"
-    else:
-        best = table.sort_values("macro_f1", ascending=False).iloc[0]
-        detail = (
-            f"macro-F1 from {table['macro_f1'].min():.2f} to {table['macro_f1'].max():.2f}, "
-            f"highest on {best['label']} ({best['series']})"
-        )
-    return f"{source_label(table)}, {table['label'].nunique()} tasks: {detail}."
+    won = {name: wins(table, "SAE latents", series) for series, name in COMPARED_WITH.items()}
+    said = [f"than {name} in {w.ahead} of {w.of} tasks" for name, w in won.items() if w.of]
+    if said:
+        return f"{in_source(table)}, SAE latents score higher {' and '.join(said)}."
+    best = table.sort_values("macro_f1", ascending=False).iloc[0]
+    return (
+        f"{in_source(table)}, macro-F1 is highest on {best['label']} ({best['series']}, "
+        f"{best['macro_f1']:.2f})."
+    )
 
 
 def _best_depth_in_words(table: pd.DataFrame) -> str:
     latents = table[(table["series"] == "SAE latents") & table["depth"].notna()]
     best = best_along(latents.sort_values(["label", "depth"]), "depth")
-    counts = ", ".join(f"{depth} in {n}" for depth, n in best.value_counts().items())
-    return f"{source_label(table)}: SAE latents are best at depth {counts} of {len(best)} tasks."
+    counts = " and ".join(f"{depth} in {n}" for depth, n in best.value_counts().items())
+    return f"{in_source(table)}, the best depth of SAE latents is {counts} of {len(best)} tasks."

@@ -13,14 +13,13 @@ from matplotlib.patches import Rectangle
 from mosaic.evidence.comparisons import behaviour_gaps, label_sets_by_size, upward
 from mosaic.figures.panels import dot_panels, dots, heatmap
 from mosaic.figures.style import (
-    ORANGE,
     SavedFigure,
     drawn_rows,
     legend_below,
     new_figure,
     save_figure,
 )
-from mosaic.scores.names import HIDDEN_SERIES, source_label
+from mosaic.scores.names import HIDDEN_SERIES, in_source, source_label
 
 PUBLISHED_SIZES = {"gemma-2-2b": 2, "gemma-2-9b": 9, "gemma-2-9b-it": 9}
 """The authors' models, smallest first, with their billions of parameters."""
@@ -43,8 +42,12 @@ def fig_behaviour(
     what = "macro-F1 of predicting whether the answer was right"
     figure = dot_panels(tables, _draw_sets, line=0.3, rest=1.0, least=1.0, most=1.08, what=what)
     legend_below(figure)
-    words = " ".join(map(_gaps_in_words, tables))
-    return save_figure(figure, "fig-behaviour", drawn_rows(tables, NOT_SHOWN), words, folder)
+    gaps = behaviour_gaps(tables[0])
+    finding = (
+        f"{in_source(tables[0])}, SAE latents score higher than the best hidden state in "
+        f"{(gaps > 0).sum()} of {len(gaps)} label sets, by {gaps.min():+.2f} to {gaps.max():+.2f}."
+    )
+    return save_figure(figure, "fig-behaviour", drawn_rows(tables, NOT_SHOWN), finding, folder)
 
 
 def fig_oversight(
@@ -70,8 +73,8 @@ def fig_oversight(
         else:
             axes.set_yticklabels([])
     figure.supxlabel("whose features (frame: a smaller model's, for a larger one)", fontsize=9)
-    words = " ".join(_oversight_in_words(table, sizes) for table in tables)
-    return save_figure(figure, "fig-oversight", drawn_rows(tables, NOT_SHOWN), words, folder)
+    finding = _oversight_in_words(tables[0], sizes)
+    return save_figure(figure, "fig-oversight", drawn_rows(tables, NOT_SHOWN), finding, folder)
 
 
 def _draw_sets(axes: Axes, table: pd.DataFrame) -> None:
@@ -99,23 +102,22 @@ def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[s
     rows = part[upward(part, sizes)]
     for label, model in dict.fromkeys(zip(rows["label"], rows["model"], strict=True)):
         corner = (list(values).index(model) - 0.46, labels.index(label) - 0.42)
-        axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, edgecolor=ORANGE, linewidth=2))
+        axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="black", linewidth=2))
     short = {name: name.removeprefix("gemma-2-").replace("-", "-\n", 1) for name in values}
-    heatmap(axes, values.rename(columns=short))
-
-
-def _gaps_in_words(table: pd.DataFrame) -> str:
-    said = ", ".join(f"{label} {gap:+.2f}" for label, gap in behaviour_gaps(table).items())
-    return f"{source_label(table)}: SAE latents minus the best hidden state: {said}."
+    heatmap(axes, values.rename(columns=short), SIDES[feature])
 
 
 def _oversight_in_words(table: pd.DataFrame, sizes: Mapping[str, int]) -> str:
-    parts = []
-    for feature, name in SIDES.items():
-        rows = table[(table["feature"] == feature) & upward(table, sizes)]
-        if len(rows):
-            parts.append(
-                f"{name} of a smaller model for a larger one {rows['macro_f1'].min():.2f} to "
-                f"{rows['macro_f1'].max():.2f}"
-            )
-    return f"{source_label(table)}: macro-F1, {' and '.join(parts) or 'no smaller model'}."
+    """How a smaller model's latents do beside its hidden states, on a larger model's answers."""
+    rows = table[upward(table, sizes)]
+    wide = rows.pivot_table(
+        index=["label", "model"], columns="feature", values="macro_f1", aggfunc="max"
+    )
+    if not set(SIDES) <= set(wide):
+        return f"{in_source(table)}, no smaller model is read for a larger one's answers."
+    gaps = (wide["sae"] - wide["hidden"]).dropna().astype(float)
+    return (
+        f"{in_source(table)}, a smaller model's SAE latents tell a larger model's right answers "
+        f"better than its hidden states do in {(gaps > 0).sum()} of {len(gaps)} cases, by "
+        f"{gaps.mean():+.2f} on average."
+    )

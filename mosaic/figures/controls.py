@@ -12,14 +12,15 @@ from mosaic.evidence.claims import Finding
 from mosaic.evidence.contrasts import effect_table
 from mosaic.figures.panels import differences, interval_bars, lines_by_task, mark
 from mosaic.figures.style import (
-    BLUE,
     CYCLE,
+    MEAN,
+    PALE,
     SavedFigure,
     legend_below,
     new_figure,
     save_figure,
 )
-from mosaic.scores.names import source_label
+from mosaic.scores.names import in_source
 
 
 def fig_controls(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> SavedFigure:
@@ -37,22 +38,23 @@ def fig_controls(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Sa
         table = effect_table(contrasts, source)
         by_task = pd.DataFrame({key: finding.by_task for key, finding in contrasts.items()})
         for (_, marker, _), (task, values) in zip(CYCLE * 4, by_task.iterrows(), strict=False):
-            look = ("#9E9E9E", marker, "")
+            look = (PALE, marker, "")
             mark(axes, values, np.arange(len(values)) + 0.16, look, 4.5, label=str(task))
         bars = interval_bars(table, ("effect", "low", "high"))
-        look = (BLUE, "D", "")
         at = np.arange(len(table)) - 0.1
-        mark(axes, table["effect"], at, look, 6.5, xerr=bars, width=1.6, label="mean of tasks")
-        parts.append(table)
+        mark(axes, table["effect"], at, MEAN, 6.5, xerr=bars, width=1.6, label="mean of tasks")
+        tasks = by_task.melt(var_name="contrast", value_name="difference", ignore_index=False)
+        parts += [table, tasks.reset_index(names="task").assign(source=source)]
     figure.axes[-1].set_xlabel("macro-F1 of the trained SAE minus the control's")
     legend_below(figure, ncols=6)
-    words = " ".join(
-        f"{source}: trained SAE minus "
-        + "; ".join(f"{key} {finding.effect:+.3f}" for key, finding in contrasts.items())
-        + "."
-        for source, contrasts in found.items()
+    source, contrasts = next(iter(found.items()))
+    effects = pd.Series({key: float(f.effect or 0) for key, f in contrasts.items()})
+    finding = (
+        f"In {source} the trained SAE scores higher than {(effects > 0).sum()} of {len(effects)} "
+        f"controls, by {effects.min():+.3f} ({effects.idxmin()}) to {effects.max():+.3f} "
+        f"({effects.idxmax()})."
     )
-    return save_figure(figure, "fig-controls", pd.concat(parts), words, folder)
+    return save_figure(figure, "fig-controls", pd.concat(parts), finding, folder)
 
 
 def fig_small_data(curves: Sequence[pd.DataFrame], folder: Path) -> SavedFigure:
@@ -62,17 +64,15 @@ def fig_small_data(curves: Sequence[pd.DataFrame], folder: Path) -> SavedFigure:
     """
     drawn = [c.assign(label=f"mean of {c['n_tasks'].iloc[0]} tasks") for c in curves]
     bare = [c.assign(macro_f1_low=np.nan, macro_f1_high=np.nan) for c in drawn]
-    figure = lines_by_task(bare, x="n_train", fill=True)
+    figure = lines_by_task(bare, x="n_train")
     figure.axes[-1].set_xlabel("training texts")
     legend_below(figure)
-    words = " ".join(
-        f"{source_label(c)}: "
-        + "; ".join(
-            f"{series} {part['macro_f1'].iloc[0]:.3f} with {part['n_train'].iloc[0]:,} texts and "
-            f"{part['macro_f1'].iloc[-1]:.3f} with {part['n_train'].iloc[-1]:,}"
-            for series, part in c.groupby("series", sort=False)
-        )
-        + "."
-        for c in drawn
+    first = drawn[0]
+    ends = [first[first["n_train"] == n] for n in (first["n_train"].min(), first["n_train"].max())]
+    best = [part.loc[part["macro_f1"].astype(float).idxmax()] for part in ends]
+    said = [f"{row['series']} ({row['macro_f1']:.3f})" for row in best]
+    finding = (
+        f"{in_source(first)}, {said[0]} is highest with {best[0]['n_train']:,} training texts and "
+        f"{said[1]} with {best[1]['n_train']:,}."
     )
-    return save_figure(figure, "fig-small-data", pd.concat(drawn), words, folder)
+    return save_figure(figure, "fig-small-data", pd.concat(drawn), finding, folder)

@@ -1,41 +1,74 @@
-"""fig-layers and fig-scale: macro-F1 by depth, and by model (paper §4.1)."""
+"""fig-layers and fig-scale: paired differences between depths and between models (paper §4.1)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from mosaic.evidence.comparisons import best_along, mean_scores
-from mosaic.figures.panels import lines_by_task
-from mosaic.figures.style import SavedFigure, legend_below, save_figure
-from mosaic.scores.names import source_label
+from mosaic.evidence.contrasts import Findings, by_depth, by_model, compared, effect_table
+from mosaic.figures.panels import arrows, differences, interval_bars, reach
+from mosaic.figures.style import BAND, GREY, MEAN, SavedFigure, new_figure, save_figure
+from mosaic.scores.names import in_source, source_label
 
 
 def fig_layers(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
-    """macro-F1 of SAE cells by depth, one line per model, one column per task (paper §4.1).
-
-    Each table holds the SAE cells of one source in one configuration; repeats are averaged.
-    """
-    return _mean_lines(tables, folder, "fig-layers", x="depth", series="model")
+    """The middle layer minus the early and the late one, task by task (paper §4.1)."""
+    return _by_task(tables, by_depth, folder, "fig-layers", "the ")
 
 
 def fig_scale(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
-    """macro-F1 of SAE cells by model, smallest first, one line per depth (paper §4.1)."""
-    return _mean_lines(tables, folder, "fig-scale", x="model", series="depth")
+    """Each model minus the next smaller one, task by task (paper §4.1)."""
+    return _by_task(tables, by_model, folder, "fig-scale")
 
 
-def _mean_lines(
-    tables: list[pd.DataFrame], folder: Path, name: str, x: str, series: str
+def _by_task(
+    tables: list[pd.DataFrame],
+    contrasts: Callable[[pd.DataFrame], Findings],
+    folder: Path,
+    name: str,
+    article: str = "",
 ) -> SavedFigure:
-    means = [mean_scores(table, [x, series]) for table in tables if len(table)]
-    ticks = {"fontsize": 7.5, "rotation": 20}
-    figure = lines_by_task(means, x=x, series=series, step=0.06, margin=0.4, tick_style=ticks)
-    legend_below(figure)
-    words = " ".join(_in_words(table, x) for table in means)
-    return save_figure(figure, name, pd.concat(means).drop(columns="label"), words, folder)
-
-
-def _in_words(table: pd.DataFrame, x: str) -> str:
-    said = ", ".join(f"{label}: {value}" for label, value in best_along(table, x).items())
-    return f"{source_label(table)}: highest mean macro-F1 by {x} is at {said}."
+    """A row of panels per source that has pairs, a panel per contrast, a line per task."""
+    found = [(table, rows) for table in tables if (rows := contrasts(table))]
+    values = [pd.DataFrame({k: f.by_task for k, f in rows.items()}) for _, rows in found]
+    values = [v.loc[v.mean(axis=1).sort_values(ascending=False).index] for v in values]
+    heights = [len(v) + 3.2 for v in values]
+    columns = max(len(rows) for _, rows in found)
+    figure = new_figure(
+        len(found), columns, 0.6 + 0.24 * sum(heights), height_ratios=heights, sharex=True
+    )
+    limits = reach([(t, v.to_numpy()) for (t, _), v in zip(found, values, strict=True)])
+    drawn = []
+    grid = np.reshape(figure.axes, (len(found), columns))
+    for row, (table, rows), by_task in zip(grid, found, values, strict=True):
+        effects = effect_table(rows, source_label(table))
+        labels = [f"mean of {len(by_task)} tasks", *by_task.index]
+        for i, axes in enumerate(row):
+            axes.set_visible(i < len(rows))
+            if i >= len(rows):
+                continue
+            contrast, effect = list(rows)[i], effects.iloc[[i]]
+            differences(axes, labels if i == 0 else [""] * len(labels), contrast, size=9)
+            bars = interval_bars(effect, ("effect", "low", "high"))
+            arrows(axes, effect["effect"], [0], MEAN, limits, xerr=bars, size=6.5, width=1.8)
+            value, places = by_task[contrast].to_numpy(), np.arange(len(by_task)) + 1
+            axes.hlines(places, 0, np.clip(value, *limits), color=BAND, linewidth=2.5)
+            for side, fill in ((value >= 0, GREY), (value < 0, "white")):
+                dot = (GREY, "o", "")
+                arrows(axes, value[side], places[side], dot, limits, markerfacecolor=fill)
+        row[0].set_ylabel(source_label(table).replace(", ", ",\n"), fontsize=8)
+        tasks = by_task.melt(var_name="contrast", value_name="difference", ignore_index=False)
+        drawn += [effects, tasks.reset_index(names="task").assign(source=source_label(table))]
+    for axes in grid[-1]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel("difference in macro-F1", fontsize=9)
+    table, rows = found[0]
+    said = [
+        f"{article}{contrast.replace(' minus ', f' scores {compared(f)} than {article}')}"
+        for contrast, f in rows.items()
+    ]
+    finding = f"{in_source(table)}, {' and '.join(said)}, on average over tasks."
+    return save_figure(figure, name, pd.concat(drawn), finding, folder)

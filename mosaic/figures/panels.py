@@ -6,15 +6,15 @@ Every score is drawn the same way: a marker at macro-F1 with the interval the ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 
 from mosaic.config.choices import DEPTHS
+from mosaic.evidence.claims import without_toys
 from mosaic.figures.style import BAND, CYCLE, GREY, SERIES_STYLE, Look, new_figure
 from mosaic.scores.names import source_label
 from mosaic.scores.table import F1
@@ -64,13 +64,12 @@ def lines_by_task(
     label_size: float | None = 8.5,
     margin: float = 0.35,
     sharex: bool = False,
-    fill: bool = False,
     **drawn: Any,
 ) -> Figure:
     """A row of axes per table and a column per task of its column `task`, with `lines` in each.
 
-    Depths are ticks in their order, other values of `x` as they come. `fill` makes the axes of a
-    table of few tasks as wide as the row; the rest of a row stays empty.
+    Depths are ticks in their order, other values of `x` as they come. The rest of a row stays
+    empty.
     """
     columns = max(table[task].nunique() for table in tables)
     height = 0.9 + height * len(tables)
@@ -79,17 +78,14 @@ def lines_by_task(
     for r, table in enumerate(tables):
         row, names = every[r * columns : (r + 1) * columns], list(dict.fromkeys(table[task]))
         ticks = DEPTHS if x == "depth" else list(dict.fromkeys(table[x]))
-        for i, (axes, name) in enumerate(zip(row, names, strict=False)):
-            if fill:
-                span, grid = columns // len(names), cast(GridSpec, axes.get_gridspec())
-                axes.set_subplotspec(grid[r, i * span : (i + 1) * span])
+        for axes, name in zip(row, names, strict=False):
             axes.set_title(str(name), fontsize=9)
             here = table[table[task] == name]
             lines(axes, here, looks_of(table[series]), series, x, ticks, **drawn)
             axes.set_xticks(range(len(ticks)), ticks, **(tick_style or {"fontsize": 8}))
             axes.set_xlim(-margin, len(ticks) - 1 + margin)
         for axes in row[len(names) :]:
-            axes.remove() if fill else axes.set_visible(False)
+            axes.set_visible(False)
         row[0].set_ylabel(f"macro-F1\n{source_label(table)}", fontsize=label_size)
     return figure
 
@@ -157,6 +153,44 @@ def differences(
     axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
+def reach(values: Sequence[tuple[pd.DataFrame, Any]]) -> tuple[float, float]:
+    """Ends of an axis of differences, of score tables and what is drawn of each.
+
+    It holds 0. Toys count only where there is nothing else.
+    """
+    real = [drawn for table, drawn in values if len(without_toys(table))]
+    every = [np.ravel(drawn) for drawn in real or [drawn for _, drawn in values]]
+    numbers = np.concatenate([*every, [0.0]]).astype(float)
+    low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    return low - 0.06 * (high - low), high + 0.06 * (high - low)
+
+
+def arrows(
+    axes: Axes,
+    values: Any,
+    rows: Any,
+    look: Look,
+    limits: tuple[float, float],
+    said: str = "",
+    xerr: np.ndarray | None = None,
+    **more: Any,
+) -> None:
+    """`mark` of what lies inside the limits; the rest as arrows at the edge with their number."""
+    values, rows = np.asarray(values, dtype=float), np.broadcast_to(rows, len(values))
+    axes.set_xlim(*limits)
+    axes.locator_params(axis="x", nbins=6)
+    inside = (values >= limits[0]) & (values <= limits[1])
+    bars = None if xerr is None else xerr[:, inside]
+    mark(axes, values[inside], rows[inside], look, xerr=bars, **more)
+    for value, y in zip(values[~inside], rows[~inside], strict=True):
+        end, head, align, away = (limits[1], ">", "right", -6)
+        if value < 0:
+            end, head, align, away = (limits[0], "<", "left", 6)
+        axes.plot(end, y, head, color=GREY, markersize=5, clip_on=False, gid="arrow")
+        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "va": "center"}
+        axes.annotate(f"{said}{value:+.2f}", (end, y), xytext=(away, 0), ha=align, **style)
+
+
 def bands(axes: Axes, low: pd.Series, high: pd.Series, label: str, height: float = 0.6) -> None:
     """A grey band from `low` to `high` in each row of `differences`."""
     style: dict[str, Any] = {"color": BAND, "edgecolor": GREY, "linewidth": 0.6, "label": label}
@@ -201,16 +235,22 @@ def looks_of(names: Iterable[str]) -> dict[str, Look]:
     return known or {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(names)}
 
 
-def heatmap(axes: Axes, values: pd.DataFrame, square: bool = False) -> None:
+def heatmap(axes: Axes, values: pd.DataFrame, what: str = "", square: bool = False) -> None:
     """Scores of 0.3 to 1 as shades with their numbers; a missing one stays empty.
+
+    The shades are blue for SAE latents, orange for hidden states, as `what` names them, else grey.
 
     seaborn's own draws the whole figure anew for each, to see whether its labels overlap.
     """
     grid = values.astype(float).to_numpy()
-    axes.imshow(grid, cmap="Blues", vmin=0.3, vmax=1.0, aspect="equal" if square else "auto")
+    shades = "Blues" if "latents" in what else "Oranges" if "hidden" in what else "Greys"
+    aspect = "equal" if square else "auto"
+    image = axes.imshow(grid, cmap=shades, vmin=0.3, vmax=1.0, aspect=aspect)
     for (i, j), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            colour = "white" if value > 0.72 else "black"
+            red, green, blue, _ = image.to_rgba(value)
+            dark = 0.21 * red**2.2 + 0.72 * green**2.2 + 0.07 * blue**2.2 < 0.18  # WCAG luminance
+            colour = "white" if dark else "black"
             number = f"{value:.2f}".removeprefix("0")
             text = axes.text(j, i, number, ha="center", va="center", color=colour, fontsize=8.5)
             text.set_in_layout(False)  # it is inside the axes: measuring many takes seconds

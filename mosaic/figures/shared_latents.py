@@ -11,7 +11,6 @@ from mosaic.evidence.comparisons import shared_counts, shared_first
 from mosaic.figures.panels import mark
 from mosaic.figures.style import (
     BLUE,
-    CYCLE,
     PALE,
     SavedFigure,
     legend_below,
@@ -33,13 +32,13 @@ def fig_shared_latents(
     place = {latent: x for x, latent in enumerate(kept_by.index)}
     figure = new_figure(2, 1, height=4.4, height_ratios=[1.25, 1])
     axes, bars = figure.axes
-    for up, marker, colour in ((True, "^", CYCLE[0][0]), (False, "v", CYCLE[1][0])):
+    for up, marker in ((True, "^"), (False, "v")):
         part = selected[selected["selected"] & ((selected["gap"] > 0) == up)]
         x = [place[latent] for latent in part["latent"]]
         y = [languages.index(language) for language in part["language"]]
-        fill, said = colour if up else "white", "more" if up else "less"
+        fill, said = BLUE if up else "white", "more" if up else "less"
         said = f"{said} active in {last_class}"
-        mark(axes, x, y, (colour, marker, ""), 4.5, markerfacecolor=fill, label=said)
+        mark(axes, x, y, (BLUE, marker, ""), 4.5, markerfacecolor=fill, label=said)
     axes.set_yticks(range(len(languages)), languages)
     axes.set_ylim(len(languages) - 0.5, -0.5)
     for x in np.flatnonzero(np.diff(kept_by)) + 0.5:
@@ -59,18 +58,16 @@ def fig_shared_latents(
     bars.set_xlabel("number of languages that keep a latent", fontsize=8)
     bars.set_ylabel("latents", fontsize=8)
     legend_below(figure)
-    words = _shared_in_words(selected, data, languages)
-    return save_figure(figure, "fig-shared-latents", data, words, folder)
+    finding = _shared_in_words(data, languages)
+    marks = selected.loc[selected["selected"], ["latent", "language", "gap"]]
+    drawn = pd.concat([data, marks.assign(place=marks["latent"].map(place))])
+    return save_figure(figure, "fig-shared-latents", drawn, finding, folder)
 
 
-def _shared_in_words(selected: pd.DataFrame, data: pd.DataFrame, languages: list[str]) -> str:
+def _shared_in_words(data: pd.DataFrame, languages: list[str]) -> str:
     last, first = data.iloc[-1], data.iloc[0]
-    specific = selected[selected["selected"] & (selected["n_languages"] == 1)]
-    by_language = specific.groupby("language").size().reindex(languages, fill_value=0)
-    own = ", ".join(f"{language} {n}" for language, n in by_language.items())
     return (
-        f"Of {data['latents'].sum():.0f} latents that top-k selection keeps in any language, "
+        f"Of {data['latents'].sum():.0f} latents that selection keeps in any language, "
         f"{last['latents']:.0f} are shared by all {len(languages)} languages (expected at random: "
-        f"{last['expected_by_chance']:.1f}) and {first['latents']:.0f} are kept by one language "
-        f"only ({own})."
+        f"{last['expected_by_chance']:.1f}) and {first['latents']:.0f} are kept by one only."
     )

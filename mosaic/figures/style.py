@@ -1,10 +1,11 @@
-"""The look of every figure, decided once: size, palette, markers, files and alt text."""
+"""The look of every figure, decided once: size, palette, markers, files and words."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+import yaml
 from matplotlib.figure import Figure
 
+from mosaic import ASSETS
+from mosaic.evidence.claims import MIN_TASKS
 from mosaic.scores.names import UNTRAINED
 from mosaic.scores.table import F1
 
@@ -39,25 +43,45 @@ SERIES_STYLE: dict[str, Look] = {
     UNTRAINED: ("#56B4E9", "o", "--"),
 }
 
-# For models, widths and other series without a fixed meaning: colour, marker and dash differ.
+# For models, widths and other series without a fixed meaning: colour, marker and dash differ, and
+# blue and orange are left to SAE latents and hidden states.
 CYCLE: tuple[Look, ...] = (
-    (BLUE, "o", "-"),
-    ("#E69F00", "s", "--"),
-    ("#009E73", "D", "-."),
+    ("#009E73", "o", "-"),
+    ("#7B3F98", "s", "--"),
+    (GREY, "D", "-."),
     ("#CC79A7", "v", ":"),
-    (GREY, "^", (0, (5, 1))),
-    ("#56B4E9", "P", (0, (1, 1))),
+    ("#8A7A00", "^", (0, (5, 1))),
+    (PALE, "P", (0, (1, 1))),
 )
+
+MEAN: Look = ("black", "D", "")
+"""Of a mean of differences, which is no feature's own."""
 
 CSV_COLUMNS = ("source", "profile", "task", "language", "label_model", "model", "depth", "series")
 
 
 @dataclass(frozen=True)
+class Caption:
+    """What stands below a figure, and in its place for who cannot see it.
+
+    `finding`, one sentence, is made from the numbers drawn; the rest is in `assets/captions.yaml`.
+    """
+
+    finding: str
+    marks: str
+    picture: str
+
+    @property
+    def alt(self) -> str:
+        return f"{self.picture} {self.finding}"
+
+
+@dataclass(frozen=True)
 class SavedFigure:
-    """The files of one figure and its alt text."""
+    """The files of one figure and its words."""
 
     name: str
-    alt: str
+    caption: Caption
     svg: Path
     png: Path
     csv: Path
@@ -110,19 +134,35 @@ def drawn_rows(tables: Sequence[pd.DataFrame], without: Sequence[str] = ()) -> p
     return pd.concat(tables)[[name for name in wanted if name in tables[0]]]
 
 
+@cache
+def caption_words() -> dict[str, dict[str, str]]:
+    """Figure to `picture` and `marks`, the words that no number changes."""
+    words = yaml.safe_load((ASSETS / "captions.yaml").read_text(encoding="utf-8"))
+    return {name: dict(told) for name, told in words.items()}
+
+
 def save_figure(
-    figure: Figure, name: str, table: pd.DataFrame, alt: str, folder: Path
+    figure: Figure, name: str, table: pd.DataFrame, finding: str, folder: Path, **facts: str
 ) -> SavedFigure:
-    """Write `<name>.svg`, `.png` (2x), `.csv` (the data drawn) and `.json` (alt text); close it."""
-    if not alt.strip():
-        raise ValueError(f"{name}: a figure needs an alt text that says what it shows.")
+    """Write `<name>.svg` (without a background), `.png` (2x), `.csv` (every mark that is drawn)
+    and `.json` (the words), and close the figure.
+
+    `facts` fill the words in braces of its caption. Raises ValueError without a finding.
+    """
+    if not finding.strip():
+        raise ValueError(f"{name}: a figure needs a finding, a sentence that says what it shows.")
+    words = caption_words()[name]
+    marks = words["marks"].format(min_tasks=MIN_TASKS, **facts)
+    caption = Caption(finding, marks, words["picture"])
     folder.mkdir(parents=True, exist_ok=True)
-    saved = SavedFigure(name, alt, *(folder / f"{name}.{end}" for end in ("svg", "png", "csv")))
+    saved = SavedFigure(name, caption, *(folder / f"{name}.{end}" for end in ("svg", "png", "csv")))
+    inside = {"Title": name, "Description": caption.alt}
     # No date in the file: the same data give the same bytes.
-    figure.savefig(saved.svg, metadata={"Date": None, "Title": name, "Description": alt})
-    figure.savefig(saved.png, dpi=200, metadata={"Title": name, "Description": alt})
+    figure.savefig(saved.svg, transparent=True, metadata={"Date": None, **inside})
+    figure.savefig(saved.png, dpi=200, metadata=inside)
     table.dropna(axis="columns", how="all").to_csv(saved.csv, index=False, lineterminator="\n")
-    text = json.dumps({"name": name, "alt": alt}, ensure_ascii=False, indent=1)
+    told = {"name": name, "alt": caption.alt, **vars(caption)}
+    text = json.dumps(told, ensure_ascii=False, indent=1)
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
     plt.close(figure)
     return saved

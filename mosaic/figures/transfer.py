@@ -1,86 +1,131 @@
-"""fig-multilingual and fig-transfer-matrix: trained here, tested there (paper §4.4)."""
+"""fig-multilingual, fig-training-share, fig-transfer-matrix: trained here, tested there (§4.4)."""
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mosaic.figures.panels import heatmap, lines
-from mosaic.figures.style import CYCLE, GREY, SavedFigure, legend_below, new_figure, save_figure
-from mosaic.scores.names import FEATURE_SETS, feature_set, source_label
+from mosaic.figures.panels import differences, heatmap, mark
+from mosaic.figures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SavedFigure,
+    legend_below,
+    new_figure,
+    save_figure,
+)
+from mosaic.scores.names import FEATURE_SETS, feature_set, in_source, source_label
 from mosaic.scores.table import F1
+
+NATIVE = "native"
 
 
 def fig_multilingual(
     table: pd.DataFrame, folder: Path, origin: str = "en", chance: float = 0.5
 ) -> SavedFigure:
-    """Native against `origin`-trained probes by share of the training part (paper Figure 1).
+    """Native and `origin`-trained macro-F1 as a dumbbell per feature set, mean over languages.
 
-    One row of axes per feature set that was run at every share, one column per target language;
-    bars are intervals. The table holds means over seeds of one task; `chance` is the score of
-    labels drawn at random.
+    The table holds means over seeds of one task; of it the whole training part is drawn. `chance`
+    is the score of labels drawn at random (paper §4.4).
     """
-    table = table.assign(set=table.apply(feature_set, axis=1))
-    thinned = table[table["train_fraction"] == table["train_fraction"].min()]
-    sets = [s for s in FEATURE_SETS[:-1] if s in set(thinned["set"])]
-    targets = [lang for lang in dict.fromkeys(table["language"]) if lang != origin]
-    figure = new_figure(
-        len(sets), len(targets), height=0.8 + 1.5 * len(sets), sharex=True, sharey=True
-    )
-    sides = {"native": CYCLE[0], f"trained on {origin}": CYCLE[1]}
-    drawn = []
-    for axes, (name, language) in zip(figure.axes, product(sets, targets), strict=True):
-        here = table[table["language"] == language]
-        part = here[(here["set"] == name) & here["train_language"].isin([language, origin])]
-        native = part["train_language"] == language
-        part = part.assign(trained=np.where(native, *sides))
-        drawn.append(part.sort_values(["trained", "train_fraction"]))
-        shares = sorted(part["train_fraction"].unique())
-        lines(axes, part, sides, "trained", "train_fraction", shares, step=0.16, size=4)
-        axes.set_xticks(range(len(shares)), [f"{100 * s:.0f}" for s in shares], fontsize=7.5)
-        axes.tick_params(axis="y", labelsize=7.5)
-        _draw_levels(axes, here, origin, chance)
-        if name == sets[0]:
-            axes.set_title(f"{table['task'].iloc[0]} ({language})", fontsize=9)
-        if language == targets[0]:
-            axes.set_ylabel(name.replace(", ", ",\n") + "\nmacro-F1", fontsize=8)
-        if name == sets[-1]:
-            axes.set_xlabel("% of training part", fontsize=8)
+    data = _two_sides(table, origin).query("train_fraction == 1")
+    means = data.groupby(["set", "trained"], sort=False)["macro_f1"].mean().unstack()
+    away = f"trained on {origin}"
+    means = means.reindex([name for name in FEATURE_SETS if name in means.index]).dropna()
+    figure = new_figure(1, 1, height=1.5 + 0.46 * len(means))
+    axes = figure.axes[0]
+    differences(axes, means.index, f"{table['task'].iloc[0]}, {source_label(table)}", zero=False)
+    _chance_line(axes.axvline, chance)
+    for y, (name, row) in enumerate(means.iterrows()):
+        axes.plot([row[NATIVE], row[away]], [y, y], color="#BDBDBD", linewidth=4, zorder=1)
+        gap = f"{row[away] - row[NATIVE]:+.2f}"
+        axes.text(1.01, y, gap, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+        for side, rise in ((NATIVE, -0.22), (away, 0.22)):
+            look = _look(str(name), side)
+            of_set = data[(data["set"] == name) & (data["trained"] == side)]
+            ticks: dict[str, Any] = {**look, "look": (look["look"][0], "|", "")}
+            mark(axes, of_set["macro_f1"], np.full(len(of_set), y + rise), size=7, **ticks)
+            mark(axes, [row[side]], [y], size=8, zorder=3, **look)
+    for side, fill in ((NATIVE, GREY), (away, "white")):
+        mark(axes, [], [], (GREY, "o", ""), 8, markerfacecolor=fill, label=f"{side}, mean")
+    axes.set_xlabel("macro-F1 (right: the second minus the first)")
     legend_below(figure)
-    kept = ["source", "profile", "task", "language", "train_language", "set", "k", "train_fraction"]
-    data = pd.concat(drawn)[[*kept, *F1, "n_train", "trained"]]
-    words = _rates_in_words(data, origin, source_label(table))
-    return save_figure(figure, "fig-multilingual", data, words, folder)
+    lost = means[NATIVE] - means[away]
+    n = data["language"].nunique()
+    finding = (
+        f"{in_source(table)}, training on {origin} instead of the test language costs "
+        f"{lost.max():.2f} macro-F1 on average over {n} languages with {lost.idxmax()} and "
+        f"{lost.min():.2f} with {lost.idxmin()}."
+    )
+    whole = means.melt(var_name="trained", value_name="mean", ignore_index=False).reset_index()
+    kept = ["source", "profile", "task", "language", "train_language", "set", "k", "trained"]
+    drawn = pd.concat([data[[*kept, *F1, "n_train"]], whole])
+    return save_figure(figure, "fig-multilingual", drawn, finding, folder, origin=origin)
 
 
-def _draw_levels(axes: Axes, here: pd.DataFrame, origin: str, chance: float) -> None:
-    """TF-IDF trained on the origin, and chance, as levels to compare with."""
-    floor = here[(here["set"] == "TF-IDF") & (here["train_language"] == origin)]
-    levels = [(chance, "labels drawn at random", (0, (1, 1.5)))]
-    for value in floor["macro_f1"].astype(float):
-        levels.append((value, f"TF-IDF trained on {origin} (100%)", (0, (4, 2))))
-    for level, label, dash in levels:
-        axes.axhline(level, color=GREY, linewidth=1.1, linestyle=dash, label=label)
+def fig_training_share(
+    table: pd.DataFrame, folder: Path, origin: str = "en", chance: float = 0.5
+) -> SavedFigure:
+    """Mean macro-F1 over languages by share of the training part (the paper's Figure 1).
+
+    One panel per feature set that was run at every share; arguments as for `fig_multilingual`.
+    """
+    data = _two_sides(table, origin)
+    least = data["train_fraction"].min()
+    thinned = set(data.loc[data["train_fraction"] == least, "set"])
+    sets = [name for name in FEATURE_SETS[:-1] if name in thinned]
+    keys = ["source", "profile", "task", "set", "trained", "train_fraction"]
+    means = data[data["set"].isin(sets)].groupby(keys)["macro_f1"].mean().reset_index()
+    figure = new_figure(1, len(sets), height=2.9, sharey=True)
+    for axes, name in zip(figure.axes, sets, strict=True):
+        for side in (NATIVE, f"trained on {origin}"):
+            part = means[(means["set"] == name) & (means["trained"] == side)]
+            look = _look(name, side, "-" if side == NATIVE else "--")
+            mark(axes, 100 * part["train_fraction"], part["macro_f1"], size=5, **look)
+        _chance_line(axes.axhline, chance)
+        axes.set_title(name.replace(", ", ",\n"), fontsize=8.5)
+        axes.set_xlabel("% of training part", fontsize=8)
+    figure.axes[0].set_ylabel("macro-F1, mean over languages", fontsize=8)
+    first = means[means["set"] == sets[0]].pivot(
+        index="train_fraction", columns="trained", values="macro_f1"
+    )
+    gap = first[NATIVE] - first[f"trained on {origin}"]
+    said = [f"{gap.loc[share]:+.2f} with {share:.0%}" for share in (least, 1.0)]
+    finding = (
+        f"{in_source(table)}, native minus {origin}-trained macro-F1 of {sets[0]} is "
+        f"{' and '.join(dict.fromkeys(said))} of the training part, mean over languages."
+    )
+    return save_figure(figure, "fig-training-share", means, finding, folder, origin=origin)
 
 
-def _rates_in_words(data: pd.DataFrame, origin: str, source: str) -> str:
-    said = []
-    for name, part in data.groupby("set", sort=False):
-        ends = []
-        for share in (part["train_fraction"].min(), part["train_fraction"].max()):
-            at = part[part["train_fraction"] == share].groupby("trained")["macro_f1"].mean()
-            ends.append(
-                f"{share:.0%} of the training part native {at['native']:.2f}, "
-                f"{origin}-trained {at[f'trained on {origin}']:.2f}"
-            )
-        said.append(f"{name}: at {' and at '.join(dict.fromkeys(ends))}")
-    languages = ", ".join(dict.fromkeys(data["language"]))
-    return f"{source}, mean macro-F1 over {languages}. {'; '.join(said)}."
+def _two_sides(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Native and `origin`-trained rows of every other language, with `set` and `trained`."""
+    here = table[(table["language"] != origin) & table["train_fraction"].notna()]
+    native = here["train_language"] == here["language"]
+    here = here.assign(
+        set=here.apply(feature_set, axis=1),
+        trained=np.where(native, NATIVE, f"trained on {origin}"),
+        macro_f1=here["macro_f1"].astype(float),
+    )
+    return here[native | (here["train_language"] == origin)]
+
+
+def _look(name: str, side: str, dash: str = "") -> dict[str, Any]:
+    """Full where native, hollow where not, in the colour of what is read."""
+    colour = BLUE if "latents" in name else ORANGE if "hidden" in name else GREY
+    marker = "o" if "latents" in name else "D" if "hidden" in name else "^"
+    fill = colour if side == NATIVE else "white"
+    return {"look": (colour, marker, dash), "markerfacecolor": fill}
+
+
+def _chance_line(line: Any, chance: float) -> None:
+    line(chance, color=GREY, linewidth=1.1, linestyle=":", label="labels drawn at random")
 
 
 def fig_transfer_matrix(
@@ -110,7 +155,8 @@ def fig_transfer_matrix(
             _draw_matrix(axes, *panel, with_source=len(tables) > 1)
     kept = ["source", "profile", "task", "train_language", "language", "set", "k", *F1]
     data = pd.concat(tables)[[*kept, "n_train", "n_test", "repeat"]]
-    return save_figure(figure, name, data, " ".join(map(_matrix_in_words, tables)), folder)
+    finding = _matrix_in_words(tables[0])
+    return save_figure(figure, name, data, finding, folder)
 
 
 def _whole(table: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +181,7 @@ def _draw_matrix(axes: Axes, block: pd.DataFrame, wanted: str, with_source: bool
         title = source_label(block).replace(", ", ",\n") + "\n" + title
     wide = part.pivot_table(index="train_language", columns="language", values="macro_f1")
     wide = wide.reindex(index=languages, columns=languages).astype(float)
-    heatmap(axes, wide, square=True)
+    heatmap(axes, wide, wanted, square=True)
     for i in range(len(languages)):
         corner = (i - 0.5, i - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.6))
@@ -145,12 +191,11 @@ def _draw_matrix(axes: Axes, block: pd.DataFrame, wanted: str, with_source: bool
 
 
 def _matrix_in_words(data: pd.DataFrame) -> str:
-    said = []
-    for (task, name), part in data.groupby(["task", "set"], sort=False):
-        native = part["train_language"] == part["language"]
-        away = part[~native]["macro_f1"].astype(float)
-        said.append(
-            f"{task}, {name}: native {part[native]['macro_f1'].mean():.2f} on average, "
-            f"other languages {away.mean():.2f} ({away.min():.2f} to {away.max():.2f})"
-        )
-    return f"{source_label(data)}, macro-F1 by training and test language. {'; '.join(said)}."
+    native = data["train_language"] == data["language"]
+    score = data["macro_f1"].astype(float)
+    name = data["task"] + ", " + data["set"]
+    lost = score[native].groupby(name).mean() - score[~native].groupby(name).mean()
+    most, least = lost.idxmax(), lost.idxmin()
+    said = f"{lost[most]:.2f} macro-F1 on average ({most})"
+    said += "" if most == least else f" at most and {lost[least]:.2f} at least ({least})"
+    return f"{in_source(data)}, another training language costs {said}."

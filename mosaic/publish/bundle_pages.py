@@ -17,13 +17,7 @@ from mosaic.evidence.comparisons import wins
 from mosaic.publish.scorecard import verdicts_in_words
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.markdown import markdown_table
-from mosaic.scores.names import pooling_name
-
-COMPARED_WITH = {
-    "hidden state, mean": "the mean hidden state",
-    "hidden state, last token": "the last token's hidden state",
-    "TF-IDF": "TF-IDF",
-}
+from mosaic.scores.names import COMPARED_WITH, pooling_name
 
 SAE_METRICS = ("l0", "explained_variance", "dead_share")
 

@@ -11,6 +11,7 @@ import pandas as pd
 from IPython.display import HTML, display
 
 from mosaic.errors import MosaicError
+from mosaic.figures import figure_number
 from mosaic.publish.tables import table_html
 from mosaic.scores.table import F1, SHOWN
 
@@ -38,14 +39,25 @@ def glue(**values: Any) -> None:
         )
 
 
-def show(figure: SavedFigure) -> HTML:
-    """A saved figure as an image that carries its alt text; SVG, so it stays sharp at any width."""
+def show(figure: SavedFigure, folded: bool = False) -> HTML:
+    """A saved figure with number, caption and alt text; SVG, so it stays sharp at any width.
+
+    A folded one shows its number and finding until it is opened.
+    """
     data = base64.b64encode(figure.svg.read_bytes()).decode("ascii")
-    alt = html.escape(figure.alt, quote=True)
-    return HTML(
-        f'<figure class="mosaic-figure" id="{html.escape(figure.name, quote=True)}">'
-        f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"></figure>'
+    words = {name: html.escape(text, quote=True) for name, text in vars(figure.caption).items()}
+    number = f"Figure {figure_number(figure.name)}"
+    finding = f"<b>{number}.</b> {words['finding']}"
+    picture = (
+        f'<div class="mosaic-scroll" role="region" tabindex="0" aria-label="{number}">'
+        f'<img class="dark-light" alt="{words["picture"]} {words["finding"]}" '
+        f'src="data:image/svg+xml;base64,{data}"></div>'
     )
+    said = words["marks"] if folded else f"{finding} {words['marks']}"
+    body = f"{picture}<figcaption>{said}</figcaption>"
+    if folded:
+        body = f'<details class="mosaic-fold"><summary>{finding}</summary>{body}</details>'
+    return HTML(f'<figure class="mosaic-figure" id="{figure.name}">{body}</figure>')
 
 
 def show_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:

@@ -14,7 +14,7 @@ from mosaic.config.choices import TEST_SHARE
 from mosaic.config.profiles import load_profile, profile_names
 from mosaic.config.tasks import load_catalogue
 from mosaic.evidence.bundles import NUMBERLESS, command_line, public
-from mosaic.figures import CHAPTER_OF_FIGURE
+from mosaic.figures import CHAPTER_OF_FIGURE, figure_number
 from mosaic.scores.markdown import markdown_table
 
 HEADING = "## Rerun exactly this"
@@ -89,7 +89,7 @@ is near the top of this page.
 
 
 def figure_index(figures: Path) -> str:
-    """Markdown for the page of all figures: a thumbnail, its words and a link to its chapter.
+    """Markdown for the page of all figures: a thumbnail, its caption and a link to its chapter.
 
     `figures` is the folder of a run; a figure that the run did not draw is left out.
     """
@@ -98,12 +98,13 @@ def figure_index(figures: Path) -> str:
         facts = figures / f"{figure}.json"
         if not facts.is_file():
             continue
-        alt = json.loads(facts.read_text(encoding="utf-8"))["alt"]
+        said = json.loads(facts.read_text(encoding="utf-8"))
+        number = f"Figure {figure_number(figure)}"
         parts.append(
-            f"## {figure}\n\n"
-            f"```{{image}} ../figures/{figure}.png\n:alt: {figure}, described below\n"
+            f"## {number}\n\n"
+            f"```{{image}} ../figures/{figure}.png\n:alt: {number}, described below\n"
             f":class: mosaic-thumbnail\n```\n\n"
-            f"{_escaped(alt)}\n\n"
+            f"{_escaped(said['finding'])} {_escaped(said['marks'])}\n\n"
             f"{{ref}}`In its chapter <{figure}>` ({chapter}). "
             f"[SVG](../figures/{figure}.svg), [PNG](../figures/{figure}.png), "
             f"[data](../figures/{figure}.csv). `mosaic figure {figure}`\n"

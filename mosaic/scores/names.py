@@ -8,6 +8,12 @@ from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
 
 SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
 
+COMPARED_WITH = {
+    "hidden state, mean": "the mean hidden state",
+    "hidden state, last token": "the last token's hidden state",
+    "TF-IDF": "TF-IDF",
+}
+
 HIDDEN_SERIES = ("hidden state, last token", "hidden state, mean")
 
 UNTRAINED = "SAE, untrained connector"
@@ -45,6 +51,12 @@ def source_label(table: pd.DataFrame) -> str:
     source = SOURCE_LABEL[str(table["source"].iloc[0])]
     profile = table["profile"].dropna()
     return source if profile.empty else f"{source}, profile {profile.iloc[0]}"
+
+
+def in_source(table: pd.DataFrame) -> str:
+    """`In the published scores`, `In this run, profile mini`: the start of a sentence."""
+    label = source_label(table)
+    return f"In {label}" if label.startswith("this") else f"In the {label}"
 
 
 def task_label(row: pd.Series) -> str:

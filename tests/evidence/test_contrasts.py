@@ -29,7 +29,7 @@ from mosaic.evidence.contrasts import (
 from mosaic.evidence.published import published_scores, text_classification
 from mosaic.figures import configuration
 from mosaic.figures.configuration import fig_binarize
-from mosaic.figures.style import SavedFigure
+from mosaic.figures.style import Caption, SavedFigure
 from mosaic.publish.scorecard import verdict_cell
 from mosaic.scores.table import make_scores
 
@@ -160,9 +160,9 @@ def test_few_tasks_are_drawn_without_a_bar(
 ) -> None:
     kept: list[plt.Figure] = []
 
-    def save(figure: plt.Figure, *saved: object) -> SavedFigure:
+    def save(figure: plt.Figure, *saved: object, **facts: str) -> SavedFigure:
         kept.append(figure)
-        return SavedFigure("x", "x", tmp_path, tmp_path, tmp_path)
+        return SavedFigure("x", Caption("x", "x", "x"), tmp_path, tmp_path, tmp_path)
 
     monkeypatch.setattr(configuration, "save_figure", save)
     table = run(TASKS[:n_tasks])

@@ -136,6 +136,6 @@ def test_tables_by_hand() -> None:
 def test_figures_say_what_they_show(tmp_path: Any) -> None:
     table = scores(sae=0.7, random=0.6, mean=0.6)
     shown = fig_controls({"this run, profile mine": control_contrasts(table)}, tmp_path)
-    assert "random dictionary +0.100" in shown.alt
+    assert "+0.100 (random dictionary)" in shown.caption.finding
     curve = fig_small_data([small_data_curve(table, [64, 250])], tmp_path)
-    assert "SAE latents 0.642 with 64 texts" in curve.alt
+    assert "SAE latents (0.642) is highest with 64 training texts" in curve.caption.finding

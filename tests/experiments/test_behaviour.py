@@ -368,7 +368,9 @@ def test_label_sets_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> No
     picture = fig_oversight([best_on_test(authors, "model"), pairs], PUBLISHED_SIZES, tmp_path)
     values = pd.read_csv(picture.csv)
     assert "small" in set(values.loc[values["source"] == "bundle", "model"])
-    assert "no smaller model" in picture.alt, "the sizes of a bundle's models are not known"
+    assert picture.caption.finding.startswith("In the published scores, a smaller model's SAE")
+    alone = fig_oversight([pairs], PUBLISHED_SIZES, tmp_path).caption
+    assert "no smaller model" in alone.finding, "the sizes of a bundle's models are not known"
     assert bundle_grids(tmp_path / "nowhere", kind="behaviour") == []
 
 

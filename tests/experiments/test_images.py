@@ -275,7 +275,8 @@ def test_image_rows_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> No
         "SAE latents", "SAE, untrained connector", "hidden state, last token", "vision tower",
         "base rate",
     }  # fmt: skip
-    assert "flowers: SAE latents 0.60" in saved.alt, "early is 0.70 on test, and not chosen"
+    gap = image_gaps(best)["flowers"]
+    assert f"in 1 of 1 image sets, by {gap:+.2f}" in saved.caption.finding
 
 
 def test_the_depth_of_a_run_is_chosen_without_the_test_score(tmp_path: Path) -> None:

@@ -367,11 +367,12 @@ def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
     selected = selected_latents(world.workspace, KEYS, MODEL, k=4)
     picture = fig_shared_latents(selected, tmp_path)
     assert (
-        f"{shared_numbers(selected)['shared_latents']} are shared by all 3 languages" in picture.alt
+        f"{shared_numbers(selected)['shared_latents']} are shared by all 3 languages"
+        in picture.caption.finding
     )
     for saved in (lines, matrix, picture):
         assert saved.png.stat().st_size > 10_000
-        assert any(character.isdigit() for character in saved.alt)
+        assert any(character.isdigit() for character in saved.caption.finding)
 
 
 def test_rows_of_a_bundle_stand_beside_the_published_and_this_run(
@@ -416,7 +417,7 @@ def test_every_floor_between_languages_is_drawn_whatever_its_folder_is_called(
     table = native_and_away(found)
     assert list(table["pairs"]) == [64, 4]
     assert table["native"].iloc[0] > table["elsewhere"].iloc[0]
-    assert floor.alt.count("contributed run") == 2
+    assert "contributed run" in floor.caption.finding
 
 
 def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:

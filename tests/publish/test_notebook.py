@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
@@ -88,16 +89,23 @@ def test_documents_are_counted_with_their_range() -> None:
     )
 
 
-def saved(folder: Path, alt: str) -> SavedFigure:
+def saved(folder: Path, finding: str) -> SavedFigure:
     figure = new_figure()
     figure.axes[0].plot([0, 1], [0, 1])
-    return save_figure(figure, "fig-test", pd.DataFrame({"x": [0, 1]}), alt, folder)
+    return save_figure(figure, "fig-scale", pd.DataFrame({"x": [0, 1]}), finding, folder)
 
 
-def test_figure_carries_its_escaped_alt_text(tmp_path: Path) -> None:
-    html = show(saved(tmp_path, f"A line {HOSTILE} from 0 to 1.")).data
+def test_figure_has_a_number_an_escaped_caption_and_alt_text(tmp_path: Path) -> None:
+    figure = saved(tmp_path, f"A line {HOSTILE} from 0 to 1.")
+    html = show(figure).data
     assert "<script" not in html
-    assert 'alt="A line &lt;script&gt;' in html
+    assert f'alt="{figure.caption.picture} A line &lt;script&gt;' in html
+    caption = html.split("<figcaption>")[1]
+    assert caption.startswith("<b>Figure 2.2.</b> A line &lt;script&gt;")
+    assert figure.caption.marks in unescape(caption)
+    folded = show(figure, folded=True).data
+    assert folded.index("Figure 2.2.</b>") < folded.index("</summary>") < folded.index("<img")
+    assert folded.count("A line") == html.count("A line") == 2, "in the alt text and once beside it"
 
 
 def test_same_data_same_bytes(tmp_path: Path) -> None:
@@ -106,8 +114,8 @@ def test_same_data_same_bytes(tmp_path: Path) -> None:
         assert getattr(first, ending).read_bytes() == getattr(second, ending).read_bytes()
 
 
-def test_a_figure_without_alt_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs an alt text"):
+def test_a_figure_without_a_finding_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a finding"):
         saved(tmp_path, " ")
 
 

@@ -44,9 +44,10 @@ def test_box_links_the_chapter_in_colab() -> None:
 
 
 def test_index_escapes_words_and_leaves_out_what_was_not_drawn(tmp_path: Path) -> None:
-    (tmp_path / "fig-scale.json").write_text(json.dumps({"name": "fig-scale", "alt": HOSTILE}))
+    said = {"name": "fig-scale", "finding": HOSTILE, "marks": HOSTILE}
+    (tmp_path / "fig-scale.json").write_text(json.dumps(said))
     index = figure_index(tmp_path)
-    assert index.count("## ") == 1
+    assert index.count("## ") == index.count("## Figure 2.2\n") == 1
     assert "<script>" not in index
     assert "[link](" not in index
     assert "{ref}`In its chapter <fig-scale>`" in index
