@@ -81,7 +81,9 @@ def fig_training_share(
     thinned = set(data.loc[data["train_fraction"] == least, "set"])
     sets = [name for name in FEATURE_SETS[:-1] if name in thinned]
     keys = ["source", "profile", "task", "set", "trained", "train_fraction"]
-    means = data[data["set"].isin(sets)].groupby(keys)["macro_f1"].mean().reset_index()
+    means = (
+        data[data["set"].isin(sets)].groupby(keys, dropna=False)["macro_f1"].mean().reset_index()
+    )
     figure = new_figure(1, len(sets), height=2.9, sharey=True)
     for axes, name in zip(figure.axes, sets, strict=True):
         for side in (NATIVE, f"trained on {origin}"):
