@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,8 @@ def _by_task(
     )
     limits = reach([(t, v.to_numpy()) for (t, _), v in zip(found, values, strict=True)])
     drawn = []
-    grid = np.reshape(figure.axes, (len(found), columns))
+    axes_of: list[Any] = figure.axes
+    grid = [axes_of[i * columns : (i + 1) * columns] for i in range(len(found))]
     for row, (table, rows), by_task in zip(grid, found, values, strict=True):
         effects = effect_table(rows, source_label(table))
         labels = [f"mean of {len(by_task)} tasks", *by_task.index]

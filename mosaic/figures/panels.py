@@ -6,7 +6,7 @@ Every score is drawn the same way: a marker at macro-F1 with the interval the ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -244,7 +244,7 @@ def heatmap(axes: Axes, values: pd.DataFrame, what: str = "", square: bool = Fal
     """
     grid = values.astype(float).to_numpy()
     shades = "Blues" if "latents" in what else "Oranges" if "hidden" in what else "Greys"
-    aspect = "equal" if square else "auto"
+    aspect: Literal["equal", "auto"] = "equal" if square else "auto"
     image = axes.imshow(grid, cmap=shades, vmin=0.3, vmax=1.0, aspect=aspect)
     for (i, j), value in np.ndenumerate(grid):
         if np.isfinite(value):
