@@ -22,10 +22,9 @@ HEADING = "## Rerun exactly this"
 
 def repository(root: Path) -> str:
     """`<owner>/<name>` of the repository, from the book's `_config.yml`; "" where none is set."""
-    address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"][
-        "url"
-    ]
-    return address.removeprefix("https://github.com/")
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8")) or {}
+    address = (config.get("repository") or {}).get("url") or ""
+    return str(address).removeprefix("https://github.com/")
 
 
 def colab_badge(chapter: str, slug: str) -> str:
@@ -55,8 +54,9 @@ def book_config(root: Path) -> str:
     if repository(root):
         return text
     config = yaml.safe_load(text)
-    del config["repository"], config["launch_buttons"]
-    config["html"] = {k: v for k, v in config["html"].items() if not k.startswith("use_")}
+    config = {k: v for k, v in config.items() if k not in ("repository", "launch_buttons")}
+    html = config.get("html") or {}
+    config["html"] = {k: v for k, v in html.items() if not k.startswith("use_")}
     return yaml.safe_dump(config, sort_keys=False)
 
 

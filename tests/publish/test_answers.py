@@ -102,12 +102,20 @@ def test_published_scores_come_before_runs_and_runs_before_nothing() -> None:
     assert "-0.100 macro-F1 over 6 data sets (contributed run, profile real, " in both.bullets[-1]
 
 
+def nothing(chapter: str) -> dict[str, None]:
+    """The numbers of a chapter's lines, none of which exists."""
+    says = yaml.safe_load(ANSWERS.read_text("utf-8"))[chapter]
+    lines = [*says.get("also", []), *says.get("run", [])]
+    names = {name for line in lines for _, name, _, _ in Formatter().parse(line) if name}
+    return dict.fromkeys(names)
+
+
 def test_what_holds_only_uncorrected_is_said_with_care() -> None:
     found = {PUBLISHED: {"images": replace(finding("images", 0.1), verdict="leans")}}
-    said = chapter_answer("07_cross_modal", found, toy=True).verdict
+    said = chapter_answer("07_cross_modal", found, toy=True, **nothing("07_cross_modal")).verdict
     assert said.startswith("In the published scores, though not surely, SAE latents beat")
     found[PUBLISHED]["images"] = replace(finding("images", 0.1), verdict="inconclusive")
-    said = chapter_answer("07_cross_modal", found, toy=True).verdict
+    said = chapter_answer("07_cross_modal", found, toy=True, **nothing("07_cross_modal")).verdict
     assert said.startswith("In the published scores it is open whether SAE latents beat")
 
 
@@ -125,15 +133,19 @@ def test_a_toy_run_is_folded_and_a_real_one_counts() -> None:
 
 
 def test_a_line_whose_number_is_missing_is_left_out() -> None:
-    said = chapter_answer("07_cross_modal", {}, True, run_sae=0.5, run_mean=float("nan"))
+    numbers = {**nothing("07_cross_modal"), "run_sae": 0.5, "run_mean": float("nan")}
+    said = chapter_answer("07_cross_modal", {}, True, **numbers)
     assert said.toy == ()
     assert len(said.bullets) == 1
+    with pytest.raises(ConfigError, match="The Answer needs"):
+        chapter_answer("07_cross_modal", {}, True)
 
 
 def test_the_audit_counts() -> None:
     few = {"n_supported": 4, "n_tested": 12, "within": 3, "within_of": 4}
     assert audit_points(few) == {"most": False, "noise": True}
     assert audit_points({**few, "n_supported": 9, "within": 1}) == {"most": True, "noise": False}
+    few = {**nothing("08_audit"), **few}
     said = chapter_answer("08_audit", {}, True, settled=audit_points(few), **few)
     assert "less than half of the claims" in said.verdict
     assert "Of 12 claims" in said.bullets[0]

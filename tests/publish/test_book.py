@@ -258,7 +258,8 @@ def test_every_chapter_says_how_to_rerun_it(build_dir: Path) -> None:
         text = (build_dir / f"html/notebooks/{chapter}.html").read_text(encoding="utf-8")
         assert f"mosaic run {chapter[:2]} --profile mini" in text
         assert f"papermill notebooks/{chapter}.ipynb out.ipynb -p profile mini" in text
-        assert text.count(f"blob/main/notebooks/{chapter}.ipynb") >= 2
+        buttons = text.count(f"blob/main/notebooks/{chapter}.ipynb")
+        assert buttons >= 2 if repository(ROOT) else buttons == 0, "no address, no button"
 
 
 def test_figure_index_shows_every_figure(build_dir: Path) -> None:
