@@ -107,7 +107,8 @@ def chapter_answer(
     says = yaml.safe_load(ANSWERS.read_text(encoding="utf-8"))[chapter]
     clauses: dict[str, dict[str, list[str]]] = {}  # by place and how sure
     bullets: list[str] = []
-    others: list[str] = []
+    agree: list[str] = []
+    differ: list[str] = []  # said first of what later sources say, for it corrects the sentence
     folded: list[str] = []
     for point in says["points"]:
         key = point["of"]
@@ -122,10 +123,12 @@ def chapter_answer(
             place, sure, clause = _clause(point, *told[0])
         if "up" in point:
             clauses.setdefault(place, {}).setdefault(sure, []).append(clause)
-        lines = [_bullet(point, name, finding) for name, finding in told]
-        bullets, others = bullets + lines[:1], others + lines[1:]
+        bullets += [_bullet(point, *one) for one in told[:1]]
+        for name, finding in told[1:]:
+            same = finding.points_at_claim == told[0][1].points_at_claim
+            (agree if same else differ).append(_bullet(point, name, finding))
     run = _filled(says.get("run", []), numbers)
-    bullets += ([] if toy else run) + _filled(says.get("also", []), numbers) + others
+    bullets += differ + ([] if toy else run) + _filled(says.get("also", []), numbers) + agree
     parts = [
         f"{'there' if again else place}{sure} {_joined(sure, said)}".strip()
         for place, by_sure in clauses.items()

@@ -119,6 +119,17 @@ def test_what_holds_only_uncorrected_is_said_with_care() -> None:
     assert said.startswith("In the published scores it is open whether SAE latents beat")
 
 
+def test_a_run_that_says_the_opposite_is_not_crowded_out() -> None:
+    keys = ("above-hidden", "above-tfidf", "above-mean-hidden")
+    up = {key: finding(key, 0.1) for key in keys}
+    run = {**up, "above-tfidf": finding("above-tfidf", -0.2)}
+    said = chapter_answer(
+        "04_baselines", {PUBLISHED: up, "Run mine": run}, True, **nothing("04_baselines")
+    )
+    assert len(said.bullets) == 4
+    assert "TF-IDF: -0.200" in said.bullets[-1]
+
+
 def test_a_toy_run_is_folded_and_a_real_one_counts() -> None:
     toy = answer("07_cross_modal", run={"effect": 0.3, "toy": True})
     assert "Nothing here tests" in toy.verdict
