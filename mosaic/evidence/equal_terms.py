@@ -187,7 +187,8 @@ def sparse_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
     """The trained SAE minus the random dictionary, raw sums, where a probe reads k latents only."""
     rows = control_rows(table)
     rows = rows[rows["width"].str.endswith(" random").fillna(False) | (rows["feature"] == "sae")]
-    kept = [int(k) for k in sorted(rows["k"].dropna().unique())]
+    # Only numbers that the control kept too: chapter 03 keeps others of the trained SAE.
+    kept = sorted(rows.loc[rows["feature"] == "control", "k"].dropna().astype(int).unique())
     claims = []
     for k in kept:
         latents = {"pooling": "sum", "selection": "topk", "k": k}

@@ -76,7 +76,7 @@ def first_page(columns: dict[str, list[Finding]]) -> str:
     """What each source says of the claims, in lists: the finding before the table."""
     parts = []
     for name, found in columns.items():
-        run = f"What {listed(_values(found, 'model'))} say here ({name.lower()})"
+        run = f"What {name[0].lower()}{name[1:]} says, of {listed(_values(found, 'model'))}"
         said = "What the authors' own scores say" if name == PUBLISHED else run
         parts.append(f"**{said}**\n\n{verdicts_in_words(found)}\n")
     return "\n".join(parts)

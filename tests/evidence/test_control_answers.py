@@ -84,7 +84,9 @@ def test_effects_by_hand() -> None:
 
 
 def test_a_difference_of_few_latents_by_hand() -> None:
-    found = sparse_contrasts(scores(sae=0.7, random=0.6, mean=0.6))
+    table = scores(sae=0.7, random=0.6, mean=0.6)
+    alone = table[(table["k"] == 5) & (table["feature"] == "sae")].assign(k=32)
+    found = sparse_contrasts(pd.concat([table, alone]).astype(table.dtypes))
     assert list(found) == ["random dictionary, 5 latents"]
     assert found["random dictionary, 5 latents"].effect == pytest.approx(0.2)
 
