@@ -63,7 +63,8 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
     said = [
-        [f"[{name}:]{{.source}} {verdict_cell(finding)}" for finding in found]  # a phone has no head
+        # A phone shows no head.
+        [f"[{name}:]{{.source}} {verdict_cell(finding)}" for finding in found]
         for name, found in columns.items()
     ]
     links = [_link(finding.claim, chapters) for finding in columns[PUBLISHED]]
