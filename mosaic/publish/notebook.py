@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 # What a page shows of a scored cell; empty columns are left out.
-CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "repeat", "cv_accuracy", *F1)
+CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "n_cut", "repeat", "cv_accuracy", *F1)
 
 
 def glue(**values: Any) -> None:

@@ -82,13 +82,25 @@ def test_the_pass_alone_is_measured_against_the_matrix_product(
     modules: Any, tmp_path: Path
 ) -> None:
     extraction, _, world = modules
-    row = extraction.one_pass(tmp_path, world.QUICK).iloc[0]
+    row = extraction.stages.one_pass(tmp_path, world.QUICK).iloc[0]
     texts = world.texts(world.QUICK.n_docs, seed=2)
     assert row["tokens"] == sum(len(text.split()) for text in texts[5:])  # five warm up
     assert row["dtype"] == "float32"
     assert 0 < row["share_of_peak"] < 1
     big = world.GEMMA_2_2B
     assert (big.d_model, big.d_ff, big.d_head, big.layers) == (2304, 9216, 256, (5, 12, 19))
+
+
+def test_stages_add_up_and_padding_is_counted(modules: Any, tmp_path: Path) -> None:
+    extraction, _, world = modules
+    table = extraction.stages.by_stage(tmp_path, world.QUICK, (4096, 64))
+    for _, rows in table.groupby("token_budget"):
+        parts, whole = rows["seconds"][:-1], rows["seconds"].iloc[-1]
+        assert (parts >= 0).all()
+        assert parts.sum() == pytest.approx(whole, abs=0.05)
+        assert 0 < rows["share_of_gemm"].iloc[-1] < 1
+    few, many = table.groupby("token_budget")["padding"].first()
+    assert 0 <= few < many, "batches of 64 positions pad less than batches of 4,096"
 
 
 def run(extraction: Any, monkeypatch: Any, *words: str) -> None:
