@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosaic.errors import MALFORMED
 from mosaic.storage.files import replace_file, set_aside, sha256, storage_errors
-from mosaic.storage.sealed import seal, unseal
+from mosaic.storage.sealed import unseal, write_sealed
 
 if TYPE_CHECKING:
     from sae_lens.training.sae_trainer import SAETrainer
@@ -50,19 +50,18 @@ class Checkpoint:
         for number, entry in optimizer["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in entry.items()}
         weights = self.folder / f"step-{step:06d}.safetensors"
+        replace_file(weights, save(tensors))
+        facts = {
+            "record": dict(self.record),
+            "weights": {"name": weights.name, "sha256": sha256(weights)},
+            "step": step,
+            "n_training_samples": trainer.n_training_samples,
+            "n_frac_active_samples": trainer.n_frac_active_samples,
+            "groups": optimizer["param_groups"],
+            "schedule": trainer.lr_scheduler.state_dict(),
+        }
+        write_sealed(self.folder / "checkpoint.json", json.loads(json.dumps(facts)))
         with storage_errors(weights):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(weights, save(tensors))
-            facts = {
-                "record": dict(self.record),
-                "weights": {"name": weights.name, "sha256": sha256(weights)},
-                "step": step,
-                "n_training_samples": trainer.n_training_samples,
-                "n_frac_active_samples": trainer.n_frac_active_samples,
-                "groups": optimizer["param_groups"],
-                "schedule": trainer.lr_scheduler.state_dict(),
-            }
-            replace_file(self.folder / "checkpoint.json", seal(json.loads(json.dumps(facts))))
             for old in self.folder.glob("step-*.safetensors"):
                 if old != weights:
                     old.unlink()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mosaic.errors import MALFORMED, ConfigError, IntegrityError
+from mosaic.errors import ConfigError, IntegrityError
 from mosaic.models.batches import cut_batches
 from mosaic.models.checkpoint import Checkpoint
 from mosaic.models.language_model import LanguageModel, load_model, residual_stream
@@ -34,9 +34,9 @@ from mosaic.models.sae_metrics import (
     write_metrics,
 )
 from mosaic.models.sae_texts import SAE_SEED, Texts, training_texts
-from mosaic.storage.files import set_aside, storage_errors
-from mosaic.storage.manifest import MANIFEST, verify_folder, write_manifest
-from mosaic.storage.sealed import seal, unseal
+from mosaic.storage.files import storage_errors
+from mosaic.storage.manifest import is_whole, write_manifest
+from mosaic.storage.sealed import read_sealed_or_set_aside, seal
 from mosaic.storage.shards import Store
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def train_missing(workspace: Workspace) -> None:
             found = resolve(model, profile)
             texts = training_texts(profile, found)
             records = {sae.name: _record(found, sae, profile, texts) for sae in wanted}
-            missing = [sae for sae in wanted if not _is_whole(home / sae.name, records[sae.name])]
+            missing = [sae for sae in wanted if not _is_trained(home / sae.name, records[sae.name])]
             if missing:
                 _train(found, missing, profile, texts, records)
                 (home / "README.md").write_text(
@@ -121,18 +121,9 @@ def _record(model: ResolvedModel, sae: SAESpec, profile: Profile, texts: Texts) 
     }
 
 
-def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
+def _is_trained(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether an SAE of this record is in the folder; one that is damaged is set aside."""
-    path = folder / "training.json"
-    if not (folder / MANIFEST).is_file():
-        return False
-    try:
-        verify_folder(folder)
-        found = unseal(path.read_text(encoding="utf-8"))
-    except (IntegrityError, OSError, *MALFORMED) as error:
-        set_aside(folder, error)
-        return False
-    return found == record
+    return is_whole(folder) and read_sealed_or_set_aside(folder / "training.json") == record
 
 
 def _train(

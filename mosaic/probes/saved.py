@@ -18,7 +18,7 @@ import numpy as np
 
 from mosaic.errors import AccessError, IntegrityError
 from mosaic.probes.select import FittedProbe
-from mosaic.storage.files import replace_file, sha256, storage_errors
+from mosaic.storage.files import replace_file, sha256
 from mosaic.storage.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
     if card["profile"].endswith(YAML):
         card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / WEIGHTS, content)
+    replace_file(folder / WEIGHTS, content)
     write_sealed(folder / CARD, card, CARD_CHECKSUM, indent=1)
     return folder
 

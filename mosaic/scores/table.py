@@ -15,7 +15,7 @@ import pandas as pd
 
 from mosaic.config import choices
 from mosaic.errors import MALFORMED, IntegrityError
-from mosaic.storage.files import replace_file, storage_errors
+from mosaic.storage.files import replace_file
 
 # name -> (pandas dtype, meaning)
 SCHEMA: dict[str, tuple[str, str]] = {
@@ -174,9 +174,7 @@ def write_scores(scores: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Validate and write atomically (temporary file, then rename); returns the path."""
     path = Path(path)
     content = validate_scores(scores).to_csv(index=False, lineterminator="\n")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content.encode("utf-8"))
+    replace_file(path, content.encode("utf-8"))
     return path
 
 

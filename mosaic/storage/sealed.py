@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.errors import MALFORMED, IntegrityError
-from mosaic.storage.files import replace_file, set_aside, storage_errors
+from mosaic.storage.files import replace_file, set_aside
 
 CHECKSUM = "sha256"
 
@@ -43,9 +43,7 @@ def write_sealed(
     path: Path, content: Mapping[str, Any], key: str = CHECKSUM, indent: int | None = None
 ) -> None:
     """Write a sealed file whole or not at all, with its folder. Raises ResourceError."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, seal(content, key, indent))
+    replace_file(path, seal(content, key, indent))
 
 
 def read_sealed(

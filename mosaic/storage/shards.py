@@ -41,6 +41,11 @@ class Store:
     root: Path
     _verified: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
+    @property
+    def pins(self) -> Path:
+        """Where is recorded what was first downloaded; see `models.hub.check_pin`."""
+        return self.root / "pins.json"
+
     def shard_path(self, key: str, shard: int) -> Path:
         """Where a shard is, or will be."""
         return self.root / key / f"shard-{shard:05d}.safetensors"
@@ -86,9 +91,7 @@ class Store:
         # One entry of metadata only: safetensors does not fix the order of several, and equal
         # content must give equal bytes.
         content = save(dict(arrays), metadata={"sha256": _content_hash(arrays, key, shard)})
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, content)
+        replace_file(path, content)
 
     def finish(self, key: str, n_shards: int, identity: Mapping[str, Any], **facts: Any) -> None:
         """Write the manifest, the last thing of a block, with the checksum of every shard."""
