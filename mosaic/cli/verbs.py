@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,6 @@ def do_bundle(args: argparse.Namespace) -> None:
 
 def do_extract(args: argparse.Namespace) -> None:
     """Fill the feature store, or say what that would cost."""
-    from functools import cache
-
     from mosaic.data.load import load_task
     from mosaic.extraction.cost import cost_table, estimate
     from mosaic.extraction.extract import extract_all, models_with_tasks

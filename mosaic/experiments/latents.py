@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import sparse
+from tqdm import tqdm
 
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import Task
@@ -112,9 +114,6 @@ def read_tokens(
     list. Raises what loading raises, and ConfigError for a tokenizer that cannot say where in the
     text a token is.
     """
-    import torch
-    from tqdm import tqdm
-
     from mosaic.extraction.jobs import load_workers, resolve_job
     from mosaic.extraction.pooling import arrays_for, pool
 

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from mosaic.config.choices import ENGINES
 from mosaic.errors import ConfigError
-from mosaic.extraction.jobs import load_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,7 +85,9 @@ def compute_shards(work: Work, engine: str) -> dict[str, int]:
 
     Returns the number of latents by SAE block's key.
     """
-    import torch
+    import torch  # with all that loads models, which a sweep of scored cells needs nothing of
+
+    from mosaic.extraction.jobs import load_workers
 
     sizes: dict[str, int] = {}
     if engine == "ray":

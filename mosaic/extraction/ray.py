@@ -8,6 +8,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from tqdm import tqdm
+
 from mosaic.errors import MosaicError, ResourceError
 from mosaic.extraction.jobs import Job, Missing, ShardWorker, load_workers
 from mosaic.models.resolve import choose_device
@@ -32,9 +35,6 @@ class RayWorker:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """A batch names one shard; the answer says what was done, or which error ended it."""
-        import torch
-        from tqdm import tqdm
-
         shard = int(batch["shard"][0])
         answer = {"docs": len(self.job.rows(shard)), "sizes": "{}", "error": "", "message": ""}
         try:

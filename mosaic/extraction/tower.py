@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from mosaic.errors import ConfigError
 from mosaic.models.batches import BatchRunner
@@ -57,9 +59,6 @@ def tower_states(spec: ModelSpec, data: TaskData, profile: Profile, store: Store
     What the image holds before connector and language model; computed once, then read. Raises what
     loading raises, and ResourceError.
     """
-    import torch
-    from tqdm import tqdm
-
     model = resolve(spec, profile)
     key = tower_key(model, data)
     with store.lock([key]):

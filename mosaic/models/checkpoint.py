@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
 from mosaic.errors import MALFORMED
 from mosaic.storage.files import replace_file, set_aside, sha256, storage_errors
 from mosaic.storage.sealed import unseal, write_sealed
@@ -41,8 +44,6 @@ class Checkpoint:
         """Write where the trainer stands, unless that was done a moment ago."""
         if time.monotonic() - self.kept_at < self.seconds:
             return
-        from safetensors.torch import save
-
         step = trainer.n_training_steps
         optimizer = trainer.optimizer.state_dict()
         tensors = {f"sae.{k}": v.contiguous() for k, v in trainer.sae.state_dict().items()}
@@ -72,8 +73,6 @@ class Checkpoint:
 
         A damaged checkpoint is set aside, and one of another training deleted.
         """
-        from safetensors import SafetensorError
-
         self.kept_at = time.monotonic()
         path = self.folder / "checkpoint.json"
         if not path.is_file():
@@ -94,8 +93,6 @@ class Checkpoint:
         return facts["step"]
 
     def _load(self, trainer: SAETrainer[Any, Any], weights: Path, facts: Mapping[str, Any]) -> None:
-        from safetensors.torch import load_file
-
         tensors = load_file(weights)
         state: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():

@@ -12,6 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import check_pin, reachable
 from mosaic.models.language_model import skeleton, truncated
@@ -19,7 +23,6 @@ from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
-    import torch
     from sae_lens import SAE
 
     from mosaic.config.profiles import SAESpec
@@ -127,7 +130,6 @@ def load_sae(
     Warns where its own metadata name another model than `model`. Raises AccessError, ConfigError
     (architecture, size or place of the residual stream), IntegrityError.
     """
-    import torch
     from sae_lens import SAE
     from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
 
@@ -172,7 +174,6 @@ def _gemma_scope_2(
     sae-lens' own loader makes the same of them, but asks the Hub for their shapes each time.
     """
     from huggingface_hub import hf_hub_download
-    from safetensors.torch import load_file
 
     weights = load_file(hf_hub_download(repo_id, f"{folder_name}/params.safetensors"))
     d_in, d_sae = weights["w_enc"].shape
@@ -185,8 +186,6 @@ def _gemma_scope_2(
 
 @contextmanager
 def _readable(spec: SAESpec) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
     except (SafetensorError, OSError, *FOREIGN) as error:
@@ -206,7 +205,6 @@ def read_config(spec: SAESpec) -> dict[str, Any]:
 
 def _load_folder(spec: SAESpec) -> SAE[Any]:
     """The SAE of a folder: a finished one, or a checkpoint as sae-lens would finish it."""
-    import torch
     from sae_lens import SAE, TrainingSAE
     from sae_lens.registry import SAE_CLASS_REGISTRY
     from sae_lens.training.activation_scaler import ActivationScaler

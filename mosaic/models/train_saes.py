@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.models.batches import cut_batches
@@ -259,8 +260,6 @@ def train_sae(
 def _fold_back(folder: Path, mean: torch.Tensor, deviation: float) -> None:
     """Weights for states as they are: pre-activations times `deviation`, decoder rows of unit
     length. Matrices are kept in float16, which sae-lens copies into float32 parameters."""
-    from safetensors.torch import load_file, save_file
-
     path = folder / "sae_weights.safetensors"
     weights = load_file(path)
     encoder = weights["W_enc"].half()

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
 
 from mosaic.errors import AccessError, IntegrityError
 from mosaic.probes.select import FittedProbe
@@ -61,8 +64,6 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
 
     A profile's file is recorded relative to the folder, so that both can move together.
     """
-    from safetensors.numpy import save as to_bytes
-
     probe = saved.probe
     content = to_bytes({k: np.asarray(getattr(probe, k), kind) for k, kind in STORED.items()})
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
@@ -75,9 +76,6 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
 
 def load_probe(folder: Path) -> SavedProbe:
     """Read a saved probe. Raises AccessError (no such probe) and IntegrityError (damaged)."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     for name in (CARD, WEIGHTS):
         if not (folder / name).is_file():
             raise AccessError(f"{folder} holds no {name}; name a folder that `mosaic fit` wrote.")

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from mosaic.errors import FOREIGN, IntegrityError
 from mosaic.storage.files import replace_file, set_aside, storage_errors
@@ -66,8 +69,6 @@ class Store:
         set_aside(path, "its checksum does not fit")
 
     def _is_valid(self, key: str, shard: int) -> bool:
-        from safetensors import SafetensorError
-
         path = self.shard_path(key, shard)
         if not path.is_file():
             return False
@@ -85,8 +86,6 @@ class Store:
 
     def write(self, key: str, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store one shard. Raises ResourceError when the disk is full or read-only."""
-        from safetensors.numpy import save
-
         path = self.shard_path(key, shard)
         # One entry of metadata only: safetensors does not fix the order of several, and equal
         # content must give equal bytes.
@@ -116,8 +115,6 @@ class Store:
     @contextmanager
     def lock(self, keys: Sequence[str]) -> Iterator[None]:
         """Hold these blocks for writing; another process that wants one of them waits."""
-        from filelock import FileLock, Timeout
-
         with ExitStack() as held:
             for key in sorted(keys):  # the same order everywhere, so that nobody waits in a circle
                 path = self.root / f"{key}.lock"
@@ -144,8 +141,6 @@ def _content_hash(arrays: Mapping[str, np.ndarray], key: str, shard: int) -> str
 
 def _load(path: Path, names: Sequence[str] | None) -> tuple[dict[str, np.ndarray], str]:
     """Arrays of a shard (all when `names` is None) and the checksum it states."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="np") as handle:
         wanted = handle.keys() if names is None else names
         stated = (handle.metadata() or {}).get("sha256", "")
