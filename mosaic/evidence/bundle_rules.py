@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
+from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mosaic.errors import IntegrityError
@@ -187,8 +188,6 @@ def may_ship(view: LatentView) -> bool:
 
 
 def _check_picture(path: Path) -> None:
-    from PIL import Image
-
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             picture.verify()

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 from filelock import FileLock
 
+from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import load_catalogue
+from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.extraction.tower import vision_tower
 from mosaic.models.language_model import find_blocks, load_weights, quiet_loading
 from mosaic.models.readers import image_reader
-from mosaic.models.resolve import resolve
+from mosaic.models.resolve import ResolvedModel, resolve
 from mosaic.storage.files import storage_errors
 from mosaic.storage.shards import make_key
 from mosaic.storage.versions import code_digest
@@ -30,10 +32,6 @@ from mosaic.sweep.cells import Cell, paper_grid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.config.workspace import Workspace
-    from mosaic.models.resolve import ResolvedModel
 
 
 def with_untrained_connector(

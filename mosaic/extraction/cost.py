@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import Task
 from mosaic.data.load import load_task, missing_reason
 from mosaic.errors import AccessError
@@ -28,9 +29,6 @@ from mosaic.models.resolve import choose_device, choose_dtype, load_config, reso
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-    from mosaic.config.profiles import ModelSpec, Profile
-
 
 TOKENS_ASSUMED = 64
 """Tokens of a document where its text is not at hand."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,6 @@ from mosaic.config.choices import ENGINES
 from mosaic.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from mosaic.extraction.jobs import Job, Missing, Work
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.config.tasks import Task
+from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
 from mosaic.extraction.engines import check_engine, compute_shards
 from mosaic.extraction.features import Features
 from mosaic.extraction.jobs import Work, blocks_of, missing_shards, resolve_job
 from mosaic.storage.shards import Store
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.config.tasks import Task
-    from mosaic.data.load import TaskData
 
 
 def models_with_tasks(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.data.load import TaskData
 from mosaic.data.own_files import check_texts
 from mosaic.errors import ConfigError
 from mosaic.extraction.features import Block
+from mosaic.extraction.forward import Pass
 from mosaic.extraction.memory import require_memory
 from mosaic.models.hub import check_pin
 from mosaic.models.language_model import load_model, skeleton, truncated
@@ -17,12 +20,6 @@ from mosaic.models.resolve import ResolvedModel, at_hand, choose_device, choose_
 from mosaic.models.saes import load_sae, sae_identity
 from mosaic.storage.shards import Store, make_key
 from mosaic.storage.versions import code_digest, versions_of
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.data.load import TaskData
-    from mosaic.extraction.forward import Pass
-
 
 BLOCK_CODE = ("models/readers.py", "models/batches.py", "models/language_model.py",
               "models/saes.py", "extraction/forward.py", "extraction/encode.py",
@@ -183,8 +180,6 @@ def load_workers(work: Work) -> list[ShardWorker]:
 
     Raises ResourceError where the device cannot hold them, and what loading raises.
     """
-    from mosaic.extraction.forward import Pass
-
     job = work[0][0]
     found, spec = job.model, job.model.spec
     blocks = [block for _, missing in work for block in blocks_of(missing)]

@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from mosaic.config.choices import latents_named
+from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.errors import ConfigError, ResourceError
 from mosaic.extraction.encode import ACTIVATION_BYTES
 from mosaic.models.hub import NO_NEED
@@ -21,9 +22,6 @@ from mosaic.models.saes import read_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-    from mosaic.config.profiles import ModelSpec, Profile, SAESpec
-
 
 WORKING_VECTORS = 40
 """Vectors of the residual stream's size that a token takes in a block, attention included."""

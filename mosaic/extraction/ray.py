@@ -6,8 +6,9 @@ import json
 import logging
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -15,10 +16,6 @@ from mosaic.errors import MosaicError, ResourceError
 from mosaic.extraction.jobs import Job, Missing, ShardWorker, load_workers
 from mosaic.models.resolve import choose_device
 from mosaic.storage.shards import Store
-
-if TYPE_CHECKING:
-    import numpy as np
-
 
 RETRIES = 2
 """How often a shard may lose its worker before the run gives up (ours)."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
 from mosaic.models.batches import BatchRunner
 from mosaic.models.language_model import load_model
@@ -18,10 +20,6 @@ from mosaic.storage.versions import code_digest, versions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.data.load import TaskData
-
 
 TOWER_CODE = ("models/readers.py", "models/language_model.py", "extraction/tower.py")
 """Modules that decide the tower's numbers."""

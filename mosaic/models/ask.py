@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mosaic.config.profiles import ModelSpec
 from mosaic.errors import ConfigError
 from mosaic.models.batches import BatchRunner
 from mosaic.models.language_model import load_weights
+from mosaic.models.resolve import ResolvedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from mosaic.config.profiles import ModelSpec
-    from mosaic.models.resolve import ResolvedModel
-
 
 OPEN_TOKENS = 64
 """Tokens an open answer may take by default; where it is cut, it says so."""

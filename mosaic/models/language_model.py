@@ -14,11 +14,10 @@ import torch
 
 from mosaic.errors import ConfigError, IntegrityError, ResourceError
 from mosaic.models.hub import fitting, reachable
+from mosaic.models.resolve import ResolvedModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-    from mosaic.models.resolve import ResolvedModel
 
 
 @dataclass(frozen=True, eq=False)

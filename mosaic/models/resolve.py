@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import NO_NEED, fitting, local_folder, reachable
 from mosaic.storage.files import digest_files
@@ -16,9 +17,6 @@ from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-    from mosaic.config.profiles import ModelSpec, Profile
-
 
 TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model", "chat_template*")
 

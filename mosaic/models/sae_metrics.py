@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.models.sae_texts import HELD_OUT, SAE_SEED
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 
 SAE_BATCH = 1024
 """Residual vectors in a step of training."""

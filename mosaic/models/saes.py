@@ -16,17 +16,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from mosaic.config.profiles import SAESpec
 from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import check_pin, reachable
 from mosaic.models.language_model import skeleton, truncated
+from mosaic.models.resolve import ResolvedModel
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from mosaic.config.profiles import SAESpec
-    from mosaic.models.resolve import ResolvedModel
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,14 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from mosaic.config.profiles import Profile, SAESpec
+from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.models.batches import cut_batches
 from mosaic.models.checkpoint import Checkpoint
@@ -39,10 +41,6 @@ from mosaic.storage.files import storage_errors
 from mosaic.storage.manifest import is_whole, write_manifest
 from mosaic.storage.sealed import read_sealed_or_set_aside, seal
 from mosaic.storage.shards import Store
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import Profile, SAESpec
-    from mosaic.config.workspace import Workspace
 
 SILENT = 60
 """Steps without firing after which the auxiliary loss takes a latent up."""

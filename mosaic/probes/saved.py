@@ -12,21 +12,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
+from mosaic.config.profiles import Profile
 from mosaic.errors import AccessError, IntegrityError
 from mosaic.probes.select import FittedProbe
 from mosaic.storage.files import replace_file, sha256
 from mosaic.storage.sealed import read_sealed, write_sealed
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import Profile
-
 
 FORMAT = 1
 
