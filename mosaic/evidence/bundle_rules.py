@@ -19,7 +19,7 @@ from mosaic.errors import IntegrityError
 from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
 from mosaic.storage.files import sha256
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Tables of version 2 say neither a task's kind nor whether models and tasks are toys, those of
 version 3 nothing of probabilities."""
 
@@ -83,7 +83,7 @@ class BundleModel(_Strict):
 class Manifest(_Strict):
     """The manifest of a bundle."""
 
-    schema_version: Literal[2, 3, 4]
+    schema_version: Literal[2, 3, 4, 5]
     title: Line
     command: Command
     profile: Line

@@ -19,6 +19,7 @@ CHAPTER_OF_FIGURE = {
     "fig-behaviour": "06_behaviour_prediction",
     "fig-oversight": "06_behaviour_prediction",
     "fig-vision": "07_cross_modal",
+    "fig-claims": "08_audit",
     "fig-noise": "08_audit",
     "fig-optimism": "08_audit",
     "fig-confounds": "08_audit",

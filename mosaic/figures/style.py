@@ -166,3 +166,13 @@ def save_figure(
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
     plt.close(figure)
     return saved
+
+
+def load_figure(name: str, folder: Path) -> SavedFigure | None:
+    """A figure as `save_figure` left it there; None where the run did not draw it."""
+    told = folder / f"{name}.json"
+    if not told.is_file():
+        return None
+    words = json.loads(told.read_text(encoding="utf-8"))
+    caption = Caption(words["finding"], words["marks"], words["picture"])
+    return SavedFigure(name, caption, *(folder / f"{name}.{end}" for end in ("svg", "png", "csv")))

@@ -17,7 +17,7 @@ from mosaic.publish.tables import table_html
 from mosaic.scores.table import F1, SHOWN
 
 # What a page shows of a scored cell; empty columns are left out.
-CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "repeat", "cv_accuracy", *F1)
+CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "n_cut", "repeat", "cv_accuracy", *F1)
 
 
 def glue(**values: Any) -> None:

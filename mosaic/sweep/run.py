@@ -178,6 +178,7 @@ def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> Scor
         "split": split.fingerprint[:16],
         "n_train": len(split.train),
         "n_test": len(split.test),
+        "n_cut": None if source.cut is None else int(source.cut[split.test].sum()),
         "n_features": outcome.n_features,
         "macro_f1": outcome.macro_f1,
         "macro_f1_low": interval.low,

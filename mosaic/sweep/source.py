@@ -126,6 +126,11 @@ class Source:
             raise ConfigError("Nothing of these documents has been read; open a cell of a model.")
         return self._features.n_tokens
 
+    @property
+    def cut(self) -> np.ndarray | None:
+        """bool `[n_docs]`: texts of which the model read a part; None where no model reads them."""
+        return None if self._features is None else self._features.cut
+
     def candidates(self, cell: Cell) -> dict[str, Candidate]:
         """Descriptions of all documents that the cell's probe may choose between."""
         if cell.feature == "tfidf":

@@ -43,7 +43,7 @@ from mosaic.publish.bundle_pages import (
     verdicts_table,
 )
 from mosaic.publish.scorecard import verdicts_in_words
-from mosaic.scores.table import PROBABILITY, make_scores, write_scores
+from mosaic.scores.table import ADDED, make_scores, write_scores
 from mosaic.storage.files import sha256
 
 SHIPPED = RUNS
@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
     "other schema": (
         lambda f: change_manifest(f, schema_version=1, command=3),
-        "field 'schema_version' is 1, which does not fit .input should be 2, 3 or 4",
+        "field 'schema_version' is 1, which does not fit .input should be 2, 3, 4 or 5",
     ),
     "script in a text": (
         lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),
@@ -390,7 +390,7 @@ def test_every_shipped_bundle_is_read() -> None:
 
 def as_version_2(folder: Path, profile: str = "mine") -> Path:
     """The bundle as it was written before tables said kind and toy."""
-    return as_version(2, ["kind", "toy", *PROBABILITY], folder, profile)
+    return as_version(2, ["kind", "toy", *ADDED], folder, profile)
 
 
 def as_version(version: int, without: list[str], folder: Path, profile: str = "mine") -> Path:
@@ -422,9 +422,9 @@ def test_a_bundle_of_version_2_is_completed_by_its_other_columns(tmp_path: Path)
 
 def test_a_bundle_of_version_3_says_nothing_of_probabilities(tmp_path: Path) -> None:
     bundle = tiny.mixed_bundle(tmp_path)
-    now, then = read_bundle(bundle), read_bundle(as_version(3, list(PROBABILITY), bundle))
-    assert then[list(PROBABILITY)].isna().all(axis=None)
-    others = [name for name in now if name not in PROBABILITY]
+    now, then = read_bundle(bundle), read_bundle(as_version(3, list(ADDED), bundle))
+    assert then[list(ADDED)].isna().all(axis=None)
+    others = [name for name in now if name not in ADDED]
     pd.testing.assert_frame_equal(now[others], then[others])
 
 

@@ -23,6 +23,7 @@ from mosaic.evidence.bundles import bundle_origins, read_bundles, write_bundle
 from mosaic.evidence.comparisons import wins
 from mosaic.extraction import jobs
 from mosaic.extraction.extract import models_with_tasks
+from mosaic.publish.tables import readable
 from mosaic.scores.choose import over_seeds, select_by_cv
 from mosaic.scores.table import make_scores
 from mosaic.sweep import run
@@ -111,6 +112,22 @@ def test_every_row_says_what_the_task_asks_and_whether_it_is_a_toy(workspace: Wo
     assert changed(modality="image")["kind"] == "image"
     assert changed(label_model="m")["kind"] == "behaviour"
     assert changed(toy=True)["toy"] is True
+
+
+def test_a_row_says_how_many_test_documents_were_read_in_part(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    model = tiny.model_spec(tmp_path / "models")
+    layer = next(iter(model.layers.values()))
+    cell = Cell("words", "hidden", model.name, layer, pooling="mean")
+    for max_length, cut in ((512, 0), (3, 17)):
+        profile = replace(workspace.profile, models=(model,), max_length=max_length)
+        [found, words] = score_cells(
+            [cell, CELLS[0]], replace(workspace, profile=profile), n_jobs=1
+        )
+        assert (found.row["n_test"], found.row["n_cut"]) == (17, cut)
+        assert words.row["n_cut"] is None, "no model reads it"
+    assert "17 test documents read in part" in readable(to_scores([found, found]))[1]
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: text.replace("1", "2")])
