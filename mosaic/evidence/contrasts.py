@@ -37,12 +37,6 @@ POOLED = ("pooling", "top_n", "threshold")
 Findings = dict[str, Finding]
 
 
-def by_claim(table: pd.DataFrame, *keys: str) -> Findings:
-    """What a source's cells say of the claims of these keys, as the scorecard has it."""
-    claims = _claims()
-    return dict(zip(keys, judge_claims([claims[key] for key in keys], table), strict=True))
-
-
 def by_width(table: pd.DataFrame) -> Findings:
     """Narrowest minus each wider SAE by depth, and the claim over all depths; empty for one width.
 

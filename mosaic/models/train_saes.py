@@ -9,7 +9,6 @@ finished stays, and a killed run goes on at its last checkpoint.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -47,8 +46,6 @@ SILENT = 60
 
 RECIPE = "BatchTopK on centred, scaled states 1"
 """Part of every record: rename it when the way of training changes."""
-
-log = logging.getLogger(__name__)
 
 
 def train_missing(workspace: Workspace) -> None:

@@ -87,11 +87,6 @@ SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy"
 
 NOT_NEGATIVE = ("seconds", *(name for name, (dtype, _) in SCHEMA.items() if dtype == "Int64"))
 
-# What makes two rows the same cell, apart from seed and repeat.
-IDENTITY = tuple(c for c in SCORE_COLUMNS[: SCORE_COLUMNS.index("split")] if c != "source") + (
-    "probe",
-)
-
 # What the pages show of a row.
 SHOWN = ("task", "language", "feature", "model", "layer", "width", "pooling", "top_n", "threshold")
 
