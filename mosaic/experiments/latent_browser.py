@@ -166,7 +166,8 @@ def promoted_tokens(
     if directions is None or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return {}
     whole = load_weights(AutoModelForCausalLM, found, truncated(found.config, 1))
-    norms = [m for m in whole.base_model.children() if _is_norm(m)]
+    parts = [(m, getattr(m, "weight", None)) for m in whole.base_model.children()]
+    norms = [module for module, weight in parts if weight is not None and weight.dim() == 1]
     norm, head = (norms or [torch.nn.Identity()])[-1], whole.get_output_embeddings()
     directions = directions.to(whole.device, head.weight.dtype)
     with torch.inference_mode():
@@ -178,11 +179,6 @@ def promoted_tokens(
 
     best = logits.float().topk(k).indices.tolist()
     return {n: [decode(i) for i in ids] for n, ids in zip(latents, best, strict=True)}
-
-
-def _is_norm(module: torch.nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return weight is not None and weight.dim() == 1
 
 
 def _decoder(sae: SAESpec, latents: Sequence[int]) -> torch.Tensor | None:

@@ -142,15 +142,22 @@ def caption_words() -> dict[str, dict[str, str]]:
 
 
 def save_figure(
-    figure: Figure, name: str, table: pd.DataFrame, finding: str, folder: Path, **facts: str
+    figure: Figure,
+    name: str,
+    table: pd.DataFrame,
+    finding: str,
+    folder: Path,
+    ncols: int = 4,
+    **facts: str,
 ) -> SavedFigure:
     """Write `<name>.svg` (without a background), `.png` (2x), `.csv` (every mark that is drawn)
-    and `.json` (the words), and close the figure.
+    and `.json` (the words), with a legend of `ncols` columns, and close the figure.
 
     `facts` fill the words in braces of its caption. Raises ValueError without a finding.
     """
     if not finding.strip():
         raise ValueError(f"{name}: a figure needs a finding, a sentence that says what it shows.")
+    legend_below(figure, ncols)
     words = caption_words()[name]
     marks = words["marks"].format(min_tasks=MIN_TASKS, **facts)
     caption = Caption(finding, marks, words["picture"])

@@ -266,9 +266,11 @@ def _check_place(spec: SAESpec, sae: SAE[Any], model: ResolvedModel | None) -> N
                 f"{spec.layer}: {advice}, or name another SAE in the profile."
             )
     centred = (said.model_from_pretrained_kwargs or {}).get("center_writing_weights")
-    if centred and (model is None or _has_layer_norm(model)):
-        inner = sae.run_time_activation_norm_fn_in
-        sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
+    if centred:
+        parts = () if model is None else skeleton(truncated(model.config, 1)).modules()
+        if model is None or any(type(part).__name__ == "LayerNorm" for part in parts):
+            inner = sae.run_time_activation_norm_fn_in
+            sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
     if said.model_name and model is not None:
         ours = {_bare(model.spec.source), _bare(model.spec.name)}
         if _bare(str(said.model_name)) not in ours:
@@ -282,8 +284,3 @@ def _bare(name: str) -> str:
     """A model's name without its owner or folder; TransformerLens calls GPT-2 "gpt2-small"."""
     bare = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
     return "gpt2" if bare == "gpt2-small" else bare
-
-
-def _has_layer_norm(model: ResolvedModel) -> bool:
-    block = skeleton(truncated(model.config, 1))
-    return any(type(part).__name__ == "LayerNorm" for part in block.modules())
