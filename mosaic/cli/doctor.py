@@ -257,8 +257,7 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
         if len(absent) == len(tasks):
             return Diagnosis("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
     try:
-        reads = {"text": "text", "vision": "image"}
-        first = [(m, [t for t in tasks[:1] if t.modality == reads[m.kind]]) for m in profile.models]
+        first = [(m, [t for t in tasks[:1] if t.modality == m.modality]) for m in profile.models]
         costs = estimate(profile, work=first)
     except MosaicError as error:
         return Diagnosis("no", f"{say} {str(error).split(': ')[0]}", "go online once")

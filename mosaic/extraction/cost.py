@@ -70,9 +70,8 @@ def estimate(
     """
     if work is None:
         tasks = [profile.task(key) for key in all_tasks(profile)]
-        kinds = {"text": "text", "vision": "image"}
         work = [
-            (m, [t for t in tasks if t.modality == kinds[m.kind] and m.speaks(t)])
+            (m, [t for t in tasks if t.modality == m.modality and m.speaks(t)])
             for m in profile.models
         ]
     device = choose_device()

@@ -35,11 +35,9 @@ def models_with_tasks(
     wanted = [profile.task(key) for key in dict.fromkeys(tasks or profile.tasks)]
 
     def reads(model: ModelSpec, task: Task) -> bool:
-        return (
-            model.kind == "vision"
-            if task.modality == "image"
-            else bool(models) or (model.kind == "text" and model.speaks(task))
-        )
+        if task.modality == "image":
+            return model.kind == "vision"
+        return bool(models) or (model.kind == "text" and model.speaks(task))
 
     found = [(model, tuple(task for task in wanted if reads(model, task))) for model in chosen]
     for task in wanted if tasks or not models else ():

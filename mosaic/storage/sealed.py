@@ -56,13 +56,13 @@ def read_sealed(
         raise IntegrityError(f"{path} is damaged ({error}). {remedy}") from error
 
 
-def read_sealed_or_set_aside(path: Path, optional: bool = False) -> dict[str, Any] | None:
+def read_sealed_or_set_aside(path: Path) -> dict[str, Any] | None:
     """What was sealed at `path`, or None where it has to be computed: absent, or damaged.
 
     A damaged file is set aside.
     """
     try:
-        return unseal(path.read_text(encoding="utf-8"), optional=optional)
+        return unseal(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except MALFORMED as error:
