@@ -62,8 +62,13 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
-    found = zip(*columns.values(), strict=True)
-    rows = [(_link(row[0].claim, chapters), *map(verdict_cell, row)) for row in found]
+    said = [
+        # A phone shows no head.
+        [f"[{name}:]{{.source}} {verdict_cell(finding)}" for finding in found]
+        for name, found in columns.items()
+    ]
+    links = [_link(finding.claim, chapters) for finding in columns[PUBLISHED]]
+    rows = list(zip(links, *said, strict=True))
     table = markdown_table(("The paper's claim", *columns), rows)
     audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
     return (

@@ -499,7 +499,7 @@ def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> Non
     assert len(lines) == len(load_claims())
     beats = next(line for line in lines if "{ref}`SAE beats the last hidden state <fig-bas" in line)
     for line, finding in zip(lines, columns[PUBLISHED], strict=True):
-        assert line.split(" | ")[-1].split("]")[0] == f"[{finding.verdict}"
+        assert line.split(" | ")[-1].split("]")[1] == f"{{.source}} [{finding.verdict}"
     found = columns[PUBLISHED][2]
     interval = ttest_1samp(found.by_task, 0).confidence_interval(0.95)
     assert f"[{interval.low:+.3f} to {interval.high:+.3f}]{{.interval}}" in beats
@@ -522,8 +522,13 @@ def test_scorecard_names_the_models_behind_each_column() -> None:
     theirs = judge_claims(
         [of_paper] * len(columns[PUBLISHED]), cells(gaps(0.1), model="gemma-2-2b")
     )
-    ours = scorecard_page({**columns, "Run another": theirs}, []).splitlines()[0]
-    assert "with gemma-2-2b of the paper" in ours
+    ours = scorecard_page({**columns, "Run another": theirs}, [])
+    assert "with gemma-2-2b of the paper" in ours.splitlines()[0]
+    rows = [line.split(" | ") for line in ours.splitlines() if "{.source}" in line]
+    for row in rows:  # on a phone the head is gone
+        assert [cell.split(":]")[0] for cell in row[1:]] == [
+            f"[{x}" for x in (*columns, "Run another")
+        ]
 
 
 def test_tables_of_the_audit_name_claims_in_words(on_published: dict[str, Finding]) -> None:
