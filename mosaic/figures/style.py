@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-import yaml
 from matplotlib.figure import Figure
 
-from mosaic import ASSETS
 from mosaic.evidence.claims import MIN_TASKS
+from mosaic.figures import CAPTIONS
 from mosaic.scores.names import UNTRAINED
 from mosaic.scores.table import F1
 
@@ -134,13 +132,6 @@ def drawn_rows(tables: Sequence[pd.DataFrame], without: Sequence[str] = ()) -> p
     return pd.concat(tables)[[name for name in wanted if name in tables[0]]]
 
 
-@cache
-def caption_words() -> dict[str, dict[str, str]]:
-    """Figure to `picture` and `marks`, the words that no number changes."""
-    words = yaml.safe_load((ASSETS / "captions.yaml").read_text(encoding="utf-8"))
-    return {name: dict(told) for name, told in words.items()}
-
-
 def save_figure(
     figure: Figure,
     name: str,
@@ -158,7 +149,7 @@ def save_figure(
     if not finding.strip():
         raise ValueError(f"{name}: a figure needs a finding, a sentence that says what it shows.")
     legend_below(figure, ncols)
-    words = caption_words()[name]
+    words = CAPTIONS[name]
     marks = words["marks"].format(min_tasks=MIN_TASKS, **facts)
     caption = Caption(finding, marks, words["picture"])
     folder.mkdir(parents=True, exist_ok=True)
