@@ -21,12 +21,7 @@ from mosaic.evidence.contrasts import (
     by_binarization,
     hidden_pairs,
 )
-from mosaic.evidence.noise import (
-    files_agree,
-    rerun_differences,
-    rerun_probes,
-    within_noise,
-)
+from mosaic.evidence.noise import files_agree, rerun_differences, rerun_probes, within_noise
 from mosaic.evidence.published import best_on_test
 
 CRITIQUE = ASSETS / "critique.yaml"
@@ -89,6 +84,7 @@ def critique_numbers(
     pubmedqa = behaviour["task"] == "pubmedqa"
     mean = conditions.groupby(["claim", "condition"])["difference"].mean()
     sae, binarized = mean["SAE minus hidden state"], mean["binarized minus raw sums"]
+    towers = run.loc[run["feature"] == "vision_tower", "macro_f1"]
     tuned = mean.get("SAE of tuned minus of base")
     languages = {
         f"{task}_{feature}": _best_language(linear, task, feature)
@@ -131,7 +127,9 @@ def critique_numbers(
         "binarized_counts": effect[COUNTS_BINARIZED].effect,
         "tfidf_zh": float(tfidf.loc[tfidf["language"] == "zh", "macro_f1"].iloc[0]),
         "tfidf_nested": _tfidf_nested(contributed),
-        "tower": _tower(run),
+        "tower": (
+            f"{towers.mean():.3f}" if len(towers) else "no score, as that chapter has not run here"
+        ),
         "tfidf_gaps": ", ".join(f"{task} {gap:+.3f}" for task, gap in gaps.items()),
         "pubmedqa_gap": behaviour.loc[pubmedqa, "value"].mean(),
         "other_behaviour_gap": behaviour.loc[~pubmedqa, "value"].mean(),
@@ -173,8 +171,3 @@ def _tfidf_nested(contributed: pd.DataFrame) -> str:
         f"{difference.mean():+.3f} (mean of {len(gaps)} languages, {int((difference > 0).sum())} "
         f"of them better; each protocol on test parts of its own)"
     )
-
-
-def _tower(run: pd.DataFrame) -> str:
-    towers = run.loc[run["feature"] == "vision_tower", "macro_f1"]
-    return f"{towers.mean():.3f}" if len(towers) else "no score, as that chapter has not run here"

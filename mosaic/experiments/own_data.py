@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace, open_workspace
-from mosaic.data.load import TaskData, load_task
+from mosaic.data.load import load_task
 from mosaic.data.splits import inner_folds, make_split
 from mosaic.errors import ConfigError
 from mosaic.experiments.controls import control_width, with_controls
@@ -22,12 +21,11 @@ from mosaic.probes.saved import SavedProbe, check_same
 from mosaic.probes.select import N_FOLDS
 from mosaic.scores.choose import first_best
 from mosaic.scores.intervals import paired_difference
-from mosaic.storage.shards import Store
 from mosaic.storage.versions import made_with
 from mosaic.sweep.cells import Cell, paper_grid
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
-from mosaic.sweep.source import fit, open_source
+from mosaic.sweep.source import Source, fit, open_source
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ def fit_probe(
     source = open_source(workspace, best.cell)
     probe = fit(best.cell, source.candidates(best.cell), data.labels, split)
     classes = [data.label_names[c] for c in probe.classes]
-    card = {"classes": classes, **_card(workspace, data, best), "chosen_from": len(results)}
+    card = {"classes": classes, **_card(source, best), "chosen_from": len(results)}
     return SavedProbe(probe, card)
 
 
@@ -141,11 +139,10 @@ def controls_report(workspace: Workspace, saved: SavedProbe) -> str:
     return "\n".join([*lines, "An interval that holds 0 does not tell the two apart."])
 
 
-def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, Any]:
-    profile, cell = workspace.profile, best.cell
-    model = profile.model(str(cell.model))
-    sae = next(s for s in model.saes if (s.layer, s.width) == (cell.layer, cell.width))
-    store = Store(workspace.cache / "features")
+def _card(source: Source, best: ScoredCell) -> dict[str, Any]:
+    data, cell = source.data, best.cell
+    model = source.profile.model(str(cell.model))
+    sae = model.sae(int(cell.layer or 0), str(cell.width))
     return {
         "task": {
             "key": cell.task,
@@ -171,22 +168,11 @@ def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, A
             "C": best.setting,
             "scaling": f"{cell.scaling}, folded into the weights",
         },
-        "identity": _identity(model, data, profile, sae.layer, sae.width, store),
+        "identity": source.block_identity(sae.layer, sae.width),
         "score": best.row,
-        "profile": workspace.source,
+        "profile": source.workspace.source,
         **made_with(),
     }
-
-
-def _identity(
-    model: ModelSpec, data: TaskData, profile: Profile, layer: int, width: str, store: Store
-) -> dict[str, Any]:
-    """What decides the numbers of one SAE's features (the feature store's own terms)."""
-    from mosaic.extraction.jobs import resolve_job
-
-    job = resolve_job(model, data, profile, [layer], [width], store)
-    key = next(block.key for block in job.blocks if block.width == width)
-    return job.identities[key]
 
 
 def predict(
