@@ -94,6 +94,12 @@ DESIGNS = (
     Design("difference", 3, 174, 0.65, 3, "recipe minus baseline, sentiment"),
     Design("difference", 77, 500, 0.75, 3, "recipe minus baseline, banking77"),
     Design("difference", 77, 300, 0.65, 3, "recipe minus baseline, gemma-local"),
+    Design("difference", 2, 40, 0.85, 1, "SAE minus control, your own data"),
+    Design("difference", 2, 300, 0.80, 1, "native minus English-trained, gemma-local"),
+    Design(
+        "difference", 2, 248, 0.98, 1, "two cells with few errors", spread=0.0,
+        rates=(0.95, 0.97, 0.98, 0.987, 0.993, 0.995),
+    ),
     Design("auc", 2, 200, 0.65, 1, "right answers foreseen"),
     Design("auc", 2, 160, 0.65, 1, "right answers foreseen, a fifth is right", share=0.2),
     Design("auc", 2, 100, 0.60, 1, "right answers foreseen, gemma-local", share=0.4),

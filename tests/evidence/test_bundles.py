@@ -469,9 +469,8 @@ def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
     assert cards["training"] == (
         "The figures above are measured on 1,234 tokens of texts kept back.\n"
     )
-    assert (
-        cards["summary"] == "SAE latents by task and language: against the mean hidden state ahead in 1 of 1.\n"
-    )
+    said = "SAE latents by task and language: against the mean hidden state ahead in 1 of 1.\n"
+    assert cards["summary"] == said
 
 
 def test_how_saes_were_trained_is_said_by_the_bundle_alone(

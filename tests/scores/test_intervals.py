@@ -157,6 +157,21 @@ def test_a_difference_is_found_and_pairing_sharpens_it() -> None:
     assert paired_difference(a, a).p_value == 1
 
 
+def test_cells_that_agree_everywhere_may_still_differ_elsewhere() -> None:
+    """An interval of no width said that a control of 40 texts was exactly as good."""
+    y = np.arange(40) % 2
+    a = said(np.random.default_rng(0), y, 1.0)
+    same = paired_difference(a, a)
+    assert (same.difference, same.p_value) == (0, 1)
+    assert (same.low, same.high) == pytest.approx(
+        (-1.96 * 0.5**0.5 / 40, 1.96 * 0.5**0.5 / 40), 1e-3
+    )
+    one = Said(a.ids, y, np.where(a.ids == "d0", 1 - y, y), a.probabilities)
+    found = paired_difference(a, one)
+    assert found.low < 0 < found.difference < found.high, "a single document decides nothing"
+    assert paired_difference([a] * 4, [one] * 4).high == pytest.approx(found.high, abs=0.01)
+
+
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
