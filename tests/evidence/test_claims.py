@@ -55,7 +55,8 @@ from mosaic.publish.scorecard import (
     verdict_cell,
     without_one_table,
 )
-from mosaic.scores.intervals import holm, sign_flip_p
+from mosaic.scores.intervals import holm
+from mosaic.scores.sign_flips import sign_flip_p
 from mosaic.scores.table import concat_scores, make_scores, validate_scores
 
 CLAIM = Claim(
