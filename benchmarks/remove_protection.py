@@ -259,8 +259,8 @@ PROTECTIONS = (
     Protection(
         "nothing is centred",
         "models/saes",
-        "if centred and (",
-        "if False and (",
+        "if centred:",
+        "if False:",
         "test_folders::test_the_form_of_gpt2_small_res_jb_is_read_as_it_was_trained",
     ),
     Protection(

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from mosaic import ASSETS
-from mosaic.config.choices import PRICED_PROFILES
+from mosaic.config.choices import PRICED_PROFILES, READS
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.config.tasks import load_catalogue
 from mosaic.data.load import missing_reason
@@ -257,7 +257,7 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
         if len(absent) == len(tasks):
             return Diagnosis("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
     try:
-        first = [(m, [t for t in tasks[:1] if t.modality == m.modality]) for m in profile.models]
+        first = [(m, [t for t in tasks[:1] if t.modality == READS[m.kind]]) for m in profile.models]
         costs = estimate(profile, work=first)
     except MosaicError as error:
         return Diagnosis("no", f"{say} {str(error).split(': ')[0]}", "go online once")
