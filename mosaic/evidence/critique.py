@@ -1,6 +1,6 @@
 """Points of critique of the original, each with how it ends here and the numbers behind it.
 
-The points are data (`assets/critique.yaml`); `numbers` computes every figure they name.
+The points are data (`assets/critique.yaml`); `critique_numbers` computes every number they name.
 """
 
 from __future__ import annotations

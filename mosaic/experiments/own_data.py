@@ -158,11 +158,7 @@ def _card(source: Source, best: ScoredCell) -> dict[str, Any]:
             "release": sae.release,
             "sae_id": sae.sae_id,
         },
-        "features": {
-            "pooling": cell.pooling,
-            "top_n": cell.top_n,
-            "threshold": cell.threshold,
-        },
+        "features": {"pooling": cell.pooling, "top_n": cell.top_n, "threshold": cell.threshold},
         "probe": {
             "kind": cell.probe,
             "C": best.setting,

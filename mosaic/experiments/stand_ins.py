@@ -26,10 +26,7 @@ SLIPS = {"before": -1, "after": 1}
 
 
 def stand_ins(
-    workspace: Workspace,
-    tasks: Sequence[str],
-    seeds: Iterable[int],
-    n_questions: int = 200,
+    workspace: Workspace, tasks: Sequence[str], seeds: Iterable[int], n_questions: int = 200
 ) -> dict[str, Any]:
     """Every number of this module by name: of the first text model, and of all that are asked."""
     found: dict[str, Any] = {f"off_{k}": v for k, v in off_by_one(workspace, tasks, seeds).items()}
