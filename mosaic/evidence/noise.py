@@ -51,8 +51,8 @@ def rerun_differences(runs: pd.DataFrame) -> pd.DataFrame:
 def noise_spread(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per set of documents: how far two runs of the same features lie apart.
 
-    Columns: `DOCUMENT_SET`, n_test, n_cells, macro_f1 (mean), sd_training and sd_run (standard deviation of
-    one run, without and with another split: the root of half the mean squared difference of pairs),
+    Columns: `DOCUMENT_SET`, n_test, n_cells, macro_f1 (mean), sd_training, sd_run (deviation of one
+    run, without and with another split: the root of half the mean squared difference of pairs),
     sd_documents (what drawing n_test documents alone gives at the mean accuracy p, the root of
     p(1-p)/n_test), needed (1.96 * sqrt(2) * sd_run: two runs must lie further apart to differ at
     the 5% level), best_adds (best of a cell's runs minus their mean).

@@ -37,8 +37,8 @@ def expected_gain(n_test: int, n_cells: int, accuracy: float, shared: float = 0.
 def two_choices(table: pd.DataFrame) -> pd.DataFrame:
     """Per set of documents the SAE cell that is best on test, and the one cross-validation chose.
 
-    Columns: `CHOICE_SET`, n_test, n_cells, on_test and by_cv (their test macro-F1), difference, and the
-    expected gain of as many equally good cells at the accuracy of the second, with half of the
+    Columns: `CHOICE_SET`, n_test, n_cells, on_test and by_cv (their test macro-F1), difference, and
+    the expected gain of as many equally good cells at the accuracy of the second, with half of the
     documents shared (`gain_low`) and none (`gain_high`); missing where n_test is.
     """
     cells = table[(table["feature"] == "sae") & (table["probe"] == "linear")]

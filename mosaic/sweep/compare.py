@@ -92,7 +92,7 @@ def by_classifier(table: pd.DataFrame, first: str) -> pd.DataFrame:
 
 
 def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) -> int:
-    """In how many tasks of a `compare_cells` table the first cell beats every cell named `second...`.
+    """In how many tasks of `compare_cells` the first cell beats every cell named `second...`.
 
     A cell is beaten where the difference is above zero and Holm's p-value below `level`.
     """
