@@ -30,7 +30,6 @@ PACKAGE = "mosaic-companion"
 
 LOCK = ASSETS.parents[1] / "requirements.lock"
 
-
 MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
 """Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
 a notebook with its workers takes."""

@@ -13,7 +13,6 @@ from mosaic.models.saes import ELEMENTWISE
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-
 ACTIVATION_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30, "mps": 256 * 2**20}
 """Most bytes that dense activations may hold at a time, by kind of device (ours)."""
 

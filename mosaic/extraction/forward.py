@@ -23,7 +23,6 @@ from mosaic.models.language_model import LanguageModel, residual_stream
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-
 Statistics = dict[Block, dict[str, np.ndarray]]
 
 
