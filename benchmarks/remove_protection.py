@@ -399,8 +399,8 @@ PROTECTIONS = (
     Protection(
         "paths are taken as they are written",
         "publish/run",
-        "os.path.relpath(workspace.source, root) if named else workspace.source",
-        "workspace.source",
+        "os.path.relpath(workspace.loaded_from, root) if named else workspace.loaded_from",
+        "workspace.loaded_from",
         "test_run::test_from_another_folder_it_is_as_from_the_root",
     ),
     Protection(

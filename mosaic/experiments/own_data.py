@@ -166,7 +166,7 @@ def _card(source: Source, best: ScoredCell) -> dict[str, Any]:
         },
         "identity": source.block_identity(sae.layer, sae.width),
         "score": best.row,
-        "profile": source.workspace.source,
+        "profile": source.workspace.loaded_from,
         **made_with(),
     }
 
