@@ -15,7 +15,12 @@ from mosaic import ASSETS
 from mosaic.config.choices import PROTOCOLS
 from mosaic.errors import IntegrityError
 from mosaic.evidence.claims import Finding
-from mosaic.evidence.contrasts import binarization_effects, hidden_pairs
+from mosaic.evidence.contrasts import (
+    COUNTS_BINARIZED,
+    SUMS_BINARIZED,
+    by_binarization,
+    hidden_pairs,
+)
 from mosaic.evidence.noise import files_agree, rerun_differences, rerun_probes, within_noise
 from mosaic.evidence.published import best_on_test
 
@@ -72,7 +77,7 @@ def critique_numbers(
     trees = files_agree(rerun_differences(rerun_probes(scores)))
     linear = scores[(scores["probe"] == "linear") & scores["feature"].isin(["sae", "hidden"])]
     measured = choices[choices["n_test"].notna()]
-    effect = binarization_effects(linear[linear["feature"] == "sae"], "published")
+    effect = by_binarization(linear[linear["feature"] == "sae"])
     tfidf = scores[(scores["feature"] == "tfidf") & (scores["task"] == "toxicity")]
     gaps = findings["above-tfidf"].pairs.groupby("task")["value"].mean()
     behaviour = findings["behaviour-above-hidden"].pairs
@@ -118,8 +123,8 @@ def critique_numbers(
         "bos_keep": sae["same, BOS kept"],
         "binarized_scaled": binarized["scaled"],
         "binarized_unscaled": binarized["not scaled"],
-        "binarized_published": effect["published_binarize_sum"],
-        "binarized_counts": effect["published_binarize_top_n"],
+        "binarized_published": effect[SUMS_BINARIZED].effect,
+        "binarized_counts": effect[COUNTS_BINARIZED].effect,
         "tfidf_zh": float(tfidf.loc[tfidf["language"] == "zh", "macro_f1"].iloc[0]),
         "tfidf_nested": _tfidf_nested(contributed),
         "tower": (

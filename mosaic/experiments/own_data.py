@@ -109,17 +109,18 @@ def fit_report(saved: SavedProbe) -> str:
 
 def controls_report(workspace: Workspace, saved: SavedProbe) -> str:
     """What the chosen SAE adds on the test texts over its layer's mean hidden state and over a
-    random dictionary that is as wide and as active and pooled alike, in four lines.
+    random dictionary that is as wide and as active and pooled alike, in a few lines.
 
-    Each is chosen its own strength of regularization. Thresholds of the random dictionary are set
-    on training texts. Raises what loading and scoring raise.
+    Nothing is binarized, since a threshold stands in units of one dictionary and hidden states have
+    none. Each is chosen its own strength of regularization. Thresholds of the random dictionary are
+    set on training texts. Raises what loading and scoring raise.
     """
     row = saved.card["score"]
     model, layer, width = workspace.profile.model(row["model"]), row["layer"], row["width"]
     data = load_task(saved.card["task"]["key"], workspace.profile)
     cell = Cell(
         data.task.key, "sae", model.name, layer, width, row["pooling"], row["top_n"],
-        row["threshold"], seed=row["seed"],
+        seed=row["seed"],
     )  # fmt: skip
     split = make_split(
         data, cell.seed, "nested", workspace.profile.n_train, workspace.profile.n_test
@@ -129,13 +130,18 @@ def controls_report(workspace: Workspace, saved: SavedProbe) -> str:
     mean = Cell(cell.task, "hidden", model.name, layer, pooling="mean", seed=cell.seed)
     random = replace(cell, feature="control", width=control_width(width, "random"))
     sae, *others = score_cells([cell, mean, random], controlled)
-    lines = [f"SAE minus a control on the {len(split.test)} test texts, in macro-F1:"]
+    lines = [
+        f"SAE (raw {row['pooling']}, {sae.row['macro_f1']:.3f}) minus a control on the "
+        f"{len(split.test)} test texts, in macro-F1:"
+    ]
     for name, other in zip(("mean hidden state", "random dictionary"), others, strict=True):
         found = paired_difference(sae, other)
         lines.append(
             f"  {name} ({other.row['macro_f1']:.3f}): {found.difference:+.3f} "
             f"(95% interval {found.low:+.3f} to {found.high:+.3f})"
         )
+    chosen = f"Layer and pooling were chosen for the SAE, of {saved.card['chosen_from']}"
+    lines.append(f"{chosen}, and not for the controls, which favours the SAE.")
     return "\n".join([*lines, "An interval that holds 0 does not tell the two apart."])
 
 

@@ -18,7 +18,7 @@ from mosaic.scores.names import in_source
 def fig_controls(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> SavedFigure:
     """The trained SAE minus each control: a panel per source, a row per control.
 
-    Small markers are tasks, the large one is their mean with Student's interval where there is one.
+    Small markers are tasks, the large one is their mean with its interval where there is one.
     """
     sizes = [len(contrasts) for contrasts in found.values()]
     figure = new_figure(

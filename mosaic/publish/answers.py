@@ -25,6 +25,7 @@ from mosaic.evidence.claims import (
     INCONCLUSIVE,
     LEANS,
     LEANS_AGAINST,
+    NO_DIFFERENCE,
     NOT_TESTED,
     TOO_FEW,
     TOY,
@@ -88,9 +89,9 @@ def claim_findings(
 
 
 def audit_points(numbers: Mapping[str, Any]) -> dict[str, bool]:
-    """What the audit's counts settle: `most` claims supported, `noise` in most differences."""
+    """What the audit's counts settle: `most` claims supported, `noise` exceeded beyond chance."""
     most = numbers["n_supported"] > numbers["n_tested"] / 2
-    return {"most": most, "noise": numbers["within"] > numbers["within_of"] / 2}
+    return {"most": most, "noise": numbers["within"] < numbers["within_expected"]}
 
 
 def chapter_answer(
@@ -176,6 +177,8 @@ def _clause(point: Mapping[str, str], source: str, finding: Finding) -> tuple[st
     place = "in this run" if source.startswith(THIS_RUN) else "in a contributed run on real text"
     place = "in the published scores" if source == PUBLISHED else place
     split = finding.verdict == TOO_FEW and 0 < finding.n_above < finding.n_tasks
+    if finding.verdict == NO_DIFFERENCE:
+        return place, " both sides are equal, so nothing tells whether", point.get("whether")
     if split or finding.verdict == INCONCLUSIVE:
         return place, " it is open whether", point.get("whether")
     clause = point.get("up" if finding.points_at_claim else "down")
