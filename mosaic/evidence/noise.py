@@ -104,10 +104,12 @@ def noise_table(spread: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"n_test": "test documents"})
 
 
-def files_agree(pairs: pd.DataFrame) -> tuple[int, int, int, int]:
-    """How many pairs' trees score the same: (same file, of) and (other files, of)."""
-    same, other = pairs[pairs["same_file"]], pairs[~pairs["same_file"]]
-    return (int(same["same_tree"].sum()), len(same), int(other["same_tree"].sum()), len(other))
+def files_agree(pairs: pd.DataFrame) -> dict[str, int]:
+    """How many pairs' trees score the same, of the same file and of others, and of how many."""
+    found: dict[str, int] = {}
+    for name, part in (("same", pairs[pairs["same_file"]]), ("other", pairs[~pairs["same_file"]])):
+        found |= {f"trees_{name}": int(part["same_tree"].sum()), f"trees_{name}_of": len(part)}
+    return found
 
 
 def within_noise(spread: pd.DataFrame, pairs: pd.DataFrame) -> tuple[int, int]:

@@ -46,11 +46,8 @@ def two_choices(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, part in cells.groupby(CHOICE_SET, dropna=False, sort=False):
         chosen = select_by_cv(part, CHOICE_SET).iloc[0]
-        row = {
-            **dict(zip(CHOICE_SET, key, strict=True)),
-            "n_test": chosen["n_test"],
-            "n_cells": len(part),
-        }
+        row = dict(zip(CHOICE_SET, key, strict=True))
+        row |= {"n_test": chosen["n_test"], "n_cells": len(part)}
         row |= {"on_test": float(part["macro_f1"].max()), "by_cv": float(chosen["macro_f1"])}
         row["difference"] = row["on_test"] - row["by_cv"]
         if pd.notna(row["n_test"]):
