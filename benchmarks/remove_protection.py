@@ -62,9 +62,9 @@ PROTECTIONS = (
     ),
     Protection(
         "scores are written without naming a full disk",
-        "sweep/results",
-        "with storage_errors(path):",
-        "if True:",
+        "storage/files",
+        "with storage_errors(path):\n        path.parent",
+        "if True:\n        path.parent",
         "test_drills::test_a_full_disk_while_scores_are_written_is_one_sentence",
     ),
     Protection(
@@ -203,8 +203,8 @@ PROTECTIONS = (
     Protection(
         "texts are not checked for Unicode",
         "extraction/jobs",
-        "_check_texts(data)\n    wanted",
-        "pass\n    wanted",
+        'check_texts(data.inputs, data.task.input_field, f"Task {data.task.key!r}")',
+        "pass",
         "test_drills::test_invalid_unicode_is_refused_with_its_row",
     ),
     Protection(

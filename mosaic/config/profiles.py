@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from mosaic import ASSETS
-from mosaic.config.choices import Bos, Depth, DType, ModelKind, Pooling
+from mosaic.config.choices import Bos, Depth, DType, Modality, ModelKind, Pooling
 from mosaic.config.reading import beside, local_or_id, read_yaml, says_toy, typed
 from mosaic.config.tasks import Task, load_catalogue
 from mosaic.errors import ConfigError
@@ -89,6 +89,11 @@ class ModelSpec:
     """Whether the model was made for this book: a toy, and what it shows is no evidence. A folder
     whose `metrics.json` says so is one whatever the profile says."""
     note: str = ""
+
+    @property
+    def modality(self) -> Modality:
+        """What it reads: "text", or the images of a vision-language model."""
+        return "image" if self.kind == "vision" else "text"
 
     @property
     def widths(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.config.profiles import Profile, load_profile
+from mosaic.storage.shards import Store
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Workspace:
     def cache(self) -> Path:
         """Folder of features and scored cells; absolute, as workers may start elsewhere."""
         return self.root.absolute() / "cache"
+
+    @property
+    def store(self) -> Store:
+        """Pooled features, by what decides their numbers."""
+        return Store(self.cache / "features")
 
     @property
     def run(self) -> Path:

@@ -218,6 +218,15 @@ def one_per_dataset(tasks: pd.Series) -> pd.Series:
     return tasks.map(lambda task: _first_of_dataset().get(task, task))
 
 
+SAME_TEXTS = {
+    "scenario": "intent",
+    "scenarios": "intents",
+    "nqswap-original": "nqswap-closed",
+    "nqswap-substituted": "nqswap-closed",
+}
+"""Tasks that put other labels or contexts to the documents of another one."""
+
+
 @cache
 def _first_of_dataset() -> dict[str, str]:
     first: dict[tuple[Any, ...], str] = {}

@@ -96,14 +96,13 @@ def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> di
     source = public(model.source)
     if found.commit is not None:
         source += f" at {found.commit}"
-    pins = workspace.cache / "features" / "pins.json"
     mine = table[table["model"] == model.name]
     used = set(zip(mine["layer"].astype(object), mine["width"].astype(object), strict=True))
     saes: dict[str, Any] = {}
     for sae in model.saes:
         if (sae.layer, sae.width) not in used:
             continue
-        saes[sae.name] = dict(sae_identity(sae, pins)["sha256"])
+        saes[sae.name] = dict(sae_identity(sae, workspace.store.pins)["sha256"])
         if sae.train is not None:
             from mosaic.models.sae_metrics import metrics_by_language, read_metrics
 

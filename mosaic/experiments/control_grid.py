@@ -22,7 +22,6 @@ from mosaic.models.resolve import resolve
 from mosaic.models.sae_metrics import load_trained, measure_sae
 from mosaic.models.sae_texts import training_texts, untested_texts
 from mosaic.models.train_saes import residual_vectors
-from mosaic.storage.shards import Store
 from mosaic.sweep.cells import Cell
 
 TEXTS_MEASURED = 50
@@ -79,10 +78,8 @@ def latent_table(
     widths = {width: "trained SAE"}
     widths |= {control_width(width, kind): name for kind, name in CONTROLS.items()}
     data = [load_task(task, workspace.profile) for task in tasks]
-    store = Store(workspace.cache / "features")
-    read = extract_all(
-        model, data, workspace.profile, [layer], list(widths), store, workspace.engine
-    )
+    where = (workspace.store, workspace.engine)
+    read = extract_all(model, data, workspace.profile, [layer], list(widths), *where)
     explained = _explained(workspace, data, model, layer, width)
     rows = []
     for one, features, share in zip(data, read, explained, strict=True):

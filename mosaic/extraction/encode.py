@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mosaic.models.saes import ELEMENTWISE
 
 if TYPE_CHECKING:
-    import torch
     from sae_lens import SAE
 
 
@@ -33,8 +33,6 @@ def encode(sae: SAE[Any], x: torch.Tensor, limit: int | None = None) -> Triplets
     Dense activations never hold more than `limit` bytes (default: ACTIVATION_BYTES): latents are
     tiled where each depends on its own pre-activation only, tokens for all other architectures.
     """
-    import torch
-
     limit = ACTIVATION_BYTES[x.device.type] if limit is None else limit
     if sae.cfg.architecture() in ELEMENTWISE:
         parts = _encode_by_latents(sae, x, limit)
@@ -45,8 +43,6 @@ def encode(sae: SAE[Any], x: torch.Tensor, limit: int | None = None) -> Triplets
 
 
 def _encode_by_latents(sae: SAE[Any], x: torch.Tensor, limit: int) -> list[tuple[Any, ...]]:
-    import torch
-
     gated = sae.cfg.architecture() == "gated"
     sae_in = sae.process_sae_in(x)
     # A pre-activation, its mask and, for gated SAEs, its gate.
@@ -83,8 +79,6 @@ def _encode_by_tokens(sae: SAE[Any], x: torch.Tensor, limit: int) -> list[tuple[
 def _gather(
     dense: torch.Tensor, active: torch.Tensor, first_latent: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    import torch
-
     if dense.device.type == "cpu":  # twice as fast as torch's
         flat = torch.from_numpy(np.flatnonzero(active.numpy()))
     else:
@@ -98,8 +92,6 @@ def strongest_first(triplets: Triplets, n_tokens: int) -> torch.Tensor:
 
     Of equal activations the lower latent comes first, so ranks do not depend on the device.
     """
-    import torch
-
     # A positive float32 and its bits rise together, so one integer key sorts token, then strength.
     bits = triplets.value.contiguous().view(torch.int32).long()
     order = torch.sort((triplets.token << 32) - bits, stable=True).indices
@@ -120,8 +112,6 @@ def document_statistics(
     active) and `top_<n>`, the number of tokens where the latent is among the n strongest.
     Sums run in float32 over tokens in their order, so neighbours in a batch cannot change them.
     """
-    import torch
-
     if triplets.value.device.type == "mps":  # has no segment_reduce
         triplets = Triplets(triplets.token.cpu(), triplets.latent.cpu(), triplets.value.cpu())
         lengths = lengths.cpu()
@@ -151,8 +141,6 @@ def document_statistics(
 
 def hidden_statistics(x: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:
     """Last, mean and max of packed residual vectors `x` per document, `[n_docs, d_model]` each."""
-    import torch
-
     found = {"last": x[lengths.cumsum(0) - 1]}
     for how in ("mean", "max"):
         source, sizes = (x.cpu(), lengths.cpu()) if x.device.type == "mps" else (x, lengths)

@@ -11,15 +11,7 @@ import pandas as pd
 
 from mosaic.evidence.claims import NOT_SUPPORTED, SUPPORTED, TOY, Finding
 from mosaic.figures.panels import arrows, differences, interval_bars, mark
-from mosaic.figures.style import (
-    CYCLE,
-    GREY,
-    MEAN,
-    SavedFigure,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.style import CYCLE, GREY, MEAN, SavedFigure, new_figure, save_figure
 
 LIMITS = (-0.32, 0.32)
 """Ends of the axis of differences; what lies beyond is an arrow."""
@@ -77,10 +69,9 @@ def fig_claims(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Save
                 style["label"] = source if face == colour else None
                 look = (colour, marker, "")
                 arrows(axes, of["effect"][which], places[which], look, limits, xerr=bars, **style)
-    legend_below(figure, ncols=2)
     counted = [
         f"{of['holds'].sum()} of {len(of)} ({source})"
         for source, of in table.groupby("source", sort=False)
     ]
     finding = f"The effect lies on the claim's side, decided or not, in {', '.join(counted)}."
-    return save_figure(figure, "fig-claims", table, finding, folder)
+    return save_figure(figure, "fig-claims", table, finding, folder, ncols=2)

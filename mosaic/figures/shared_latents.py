@@ -9,14 +9,7 @@ import pandas as pd
 
 from mosaic.evidence.comparisons import shared_counts, shared_first
 from mosaic.figures.panels import mark
-from mosaic.figures.style import (
-    BLUE,
-    PALE,
-    SavedFigure,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.style import BLUE, PALE, SavedFigure, new_figure, save_figure
 
 
 def fig_shared_latents(
@@ -57,17 +50,12 @@ def fig_shared_latents(
     bars.set_xticks(counts)
     bars.set_xlabel("number of languages that keep a latent", fontsize=8)
     bars.set_ylabel("latents", fontsize=8)
-    legend_below(figure)
-    finding = _shared_in_words(data, languages)
-    marks = selected.loc[selected["selected"], ["latent", "language", "gap"]]
-    drawn = pd.concat([data, marks.assign(place=marks["latent"].map(place))])
-    return save_figure(figure, "fig-shared-latents", drawn, finding, folder)
-
-
-def _shared_in_words(data: pd.DataFrame, languages: list[str]) -> str:
     last, first = data.iloc[-1], data.iloc[0]
-    return (
+    finding = (
         f"Of {data['latents'].sum():.0f} latents that selection keeps in any language, "
         f"{last['latents']:.0f} are shared by all {len(languages)} languages (expected at random: "
         f"{last['expected_by_chance']:.1f}) and {first['latents']:.0f} are kept by one only."
     )
+    marks = selected.loc[selected["selected"], ["latent", "language", "gap"]]
+    drawn = pd.concat([data, marks.assign(place=marks["latent"].map(place))])
+    return save_figure(figure, "fig-shared-latents", drawn, finding, folder)

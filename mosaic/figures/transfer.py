@@ -11,15 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mosaic.figures.panels import differences, heatmap, mark
-from mosaic.figures.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    SavedFigure,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.style import BLUE, GREY, ORANGE, SavedFigure, new_figure, save_figure
 from mosaic.scores.names import FEATURE_SETS, feature_set, in_source, source_label
 from mosaic.scores.table import F1
 
@@ -55,7 +47,6 @@ def fig_multilingual(
     for side, fill in ((NATIVE, GREY), (away, "white")):
         mark(axes, [], [], (GREY, "o", ""), 8, markerfacecolor=fill, label=f"{side}, mean")
     axes.set_xlabel("macro-F1 (right: the second minus the first)")
-    legend_below(figure)
     lost = means[NATIVE] - means[away]
     n = data["language"].nunique()
     finding = (
@@ -138,7 +129,8 @@ def fig_transfer_matrix(
     The diagonal (native, same documents as elsewhere in the book) is framed. Rows that differ in
     seed only are averaged.
     """
-    tables = [_whole(table) for table in tables if len(table)]
+    tables = [table[table["train_fraction"].fillna(1) == 1] for table in tables if len(table)]
+    tables = [table.assign(set=table.apply(feature_set, axis=1)) for table in tables]
     blocks = [block for table in tables for _, block in table.groupby("task", sort=False)]
     widest = max(block["set"].nunique() for block in blocks)
     columns = min(3, widest if widest > 1 else len(blocks))
@@ -159,12 +151,6 @@ def fig_transfer_matrix(
     data = pd.concat(tables)[[*kept, "n_train", "n_test", "repeat"]]
     finding = _matrix_in_words(tables[0])
     return save_figure(figure, name, data, finding, folder)
-
-
-def _whole(table: pd.DataFrame) -> pd.DataFrame:
-    """Cells of the whole training part, with what they read as the column `set`."""
-    table = table[table["train_fraction"].fillna(1) == 1]
-    return table.assign(set=table.apply(feature_set, axis=1))
 
 
 def _in_order(sets: pd.Series) -> list[str]:

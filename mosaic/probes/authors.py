@@ -7,6 +7,7 @@ unless `restore` asks for what was meant.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -122,8 +123,6 @@ def _train_softmax(
     X: Matrix, y: np.ndarray, fit_rows: np.ndarray, val_rows: np.ndarray, seed: int, restore: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights `[n_classes, d]` and bias `[n_classes]` after the last epoch, or the best."""
-    import copy
-
     import torch
 
     if sparse.issparse(X) and X.nnz > DENSE_FROM * X.shape[0] * X.shape[1]:

@@ -85,12 +85,3 @@ def train(
         return fit_published(part, labels, split.seed, probe)
     options |= {"seed": split.seed, "groups": split.train_groups, "probe": probe}
     return fit_select(part, labels, **options)
-
-
-def evaluate(candidates: Candidates, y: np.ndarray, split: Split, **options: Any) -> Outcome:
-    """`train`, then predict the test part once; `candidates` and `y` cover all documents."""
-    start = time.perf_counter()
-    named = named_candidates(candidates, len(y))
-    fitted = train(named, y, split, **options)
-    test = named[fitted.candidate].take(split.test).X
-    return Outcome.of(fitted, test, y[split.test], split, time.perf_counter() - start)

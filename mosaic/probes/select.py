@@ -23,7 +23,6 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import ThreadpoolController
 
-from mosaic.config.choices import PROBES
 from mosaic.data.splits import inner_folds
 from mosaic.errors import ConfigError
 from mosaic.probes.scaling import Matrix, Scaler, narrow, row_space
@@ -147,8 +146,6 @@ def fit_select(
     that all processors choose alike. Every fit uses one BLAS thread and balanced class weights. The
     result does not depend on `n_jobs` (ours).
     """
-    if probe not in PROBES:
-        raise ConfigError(f"Unknown probe {probe!r}; use one of {PROBES}.")
     named = named_candidates(candidates, len(y))
     # Strongest regularization first.
     grid = tuple(sorted(SETTINGS[probe] if grid is None else grid))

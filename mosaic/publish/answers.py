@@ -26,6 +26,7 @@ from mosaic.evidence.claims import (
     INCONCLUSIVE,
     LEANS,
     LEANS_AGAINST,
+    NO_DIFFERENCE,
     NOT_TESTED,
     TOO_FEW,
     TOY,
@@ -92,9 +93,9 @@ def claim_findings(
 
 
 def audit_points(numbers: Mapping[str, Any]) -> dict[str, bool]:
-    """What the audit's counts settle: `most` claims supported, `noise` in most differences."""
+    """What the audit's counts settle: `most` claims supported, `noise` exceeded beyond chance."""
     most = numbers["n_supported"] > numbers["n_tested"] / 2
-    return {"most": most, "noise": numbers["within"] > numbers["within_of"] / 2}
+    return {"most": most, "noise": numbers["within"] < numbers["within_expected"]}
 
 
 def chapter_answer(
@@ -191,6 +192,8 @@ def _clause(point: Mapping[str, str], source: str, finding: Finding) -> tuple[st
     """Where a point is seen, how surely, and its clause."""
     place = "in this run" if source.startswith(THIS_RUN) else f"in the {_in_text(source)}"
     split = finding.verdict == TOO_FEW and 0 < finding.n_above < finding.n_tasks
+    if finding.verdict == NO_DIFFERENCE:
+        return place, " both sides are equal, so nothing tells whether", point.get("whether")
     if split or finding.verdict == INCONCLUSIVE:
         return place, " it is open whether", point.get("whether")
     clause = point.get("up" if finding.points_at_claim else "down")

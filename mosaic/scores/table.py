@@ -15,7 +15,7 @@ import pandas as pd
 
 from mosaic.config import choices
 from mosaic.errors import MALFORMED, IntegrityError
-from mosaic.storage.files import replace_file, storage_errors
+from mosaic.storage.files import replace_file
 
 # name -> (pandas dtype, meaning)
 SCHEMA: dict[str, tuple[str, str]] = {
@@ -86,11 +86,6 @@ SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy"
           *PROBABILITY)  # fmt: skip
 
 NOT_NEGATIVE = ("seconds", *(name for name, (dtype, _) in SCHEMA.items() if dtype == "Int64"))
-
-# What makes two rows the same cell, apart from seed and repeat.
-IDENTITY = tuple(c for c in SCORE_COLUMNS[: SCORE_COLUMNS.index("split")] if c != "source") + (
-    "probe",
-)
 
 # What the pages show of a row.
 SHOWN = ("task", "language", "feature", "model", "layer", "width", "pooling", "top_n", "threshold")
@@ -178,9 +173,7 @@ def write_scores(scores: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Validate and write atomically (temporary file, then rename); returns the path."""
     path = Path(path)
     content = validate_scores(scores).to_csv(index=False, lineterminator="\n")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content.encode("utf-8"))
+    replace_file(path, content.encode("utf-8"))
     return path
 
 

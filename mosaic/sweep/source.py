@@ -19,7 +19,6 @@ from mosaic.errors import ConfigError
 from mosaic.probes.baselines import majority, text_lengths, tfidf_candidates
 from mosaic.probes.evaluate import train
 from mosaic.probes.select import Candidate, FittedProbe
-from mosaic.storage.shards import Store
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
 
@@ -41,7 +40,7 @@ class Source:
         self.model = None if model is None else self.profile.model(model)
         self._features: Features | None = None
         self._tower: np.ndarray | None = None
-        self._store = Store(workspace.cache / "features")
+        self._store = workspace.store
 
     @cached_property
     def _job(self) -> Job:
@@ -75,6 +74,10 @@ class Source:
 
             block = tower_key(resolve(self.model, self.profile), self.data)
         return [*self._data, block]
+
+    def block_identity(self, layer: int, width: str) -> dict[str, Any]:
+        """What decides the numbers of one SAE's features, in the feature store's own terms."""
+        return self._job.identities[self._job.block(layer, width).key]
 
     def names(self, cell: Cell) -> dict[str, Any]:
         """What this profile says of a cell; another one may call the same numbers otherwise."""

@@ -469,9 +469,8 @@ def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
     assert cards["training"] == (
         "The figures above are measured on 1,234 tokens of texts kept back.\n"
     )
-    assert (
-        cards["summary"] == "SAE latents by task: against the mean hidden state ahead in 1 of 1.\n"
-    )
+    said = "SAE latents by task and language: against the mean hidden state ahead in 1 of 1.\n"
+    assert cards["summary"] == said
 
 
 def test_how_saes_were_trained_is_said_by_the_bundle_alone(
@@ -510,9 +509,9 @@ def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
         [line] = [line for line in found.splitlines() if "SAE beats the last token" in line]
         assert line.startswith(f"- **{verdict}** ")
         table = verdicts_table(make_scores(rows))
-        assert f"{better - 0.5 + 0.0045:+.3f} (" in table
+        assert f"{better - 0.5 + 0.0045:+.3f} [" in table
         assert ("10 of 10" if better > 0.5 else "0 of 10") in table
-        assert "; 0 surely above, 0 surely below" in table, "of one run each the noise is not known"
+        assert "; beyond noise 0 above, 0 below" in table, "of one run each the noise is not known"
 
 
 def test_explained_variance_stands_by_language(bundle: Path) -> None:

@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from mosaic.evidence.claims import judge_pairs, load_claims
 from mosaic.evidence.contrasts import by_binarization
 from mosaic.experiments.latents import TokenActivations
-from mosaic.figures import CHAPTER_OF_FIGURE, figure_number
+from mosaic.figures import CAPTIONS, CHAPTER_OF_FIGURE, figure_number
 from mosaic.figures.anatomy import fig_anatomy
 from mosaic.figures.audit import fig_confounds, fig_noise, fig_optimism
 from mosaic.figures.baselines import fig_baselines, fig_layerwise
@@ -33,7 +33,7 @@ from mosaic.figures.controls import fig_controls, fig_small_data
 from mosaic.figures.images import fig_vision
 from mosaic.figures.layers import fig_layers, fig_scale
 from mosaic.figures.shared_latents import fig_shared_latents
-from mosaic.figures.style import CYCLE, SERIES_STYLE, WIDTH_INCHES, SavedFigure, caption_words
+from mosaic.figures.style import CYCLE, SERIES_STYLE, WIDTH_INCHES, SavedFigure
 from mosaic.figures.transfer import fig_multilingual, fig_training_share, fig_transfer_matrix
 from mosaic.scores.table import make_scores
 
@@ -289,7 +289,7 @@ def test_the_finding_has_the_direction_of_the_numbers(kept: list[Figure], tmp_pa
 
 
 def test_captions_and_numbers_are_those_of_the_figures() -> None:
-    assert set(caption_words()) == set(CHAPTER_OF_FIGURE)
+    assert set(CAPTIONS) == set(CHAPTER_OF_FIGURE)
     assert figure_number("fig-baselines") == "4.1"
     numbers = [figure_number(name) for name in CHAPTER_OF_FIGURE]
     assert len(set(numbers)) == len(numbers)

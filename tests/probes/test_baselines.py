@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from documents import task_data
+from probed import evaluate
 
 from mosaic.config.profiles import Profile
 from mosaic.data.load import TaskData, load_task, missing_reason
 from mosaic.data.splits import Split, make_split
 from mosaic.errors import ConfigError
 from mosaic.probes.baselines import majority, text_lengths, tfidf_candidates
-from mosaic.probes.evaluate import Outcome, evaluate
+from mosaic.probes.evaluate import Outcome
 from mosaic.probes.select import fit_select
 
 GOLDEN = {

@@ -154,13 +154,15 @@ def test_a_line_whose_number_is_missing_is_left_out() -> None:
 
 
 def test_the_audit_counts() -> None:
-    few = {"n_supported": 4, "n_tested": 12, "within": 3, "within_of": 4}
-    assert audit_points(few) == {"most": False, "noise": True}
-    assert audit_points({**few, "n_supported": 9, "within": 1}) == {"most": True, "noise": False}
+    few = {"n_supported": 6, "n_tested": 12, "within": 137, "within_expected": 206}
+    assert audit_points(few) == {"most": False, "noise": True}, "half is not most"
+    assert audit_points({**few, "n_supported": 9, "within": 206}) == {"most": True, "noise": False}
     few = {**nothing("08_audit"), **few}
     said = chapter_answer("08_audit", {}, True, settled=audit_points(few), **few)
-    assert "less than half of the claims" in said.verdict
+    assert "no more than half of the claims" in said.verdict
+    assert "more of their single differences exceed noise than chance" in said.verdict
     assert "Of 12 claims" in said.bullets[0]
+    assert "137 lie inside the noise of one run; without any effect 206 would" in said.bullets[1]
 
 
 def test_names_from_outside_are_no_markup() -> None:

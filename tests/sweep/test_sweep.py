@@ -203,7 +203,7 @@ def test_one_loading_of_a_model_serves_all_tasks_and_label_sets(
         shards.extend((job.data.fingerprint, shard) for job, shards in work for shard in shards)
         return real(work)
 
-    monkeypatch.setattr("mosaic.extraction.engines.load_workers", load_workers)
+    monkeypatch.setattr("mosaic.extraction.jobs.load_workers", load_workers)
     layer, width = spec.saes[0].layer, spec.saes[0].width
     cells = [Cell(key, "sae", spec.name, layer, width, "max") for key in data]
     cells += [Cell("two", "hidden", spec.name, layer, pooling="mean")]
