@@ -20,7 +20,7 @@ import yaml
 from places import ROOT
 from scipy.stats import norm
 
-from mosaic.evidence.bundles import bundles_with_latents, read_bundles
+from mosaic.evidence.bundles import bundles_with_latents, read_bundle, read_bundles
 from mosaic.evidence.claims import (
     CLAIMS,
     INCONCLUSIVE,
