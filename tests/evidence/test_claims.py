@@ -20,7 +20,7 @@ import yaml
 from places import ROOT
 from scipy.stats import norm
 
-from mosaic.evidence.bundles import read_bundle, read_bundles
+from mosaic.evidence.bundles import bundles_with_latents, read_bundle, read_bundles
 from mosaic.evidence.claims import (
     CLAIMS,
     INCONCLUSIVE,
@@ -56,6 +56,7 @@ from mosaic.publish.scorecard import (
     without_one_table,
 )
 from mosaic.scores.intervals import holm
+from mosaic.scores.names import source_label
 from mosaic.scores.sign_flips import sign_flip_p
 from mosaic.scores.table import concat_scores, make_scores, validate_scores
 
@@ -385,7 +386,7 @@ def on_published() -> dict[str, Finding]:
 
 
 def test_a_claim_on_the_published_scores_by_hand(on_published: dict[str, Finding]) -> None:
-    """SAE recipe minus last hidden state on banking77, from the table alone."""
+    """SAE recipe minus the last token's hidden state on banking77, from the table alone."""
     table = published_scores()
     rows = table[(table["task"] == "banking77") & (table["probe"] == "linear")]
     sae = rows[(rows["pooling"] == "sum") & (rows["threshold"] == 1.0) & (rows["width"] == "16k")]
@@ -593,7 +594,8 @@ def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> Non
     page = scorecard_page(columns, ["04_baselines", "05_multilingual_transfer"])
     lines = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line][1:]
     assert len(lines) == len(load_claims())
-    beats = next(line for line in lines if "{ref}`SAE beats the last hidden state <fig-bas" in line)
+    above_last = "{ref}`SAE beats the last token's hidden state <fig-bas"
+    beats = next(line for line in lines if above_last in line)
     for line, finding in zip(lines, columns[PUBLISHED], strict=True):
         assert line.split(" | ")[-1].split("]")[1] == f"{{.source}} [{finding.verdict}"
     found = columns[PUBLISHED][2]
@@ -608,7 +610,7 @@ def test_scorecard_says_the_words_and_links_what_is_there(tmp_path: Path) -> Non
 
 def test_scorecard_names_the_models_behind_each_column() -> None:
     columns = scorecard_columns(ROOT / "book" / "runs")
-    assert "Run encoder" in columns
+    assert "MiniLM run" in columns
     sources = scorecard_page(columns, []).splitlines()[0]
     assert "own, of gemma-2-2b, gemma-2-9b, gemma-2-9b-it and paligemma2" in sources
     assert (
@@ -677,12 +679,10 @@ def test_page_and_tables_say_the_same(build_dir: Path) -> None:
     wanted = load_claims()
     assert [row[0] for row in rows] == [claim.says for claim in wanted]
     sources = list(scorecard_columns(ROOT / "book" / "runs"))
-    assert "Run encoder" in sources
+    assert "MiniLM run" in sources
+    shipped = {source_label(t): without_toys(t) for t in bundles_with_latents(ROOT / "book/runs")}
     for column, source in enumerate(sources, start=1):
-        table = published_scores()
-        if column > 1:
-            shipped = ROOT / "book" / "runs" / source.removeprefix("Run ")
-            table = without_toys(read_bundle(shipped))
+        table = published_scores() if column == 1 else shipped[source]
         for row, words in zip(rows, _words(judge_claims(wanted, table)), strict=True):
             assert row[column] == words
     few = {len(row) for row in rows}
