@@ -294,6 +294,7 @@ def test_tasks_on_the_same_texts_can_be_counted_once() -> None:
     page = scorecard_page(scorecard_columns(ROOT / "no bundles"), [])
     [says] = (claim.says for claim in load_claims() if claim.key == "above-hidden")
     assert f"counted as one, the published verdict is another on: {says} (leans)" in page
+    assert page.count("the published verdict is another on") == 1
 
 
 def test_bound_of_a_claim_moves_its_verdict() -> None:
