@@ -28,8 +28,8 @@ from mosaic.scores.choose import over_seeds, select_by_cv
 from mosaic.scores.table import make_scores
 from mosaic.sweep import run
 from mosaic.sweep.cells import Cell, authors_cells, paper_grid
-from mosaic.sweep.compare import by_classifier, compare_cells, mean_over_seeds
-from mosaic.sweep.results import to_scores
+from mosaic.sweep.compare import at_the_edge, by_classifier, compare_cells, mean_over_seeds
+from mosaic.sweep.results import ScoredCell, to_scores
 from mosaic.sweep.run import score_cells
 
 
@@ -346,3 +346,14 @@ def test_a_model_is_given_texts_of_its_languages_only() -> None:
     }
     work = {model.name: {task.key for task in found} for model, found in models_with_tasks(profile)}
     assert work == tasks
+
+
+def test_choices_at_the_edge_of_the_strengths_on_offer_are_counted() -> None:
+    nothing = np.zeros(0)
+
+    def scored(setting: float | None, probe: str = "linear") -> ScoredCell:
+        cell = Cell("t", "hidden", probe=probe)
+        return ScoredCell(cell, {}, nothing, nothing, nothing, nothing, setting)
+
+    chosen = [scored(c) for c in (0.03, 3000.0, 300.0, 3000.0, None)]
+    assert at_the_edge([*chosen, scored(12, "tree")]) == (2, 4)
