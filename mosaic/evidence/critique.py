@@ -160,7 +160,7 @@ def _tfidf_nested(contributed: pd.DataFrame) -> str:
     by = rows.groupby(["language", "protocol"])["macro_f1"].mean().unstack("protocol")
     gaps = by.reindex(columns=list(PROTOCOLS)).dropna()
     if gaps.empty:
-        return "an amount that no contributed run here shows"
+        return "an amount that no shipped run here shows"
     difference = (gaps["nested"] - gaps["published"]).astype(float)
     return (
         f"{difference.mean():+.3f} (mean of {len(gaps)} languages, {int((difference > 0).sum())} "

@@ -70,8 +70,8 @@ def fig_claims(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Save
                 look = (colour, marker, "")
                 arrows(axes, of["effect"][which], places[which], look, limits, xerr=bars, **style)
     counted = [
-        f"{source[0].lower()}{source[1:]} {of['holds'].sum()} of {len(of)}"
+        f"{of['holds'].sum()} of {len(of)} ({source})"
         for source, of in table.groupby("source", sort=False)
     ]
-    finding = f"Claims whose effect lies on their side, decided or not: {', '.join(counted)}."
+    finding = f"The effect lies on the claim's side, decided or not, in {', '.join(counted)}."
     return save_figure(figure, "fig-claims", table, finding, folder, ncols=2)

@@ -18,7 +18,7 @@ from mosaic.errors import ConfigError, MosaicError
 from mosaic.evidence.bundles import bundle_folders
 from mosaic.figures.style import load_figure
 from mosaic.publish.all_scores import scores_page
-from mosaic.publish.answers import lift_answer
+from mosaic.publish.answers import first_page, lift_answer
 from mosaic.publish.bundle_pages import bundle_pages
 from mosaic.publish.notebook import show
 from mosaic.publish.pages import (
@@ -31,7 +31,7 @@ from mosaic.publish.pages import (
     task_table,
 )
 from mosaic.publish.run import chapters, project_root
-from mosaic.publish.scorecard import first_page, scorecard_columns, scorecard_page
+from mosaic.publish.scorecard import scorecard_columns, scorecard_page
 
 STAGED = ("_config.yml", "_toc.yml", "book")
 

@@ -1,4 +1,4 @@
-"""The scorecard: what published scores, contributed runs and this run say of each claim."""
+"""The scorecard: what published scores, shipped runs and this run say of each claim."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
 from mosaic.scores.markdown import markdown_table
+from mosaic.scores.names import run_name
 from mosaic.scores.table import concat_scores, read_scores
 
 AUDIT = "08_audit"
@@ -54,7 +55,7 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
     data sets comes first. What toys show is left out."""
     claims = load_claims()
     runs = {
-        f"Run {table['profile'].iloc[0]}": judge_claims(claims, without_toys(table))
+        run_name(table["profile"].iloc[0]): judge_claims(claims, without_toys(table))
         for table in bundles_with_latents(bundles_dir)
     }
     order = sorted(runs, key=lambda name: -sum(f.n_tasks >= MIN_TASKS for f in runs[name]))
@@ -75,18 +76,8 @@ def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -
     audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
     return (
         f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
-        f"{_legend(columns)} Intervals and method: {audit}.\n"
+        f"{_legend(columns)} {_texts_once(columns[PUBLISHED])} Intervals and method: {audit}.\n"
     )
-
-
-def first_page(columns: dict[str, list[Finding]]) -> str:
-    """What each source says of the claims, in lists: the finding before the table."""
-    parts = []
-    for name, found in columns.items():
-        run = f"What {name[0].lower()}{name[1:]} says, of {listed(_values(found, 'model'))}"
-        said = "What the authors' own scores say" if name == PUBLISHED else run
-        parts.append(f"**{said}**\n\n{verdicts_in_words(found)}\n")
-    return "\n".join(parts)
 
 
 def verdicts_in_words(found: Sequence[Finding]) -> str:
@@ -134,17 +125,26 @@ def _legend(columns: dict[str, list[Finding]]) -> str:
     n, both = verdict_counts(published), zip(published, texts_once(published), strict=True)
     changed = [f"{f.claim.says} ({g.verdict})" for f, g in both if f.verdict != g.verdict]
     return (
-        f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
-        f"where there is no sign), in brackets the tasks on the claim's side, and the 95% interval "
-        f"that the test leaves. Supported and not supported rest on an exact sign-flip test over "
-        f"tasks, for a claim about several tasks on tests of each against the noise of one run; "
-        f"both are corrected for all claims tested on the source, and *leans* holds only "
-        f"uncorrected. Fewer than {MIN_TASKS} tasks have neither interval nor verdict, and "
+        f"After each verdict: the mean difference in macro-F1, or macro-F1 where the claim is "
+        f"about it; in how many tasks the claim's direction is seen; the exact 95% interval. "
+        f"*Supported* and *not supported* hold when all claims of the column are corrected "
+        f"together, *leans* only before that. Fewer than {MIN_TASKS} tasks give no verdict, and "
         f"{MIN_TASKS} that all agree have p = {2 / 2**MIN_TASKS:.2g}, which decides nothing. "
-        f"Languages of one set are one task. Of {n['n_tested']} claims the published scores can "
-        f"test, {n['n_decided']} are decided and {n['n_leaning']} lean. Tasks that label the same "
-        f"texts or put the same questions, such as intent and scenario, are tasks of their own; "
-        f"counted as one, the published verdict is another on: {'; '.join(changed) or 'no claim'}."
+        f"Languages of one set are one task. The published scores can test {n['n_tested']} of "
+        f"{len(published)} claims: {n['n_decided']} are decided and {n['n_leaning']} lean. Tasks "
+        f"that label the same texts, such as intent and scenario, are tasks of their own; counted "
+        f"as one, the published verdict is another on: {'; '.join(changed) or 'no claim'}."
+    )
+
+
+def _texts_once(found: Sequence[Finding]) -> str:
+    """Which verdicts hang on counting tasks on the same texts as tasks of their own."""
+    both = zip(found, texts_once(found), strict=True)
+    changed = [f"{f.claim.says} ({g.verdict})" for f, g in both if f.verdict != g.verdict]
+    return (
+        f"Tasks that label the same texts or put the same questions, such as intent and scenario, "
+        f"are tasks of their own; counted as one, the published verdict is another on: "
+        f"{'; '.join(changed) or 'no claim'}."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from mosaic.probes.select import SETTINGS
 from mosaic.scores.intervals import bootstrap_interval, holm, paired_difference
 from mosaic.scores.table import PROBABILITY, make_scores
 from mosaic.sweep.cells import Cell
@@ -61,6 +62,12 @@ def compare_cells(
         span = {name: getattr(comparison, name) for name in ("difference", "low", "high")}
         rows.append({**names, **span, "p_holm": p_holm, **counts})
     return pd.DataFrame(rows)
+
+
+def at_the_edge(results: Iterable[ScoredCell]) -> tuple[int, int]:
+    """In how many cells cross-validation chose the largest C on offer, and of how many."""
+    chosen = [r.setting for r in results if r.cell.probe == "linear" and r.setting is not None]
+    return sum(c == SETTINGS["linear"][-1] for c in chosen), len(chosen)
 
 
 def by_classifier(table: pd.DataFrame, first: str) -> pd.DataFrame:

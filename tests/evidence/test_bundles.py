@@ -506,7 +506,7 @@ def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
             rows += [{**cell, "macro_f1": better + task / 1000}]
             rows += [{**cell, **last, "threshold": None, "macro_f1": 0.5}]
         found = verdicts_in_words(judge_claims(load_claims(), make_scores(rows)))
-        [line] = [line for line in found.splitlines() if "SAE beats the last hidden" in line]
+        [line] = [line for line in found.splitlines() if "SAE beats the last token" in line]
         assert line.startswith(f"- **{verdict}** ")
         table = verdicts_table(make_scores(rows))
         assert f"{better - 0.5 + 0.0045:+.3f} [" in table
