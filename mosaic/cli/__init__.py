@@ -1,7 +1,5 @@
 """The command line: one verb per thing a reader does, none of which imports torch to say so."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
