@@ -1,9 +1,9 @@
 """Extraction side by side: `python benchmarks/extraction.py` prints its tables in markdown.
 
 Times run from folders on disk to pooled matrices, loading included. `--out book` also writes
-`book/extraction_times.csv`, `_bytes.csv` and `_memory.csv`. `--only gpu` measures the pass alone,
-on the shapes of Gemma 2 2B in bfloat16 with random weights. `--quick` is a check that it works,
-on sizes whose times mean nothing.
+`book/extraction_times.csv`, `_bytes.csv`, `_memory.csv` and `_stages.csv`. `--only gpu` measures
+the pass alone, on the shapes of Gemma 2 2B in bfloat16 with random weights. `--quick` is a check
+that it works, on sizes whose times mean nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import schemes
+import stages
 import torch
 import world
-from tqdm import tqdm
 
-from mosaic.extraction.cost import matmul_peak, pass_flops
 from mosaic.extraction.extract import extract
-from mosaic.extraction.jobs import load_workers, missing_shards, resolve_job
-from mosaic.extraction.memory import device_memory
-from mosaic.models.resolve import load_config
 from mosaic.publish.pages import markdown_table
-from mosaic.storage.shards import Store
 
 
 def difference(one: schemes.Outputs, other: schemes.Outputs) -> dict[str, object]:
@@ -162,42 +157,6 @@ def compare_memory(root: Path, counts: tuple[int, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def one_pass(root: Path, size: world.Size) -> pd.DataFrame:
-    """Speed of the pass alone on the device at hand, model and SAEs loaded and warm.
-
-    One shard warms up; all others are read, run, pooled and stored. `share_of_peak` is the FLOPs of
-    `mosaic.extraction.cost` a second over those of a large matrix product in the model's dtype.
-    """
-    spec = world.build(root / "world", size)
-    data = world.task(world.texts(size.n_docs, seed=2))
-    profile = world.profile(spec, shard_docs=max(1, size.n_docs // 8), token_budget=16384)
-    job = resolve_job(spec, data, profile, None, None, Store(root / "store"))
-    missing = missing_shards(job)
-    with torch.inference_mode(), tqdm(disable=True) as bar:
-        (runner,) = load_workers([(job, missing)])
-        runner.shard(0, missing.pop(0), bar)
-        warm = runner.run.n_tokens
-        start = time.perf_counter()
-        for shard, blocks in missing.items():
-            runner.shard(shard, blocks, bar)
-        seconds = time.perf_counter() - start
-    n_tokens = runner.run.n_tokens - warm
-    n_docs = sum(len(job.rows(shard)) for shard in missing)
-    rate = sum(pass_flops(spec, load_config(spec.source), n_docs, n_tokens)) / seconds
-    peak = matmul_peak(job.model.device, job.model.dtype)
-    row = {
-        "device": device_memory(job.model.device)[0],
-        "dtype": str(job.model.dtype).removeprefix("torch."),
-        "tokens": n_tokens,
-        "seconds": round(seconds, 2),
-        "tokens_per_second": round(n_tokens / seconds),
-        "tflops": round(rate / 1e12, 3),
-        "peak_tflops": round(peak / 1e12, 3),
-        "share_of_peak": round(rate / peak, 3),
-    }
-    return pd.DataFrame([row])
-
-
 def _machine() -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return f"{torch.get_num_threads()} threads of {os.cpu_count()} cores, load {load}"
@@ -208,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all")
     parser.add_argument("--texts", type=int, help="number of texts in the table of times")
-    parser.add_argument("--only", choices=["times", "bytes", "memory", "gpu"])
+    parser.add_argument("--only", choices=["times", "bytes", "memory", "stages", "gpu"])
     parser.add_argument("--out", type=Path, help="folder for extraction_<table>.csv")
     chosen = parser.parse_args()
     if chosen.only == "gpu" and not chosen.quick and not torch.cuda.is_available():
@@ -221,14 +180,18 @@ def main() -> None:
         size = replace(size, n_docs=chosen.texts)
     lengths = (20, 40) if chosen.quick else (50, 200, 500)
     counts = (64, 128) if chosen.quick else (1024, 4096, 16384)
+    staged = world.QUICK if chosen.quick else world.GEMMA_3_270M
     np.seterr(all="raise", under="ignore")
     parts = {
         "times": lambda root: compare_times(root, size),
         "bytes": lambda root: compare_bytes(root, size, lengths),
         "memory": lambda root: compare_memory(root, counts),
-        "gpu": lambda root: one_pass(root, world.QUICK if chosen.quick else world.GEMMA_2_2B),
+        "stages": lambda root: stages.by_stage(root, staged, (8192, 1024)),
+        "gpu": lambda root: stages.one_pass(
+            root, world.QUICK if chosen.quick else world.GEMMA_2_2B
+        ),
     }
-    for name in [chosen.only] if chosen.only else ["times", "bytes", "memory"]:
+    for name in [chosen.only] if chosen.only else ["times", "bytes", "memory", "stages"]:
         with tempfile.TemporaryDirectory() as folder:
             table = parts[name](Path(folder))
         print(f"\n{markdown_table(table.columns, table.astype(str).values.tolist())}", flush=True)

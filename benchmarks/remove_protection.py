@@ -62,9 +62,9 @@ PROTECTIONS = (
     ),
     Protection(
         "scores are written without naming a full disk",
-        "sweep/results",
-        "with storage_errors(path):",
-        "if True:",
+        "storage/files",
+        "with storage_errors(path):\n        path.parent",
+        "if True:\n        path.parent",
         "test_drills::test_a_full_disk_while_scores_are_written_is_one_sentence",
     ),
     Protection(
@@ -203,8 +203,8 @@ PROTECTIONS = (
     Protection(
         "texts are not checked for Unicode",
         "extraction/jobs",
-        "_check_texts(data)\n    wanted",
-        "pass\n    wanted",
+        'check_texts(data.inputs, data.task.input_field, f"Task {data.task.key!r}")',
+        "pass",
         "test_drills::test_invalid_unicode_is_refused_with_its_row",
     ),
     Protection(
@@ -259,8 +259,8 @@ PROTECTIONS = (
     Protection(
         "nothing is centred",
         "models/saes",
-        "if centred and (",
-        "if False and (",
+        "if centred:",
+        "if False:",
         "test_folders::test_the_form_of_gpt2_small_res_jb_is_read_as_it_was_trained",
     ),
     Protection(
@@ -399,8 +399,8 @@ PROTECTIONS = (
     Protection(
         "paths are taken as they are written",
         "publish/run",
-        "os.path.relpath(workspace.source, root) if named else workspace.source",
-        "workspace.source",
+        "os.path.relpath(workspace.loaded_from, root) if named else workspace.loaded_from",
+        "workspace.loaded_from",
         "test_run::test_from_another_folder_it_is_as_from_the_root",
     ),
     Protection(

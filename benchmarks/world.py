@@ -29,6 +29,8 @@ class Size:
     mean_l0: int = 100
     d_head: int | None = None
     """An eighth of `d_model` where it is not given."""
+    heads: tuple[int, int] = (8, 4)
+    """Of attention, and those of its keys and values."""
     dtype: torch.dtype = torch.float32
 
 
@@ -38,6 +40,11 @@ MEMORY = Size(128, 256, 2, (0, 1), (4096,), 16384, mean_l0=50)
 # Gemma 2 2B up to its layer 19; the six blocks above it are never loaded.
 GEMMA_2_2B = Size(
     2304, 9216, 20, (5, 12, 19), (16384, 65536), 4096, d_head=256, dtype=torch.bfloat16
+)
+
+# Gemma 3 270M up to the layer that `gemma-local` reads last, with two widths at each.
+GEMMA_3_270M = Size(
+    640, 2048, 13, (5, 9, 12), (4096, 16384), 640, mean_l0=60, d_head=256, heads=(4, 1)
 )
 
 
@@ -120,8 +127,8 @@ def _write_model(folder: Path, size: Size) -> None:
         hidden_size=size.d_model,
         intermediate_size=size.d_ff,
         num_hidden_layers=size.n_blocks,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        num_attention_heads=size.heads[0],
+        num_key_value_heads=size.heads[1],
         head_dim=size.d_head or size.d_model // 8,
         query_pre_attn_scalar=size.d_head or size.d_model // 8,
         max_position_embeddings=2048,

@@ -114,32 +114,19 @@ def find_gpu() -> Gpu | None:
 
 
 @lru_cache
-def memory_of(profile: str, bfloat16: bool) -> int:
-    """Bytes that the most demanding text model of a shipped profile takes on a GPU (estimate)."""
+def memory_of(profile: str, dtype: str, kind: str) -> list[int]:
+    """Bytes that each text model of a shipped profile takes on a kind of device (estimate)."""
     import torch
 
     from mosaic.config.profiles import load_profile
     from mosaic.extraction.cost import shape_of
     from mosaic.extraction.memory import memory_bytes
 
-    loaded = load_profile(profile)
-    dtype = torch.bfloat16 if bfloat16 else torch.float16
-    return max(
-        memory_bytes(model, shape_of(model), model.saes, loaded, dtype, "cuda")
+    loaded, numbers = load_profile(profile), getattr(torch, dtype)
+    return [
+        memory_bytes(model, shape_of(model), model.saes, loaded, numbers, kind)
         for model in loaded.text_models
-    )
-
-
-def smallest_memory(profile: str) -> int:
-    """Bytes that the first text model of a shipped profile takes on a CPU (estimate)."""
-    import torch
-
-    from mosaic.config.profiles import load_profile
-    from mosaic.extraction.cost import memory_bytes, shape_of
-
-    loaded = load_profile(profile)
-    model = loaded.text_models[0]
-    return memory_bytes(model, shape_of(model), model.saes, loaded, torch.float32, "cpu")
+    ]
 
 
 def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
@@ -147,12 +134,12 @@ def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
 
     Gemma 2 is gated: without a token the choice is "mini", which is no evidence for the paper. A
     profile that does not fit is refused by extraction before anything is downloaded
-    (extraction.cost.require_memory).
+    (extraction.memory.require_memory).
     """
     if gpu is None:
         why = (
             f'this machine has no GPU; Gemma 3 270M, the smallest model of "gemma", takes about '
-            f"{smallest_memory('gemma') / 1e9:.0f} GB and runs on a CPU"
+            f"{memory_of('gemma', 'float32', 'cpu')[0] / 1e9:.0f} GB and runs on a CPU"
         )
         if token:
             return Choice("gemma", f'Profile "gemma": {why} (its 1B models take hours there).')
@@ -163,7 +150,8 @@ def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
             f"HF_TOKEN, and run this cell again.",
         )
     has = f"{gpu.name} has {gpu.memory / 1e9:.0f} GB"
-    needs = {profile: memory_of(profile, gpu.bfloat16) for profile in GEMMA_PROFILES}
+    dtype = "bfloat16" if gpu.bfloat16 else "float16"
+    needs = {profile: max(memory_of(profile, dtype, "cuda")) for profile in GEMMA_PROFILES}
     fitting = [p for p, need in needs.items() if need <= HEADROOM * gpu.memory]
     if not fitting:
         return Choice("mini", f'Profile "mini": {has}, too little for Gemma 2 2B with 16k SAEs.')

@@ -12,7 +12,10 @@ import pandas as pd
 from mosaic.config.choices import TEST_SHARE
 from mosaic.config.tasks import Task, load_catalogue
 from mosaic.errors import IntegrityError
-from mosaic.scores.table import IDENTITY, make_scores, validate_scores, write_scores
+from mosaic.scores.table import SCORE_COLUMNS, make_scores, validate_scores, write_scores
+
+# What makes two rows the same cell, apart from seed and repeat.
+IDENTITY = [c for c in SCORE_COLUMNS[: SCORE_COLUMNS.index("split")] if c != "source"] + ["probe"]
 
 # 0-based layers of the paper: 2B 5/12/19; 9B and 9B-IT 9/20/31 (protocol of the authors' code).
 DEPTH_OF_LAYER = {5: "early", 9: "early", 12: "middle", 20: "middle", 19: "late", 31: "late"}
@@ -58,7 +61,7 @@ def convert_scores(raw_scores: pd.DataFrame, raw_tfidf: pd.DataFrame) -> pd.Data
         rows.append({**row, **scores, "n_test": int(raw["n_test"]), "repeat": 1})
     table = make_scores(rows)
     # Number the repeats of a hidden-state cell anew: they came from different top-n runs.
-    table["repeat"] = table.groupby(list(IDENTITY), dropna=False).cumcount() + 1
+    table["repeat"] = table.groupby(IDENTITY, dropna=False).cumcount() + 1
     return validate_scores(table)
 
 

@@ -70,10 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mosaic {__version__}")
     every = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, action: Any, help: str, parents: Any, *examples: Any) -> Any:
-        make = partial(every.add_parser, name)
-        made = _parser(make, help=help, parents=parents, examples=examples)
-        made.set_defaults(action=action)
+    def verb(name: str, does: Any, parents: Any, *examples: Any, among: Any = every) -> Any:
+        """A parser with the function that does it, whose first line is the help; with its help
+        alone where the verb has steps."""
+        about = does if isinstance(does, str) else does.__doc__.rstrip(".")
+        about = about if about[1].isupper() else about[0].lower() + about[1:]
+        made = _parser(
+            partial(among.add_parser, name), help=about, parents=parents, examples=examples
+        )
+        made.set_defaults(action=does)
         return made
 
     plain = partial(argparse.ArgumentParser, add_help=False)
@@ -91,25 +96,23 @@ def build_parser() -> argparse.ArgumentParser:
     common = [build, profile]
 
     run = verb(
-        *("run", verbs.do_run, "execute notebooks by papermill", [*common, engine, params]),
+        *("run", verbs.do_run, [*common, engine, params]),
         ("mosaic run", "all notebooks on the mini models"),
         ("mosaic run 02 04 --profile my.yaml", "two notebooks on own data or models"),
         ("mosaic run 04 -p 'tasks=[safety-en]'", "one parameter changed"),
     )
     run.add_argument("notebooks", nargs="*", help="names or leading parts; none means all")
 
-    about = "execute the notebook that draws a figure"
     figure = verb(
-        *("figure", verbs.do_figure, about, [*common, engine, params]),
+        *("figure", verbs.do_figure, [*common, engine, params]),
         ("mosaic figure fig-baselines", "SVG, PNG and CSV below _build/runs/mini/figures"),
         ("mosaic figure fig-layers -p 'tasks=[sentiment-en]'", "of another task"),
         ("mosaic figure fig-layers --profile small", "of other models"),
     )
     figure.add_argument("figure", help="such as fig-baselines")
 
-    about = "score text baselines and write them as a bundle"
     sweep = verb(
-        *("sweep", verbs.do_sweep, about, [*common, engine, packed]),
+        *("sweep", verbs.do_sweep, [*common, engine, packed]),
         ("mosaic sweep --profile encoder --out runs/tfidf", "TF-IDF on real text as a bundle"),
         ("mosaic sweep --tasks sentiment-en --feature length --out runs/length", "one task"),
     )
@@ -118,21 +121,18 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--protocols", nargs="+", choices=choices.PROTOCOLS, default=["nested"])
     sweep.add_argument("--title", default="text baselines", help="what the bundle is called")
 
-    about = "TF-IDF between all languages of a task, as a bundle"
     transfer = verb(
-        *("transfer", verbs.do_transfer, about, [*common, engine, packed]),
+        *("transfer", verbs.do_transfer, [*common, engine, packed]),
         ("mosaic transfer --task toxicity --out runs/transfer", "all pairs of its languages"),
     )
     transfer.add_argument("--task", required=True, help="name of a task in several languages")
     transfer.add_argument("--title", default="TF-IDF transfer", help="what the bundle is called")
 
-    about = "pack the scores and figures of a finished run"
-    bundle = verb("bundle", verbs.do_bundle, about, [*common, packed])
+    bundle = verb("bundle", verbs.do_bundle, [*common, packed])
     bundle.add_argument("--title", required=True, help="what the bundle is called")
 
-    about = "fill the feature store, or say what that would cost"
     extract = verb(
-        *("extract", verbs.do_extract, about, [*common, engine]),
+        *("extract", verbs.do_extract, [*common, engine]),
         ("mosaic extract --profile paper --dry-run", "what the paper's extraction costs here"),
         ("mosaic extract --tasks sentiment-en --models mini-small", "one task, one model"),
     )
@@ -143,41 +143,34 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("--dry-run", action="store_true", help="print the cost, load no weights")
 
     mini = verb(
-        *("mini", None, "the mini world that ships with the repository", []),
+        *("mini", "the mini world that ships with the repository", []),
         ("mosaic mini check", "what the shipped tasks and features show"),
         ("mosaic mini build world", "make them anew in the folder `world`"),
     )
     steps = mini.add_subparsers(dest="step", required=True, metavar="STEP")
-    about = "make tasks, models and SAEs anew from their seed"
-    make = _parser(partial(steps.add_parser, "build"), help=about)
+    make = verb("build", verbs.do_mini_build, [], among=steps)
     make.add_argument("folder", help="an empty or new folder")
-    make.set_defaults(action=verbs.do_mini_build)
-    about = "what its tasks and features show, as a table"
-    check = _parser(partial(steps.add_parser, "check"), help=about, parents=[build])
+    check = verb("check", verbs.do_mini_check, [build], among=steps)
     check.add_argument("folder", nargs="?", help="a built world; none means the shipped one")
-    check.set_defaults(action=verbs.do_mini_check)
 
     model = verb(
-        *("model", None, "language models from other formats", []),
+        *("model", "language models from other formats", []),
         ("mosaic model from-gguf model.gguf --out models/own/model", "as a folder in safetensors"),
     )
     kinds = model.add_subparsers(dest="step", required=True, metavar="STEP")
-    about = "a GGUF file as a folder in safetensors, dequantized"
-    gguf = _parser(partial(kinds.add_parser, "from-gguf"), help=about, parents=[packed])
+    gguf = verb("from-gguf", verbs.do_model_from_gguf, [packed], among=kinds)
     gguf.add_argument("file", help="the GGUF file")
     gguf.add_argument("--sha256", metavar="HEX", help="what the file's checksum must be")
-    gguf.set_defaults(action=verbs.do_model_from_gguf)
 
     book = verb(
-        *("book", verbs.do_book, "run every notebook and build the book", [*common, engine]),
+        *("book", verbs.do_book, [*common, engine]),
         ("mosaic book", "run every notebook on mini and build the pages"),
         ("mosaic book --no-run", "build the pages from the notebooks already run"),
     )
     book.add_argument("--no-run", action="store_true", help="use the notebooks already executed")
 
-    about = "choose a probe by cross-validation and save it"
     fit = verb(
-        *("fit", verbs.do_fit, about, [*common, engine, packed]),
+        *("fit", verbs.do_fit, [*common, engine, packed]),
         ("mosaic fit --profile my.yaml --out probe", "the first task of an own file"),
         ("mosaic fit --task toxicity-en --models mini-small --out probe", "a shipped task"),
         ("mosaic fit --profile my.yaml --out probe --controls", "and what the SAE adds"),
@@ -190,7 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = "mosaic predict probe --explain 0 --format csv < new.txt > answers.csv"
     predict = verb(
-        *("predict", verbs.do_predict, "apply a saved probe to new texts, and say why", [build]),
+        *("predict", verbs.do_predict, [build]),
         ("mosaic predict probe new.csv --column body", "a column of a file"),
         (command, "one text a line"),
         ("mosaic predict probe new.jsonl --format jsonl | head", "as JSON, latents included"),
@@ -199,13 +192,14 @@ def build_parser() -> argparse.ArgumentParser:
     texts = "CSV, TSV, JSONL, or one text a line"
     predict.add_argument("texts", nargs="?", default="-", help=texts)
     predict.add_argument("--column", metavar="NAME", help="of the texts; default: as fitted")
-    about = "latents named per text"
-    predict.add_argument("--explain", type=whole, default=3, metavar="N", help=about)
+    predict.add_argument(
+        "--explain", type=whole, default=3, metavar="N", help="latents named per text"
+    )
     predict.add_argument("--format", choices=choices.PREDICTION_FORMATS, default="table")
     predict.add_argument("--profile", help="where model and SAE are; default: as fitted")
 
     verb(
-        *("doctor", verbs.do_doctor, "what this machine can run, and why", [build]),
+        *("doctor", verbs.do_doctor, [build]),
         ("mosaic doctor", "findings with their remedies; exit code 0 when `mini` can run"),
         ("mosaic doctor --build-dir scratch/build", "with the results in another folder"),
     )

@@ -15,17 +15,20 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from itertools import chain
 from pathlib import Path
 
+import psutil
+
 from mosaic import ASSETS
-from mosaic.config.choices import PRICED_PROFILES
+from mosaic.config.choices import PRICED_PROFILES, READS
 from mosaic.config.profiles import Profile, load_profile
+from mosaic.config.tasks import load_catalogue
+from mosaic.data.load import missing_reason
 from mosaic.errors import MosaicError
-from mosaic.extraction.cost import GATED
-from mosaic.extraction.memory import device_memory, lack_of_memory
+from mosaic.models.hub import GATED
+from mosaic.storage.manifest import MANIFEST, MINI, verify_folder
 
 PACKAGE = "mosaic-companion"
 
 LOCK = ASSETS.parents[1] / "requirements.lock"
-
 
 MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
 """Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
@@ -112,6 +115,7 @@ def _installed(package: str) -> str | None:
 def device_checks() -> Iterator[Diagnosis]:
     """Where models run, and in which precision."""
     try:
+        from mosaic.extraction.memory import device_memory
         from mosaic.models.resolve import choose_device, choose_dtype
 
         chosen = choose_device()
@@ -134,8 +138,6 @@ def device_checks() -> Iterator[Diagnosis]:
 
 def memory_checks() -> Iterator[Diagnosis]:
     """Free memory."""
-    import psutil
-
     found = psutil.virtual_memory()
     what = f"memory: {gb(found.available)} free of {gb(found.total)}"
     little = f"close programs; `mini` needs {gb(MINI_MEMORY)}"
@@ -171,8 +173,6 @@ def storage_checks(build_dir: Path) -> Iterator[Diagnosis]:
 
 def mini_files() -> Iterator[Diagnosis]:
     """The shipped models, SAEs and tasks against their manifest."""
-    from mosaic.storage.manifest import MANIFEST, MINI, verify_folder
-
     try:
         if not (MINI / MANIFEST).is_file():
             raise MosaicError(f"{MINI / MANIFEST} is missing")
@@ -185,9 +185,6 @@ def mini_files() -> Iterator[Diagnosis]:
 
 def data_dir() -> Iterator[Diagnosis]:
     """Which of the paper's datasets are at hand offline."""
-    from mosaic.config.tasks import load_catalogue
-    from mosaic.data.load import missing_reason
-
     folder = os.environ.get("MOSAIC_DATA_DIR")
     if not folder:
         what = "MOSAIC_DATA_DIR is not set: real datasets come from the Hub"
@@ -244,8 +241,8 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
     """Whether a profile can run here, and why (not), by the numbers of `extraction.cost`."""
     import torch
 
-    from mosaic.data.load import missing_reason
     from mosaic.extraction.cost import Cost, all_tasks, estimate
+    from mosaic.extraction.memory import lack_of_memory
     from mosaic.models.resolve import choose_device
     from mosaic.sweep.cost import probe_seconds
 
@@ -259,8 +256,7 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
         if len(absent) == len(tasks):
             return Diagnosis("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
     try:
-        reads = {"text": "text", "vision": "image"}
-        first = [(m, [t for t in tasks[:1] if t.modality == reads[m.kind]]) for m in profile.models]
+        first = [(m, [t for t in tasks[:1] if t.modality == READS[m.kind]]) for m in profile.models]
         costs = estimate(profile, work=first)
     except MosaicError as error:
         return Diagnosis("no", f"{say} {str(error).split(': ')[0]}", "go online once")

@@ -7,13 +7,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from mosaic.experiments.own_data import Prediction
-
+from mosaic.experiments.own_data import Prediction
 
 TEXT_WIDTH = 72
 """Characters of a text shown in the table."""

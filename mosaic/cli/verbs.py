@@ -1,9 +1,12 @@
-"""What each verb of the command line does; nothing heavy is imported before it is needed."""
+"""What each verb of the command line does; nothing heavy is imported before it is needed.
+
+The first line of a verb's docstring is its help."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ def _write_bundle(args: argparse.Namespace, results: Any) -> None:
 
 
 def do_run(args: argparse.Namespace) -> None:
-    """Execute notebooks."""
+    """Execute notebooks by papermill."""
     from mosaic.publish.run import run_chapters
 
     for path in run_chapters(args.notebooks, _workspace(args), dict(args.parameters)):
@@ -55,7 +58,7 @@ def do_figure(args: argparse.Namespace) -> None:
 
 
 def do_sweep(args: argparse.Namespace) -> None:
-    """Score text baselines as a bundle."""
+    """Score text baselines and write them as a bundle."""
     from mosaic.sweep.cells import Cell
     from mosaic.sweep.run import score_cells
 
@@ -71,7 +74,7 @@ def do_sweep(args: argparse.Namespace) -> None:
 
 
 def do_transfer(args: argparse.Namespace) -> None:
-    """Score TF-IDF between languages as a bundle."""
+    """TF-IDF between all languages of a task, as a bundle."""
     from mosaic.experiments.transfer import languages_of, transfer_cells
     from mosaic.sweep.run import score_cells
 
@@ -82,16 +85,14 @@ def do_transfer(args: argparse.Namespace) -> None:
 
 
 def do_bundle(args: argparse.Namespace) -> None:
-    """Pack a finished run."""
+    """Pack the scores and figures of a finished run."""
     from mosaic.evidence.pack import pack_run
 
     print(pack_run(_workspace(args, train=False), args.title, Path(args.out)))
 
 
 def do_extract(args: argparse.Namespace) -> None:
-    """Fill the feature store, or print what that would cost."""
-    from functools import cache
-
+    """Fill the feature store, or say what that would cost."""
     from mosaic.data.load import load_task
     from mosaic.extraction.cost import cost_table, estimate
     from mosaic.extraction.extract import extract_all, models_with_tasks
@@ -105,30 +106,30 @@ def do_extract(args: argparse.Namespace) -> None:
         hours = sum(probe_seconds(profile, model, tasks) for model, tasks in work) / 3600
         print(f"Probes of the paper's grid on these features: about {hours:.1f} CPU hours a seed.")
         return
-    load, store = cache(lambda key: load_task(key, profile)), workspace.cache / "features"
+    load = cache(lambda key: load_task(key, profile))
     for model, tasks in work:
         data = [load(task.key) for task in tasks]
-        found = extract_all(model, data, profile, store=store, engine=args.engine)
+        found = extract_all(model, data, profile, store=workspace.store, engine=args.engine)
         for task, features in zip(tasks, found, strict=True):
             print(f"{task.key}\t{model.name}\t{features.n_docs} documents")
 
 
 def do_model_from_gguf(args: argparse.Namespace) -> None:
-    """A GGUF file as a folder in safetensors."""
+    """A GGUF file as a folder in safetensors, dequantized."""
     from mosaic.models.gguf import convert_gguf
 
     print(convert_gguf(Path(args.file), Path(args.out), args.sha256))
 
 
 def do_mini_build(args: argparse.Namespace) -> None:
-    """Make the mini world anew."""
+    """Make tasks, models and SAEs anew from their seed."""
     from mosaic_mini.build import build_world
 
     build_world(args.folder)
 
 
 def do_mini_check(args: argparse.Namespace) -> None:
-    """Print what the mini world's tasks and features show."""
+    """What its tasks and features show, as a table."""
     from mosaic.storage.manifest import MINI
     from mosaic_mini.check import check_world, format_table, open_world
 
@@ -139,7 +140,7 @@ def do_mini_check(args: argparse.Namespace) -> None:
 
 
 def do_book(args: argparse.Namespace) -> None:
-    """Execute every notebook and build the book."""
+    """Run every notebook and build the book."""
     from mosaic.publish.build import build_book
     from mosaic.publish.run import run_chapters
 
@@ -159,7 +160,7 @@ def _say(line: str) -> None:
 
 
 def do_fit(args: argparse.Namespace) -> None:
-    """Choose a probe and save it."""
+    """Choose a probe by cross-validation and save it."""
     from mosaic.experiments.own_data import controls_report, fit_probe, fit_report
     from mosaic.probes.saved import save_probe
 
@@ -174,7 +175,7 @@ def do_fit(args: argparse.Namespace) -> None:
 
 
 def do_predict(args: argparse.Namespace) -> None:
-    """Apply a saved probe to texts."""
+    """Apply a saved probe to new texts, and say why."""
     from mosaic.cli.predictions import prediction_lines, printable
     from mosaic.data.own_files import read_texts
     from mosaic.experiments import own_data
@@ -191,7 +192,7 @@ def do_predict(args: argparse.Namespace) -> None:
 
 
 def do_doctor(args: argparse.Namespace) -> int:
-    """Say what this machine can run."""
+    """What this machine can run, and why."""
     from mosaic.cli.doctor import report
 
     return report(args.build_dir)

@@ -243,7 +243,7 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"No profile {name!r}; use one of {profile_names()} or a YAML file.")
-    profile = _placed(typed(Profile, _completed(path), str(path)), path)
+    profile = _placed(typed(Profile, _completed(path), str(path)), path.parent)
     if not overrides:
         return profile
     return typed(Profile, {**asdict(profile), **overrides}, f"Profile {name!r} with {overrides}")
@@ -279,9 +279,8 @@ def _completed(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _placed(profile: Profile, path: Path) -> Profile:
-    """The profile with its paths absolute, those of the file taken as beside it."""
-    home = path.parent
+def _placed(profile: Profile, home: Path) -> Profile:
+    """The profile with its paths absolute, those of its file taken as beside it, in `home`."""
     models = []
     for model in profile.models:
         saes = (replace(s, folder=s.folder and beside(home, s.folder)) for s in model.saes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.config.profiles import Profile, load_profile
+from mosaic.storage.shards import Store
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Workspace:
 
     profile: Profile
     root: Path
-    source: str
+    loaded_from: str
     """What the profile was loaded from: a shipped name or a YAML file."""
     engine: str = "local"
     """Where extractions and sweeps run; one of `mosaic.config.choices.ENGINES`."""
@@ -28,6 +29,11 @@ class Workspace:
     def cache(self) -> Path:
         """Folder of features and scored cells; absolute, as workers may start elsewhere."""
         return self.root.absolute() / "cache"
+
+    @property
+    def store(self) -> Store:
+        """Pooled features, by what decides their numbers."""
+        return Store(self.cache / "features")
 
     @property
     def run(self) -> Path:

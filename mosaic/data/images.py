@@ -8,13 +8,14 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image
+from PIL import ImageOps
+from PIL.Image import Image
 
 from mosaic.errors import IntegrityError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from PIL.Image import Image
-
 
 MAX_PIXELS = 100_000_000
 """More than any photograph has; beyond it a small file can fill the memory."""
@@ -43,9 +44,6 @@ def read_images(table: Dataset, field: str, where: str) -> list[Image]:
 
 def decode(cell: dict[str, Any], where: str) -> Image:
     """One encoded image, upright, at most MAX_SIDE pixels long. Raises IntegrityError."""
-    import PIL.Image
-    from PIL import ImageOps
-
     source: Any = cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])
     image: Image
     try:
@@ -75,8 +73,6 @@ def to_rgb(image: Image, where: str) -> Image:
 
     Raises IntegrityError for pixels that are numbers without a known scale.
     """
-    import PIL.Image
-
     if image.mode.startswith("I;16"):
         image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mosaic.config.profiles import Profile
+from mosaic.config.tasks import Task
 from mosaic.data.images import read_images
 from mosaic.data.own_files import as_labels, check_texts
 from mosaic.data.sources import called, read_rows, refuse_shared_texts
@@ -18,9 +20,6 @@ from mosaic.errors import IntegrityError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from mosaic.config.profiles import Profile
-    from mosaic.config.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)

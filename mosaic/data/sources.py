@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mosaic.config.profiles import Profile
+from mosaic.config.tasks import Task
 from mosaic.data.own_files import FILE_KINDS, as_labels, check_texts, read_file
 from mosaic.errors import MALFORMED, AccessError, ConfigError, IntegrityError
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from mosaic.config.profiles import Profile
-    from mosaic.config.tasks import Task
-
 
 CONVERTED = "refs/convert/parquet"
 """Branch of the Hub's own copies of script-only sets: a folder per configuration, no README."""

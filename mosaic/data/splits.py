@@ -70,7 +70,8 @@ def make_split(
         raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
     if data.in_test is not None:
         groups = None if protocol == "published" else _linked_groups(data.inputs, data.groups)
-        train, test = _given_parts(data, data.in_test)
+        train, test = np.flatnonzero(~data.in_test), np.flatnonzero(data.in_test)
+        _refuse_unseen(data, train, test)
         if protocol == "nested":
             train = _cap(train, data.labels, n_train, seed)
             test = _cap(test, data.labels, n_test, seed)
@@ -97,12 +98,6 @@ def make_split(
         test_ids=data.ids[test],
         train_groups=None if groups is None else groups[train],
     )
-
-
-def _given_parts(data: TaskData, in_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
-    _refuse_unseen(data, train, test)
-    return train, test
 
 
 def _refuse_unseen(data: TaskData, train: np.ndarray, test: np.ndarray) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
+from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mosaic.errors import IntegrityError
 from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
 from mosaic.storage.files import sha256
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Tables of version 2 say neither a task's kind nor whether models and tasks are toys, those of
 version 3 nothing of probabilities."""
 
@@ -82,7 +83,7 @@ class BundleModel(_Strict):
 class Manifest(_Strict):
     """The manifest of a bundle."""
 
-    schema_version: Literal[2, 3, 4]
+    schema_version: Literal[2, 3, 4, 5]
     title: Line
     command: Command
     profile: Line
@@ -161,7 +162,13 @@ def check_content(folder: Path, manifest: Manifest) -> None:
                 f"Restore it, or write the bundle again."
             )
         if path.suffix == ".png":
-            _check_picture(path)
+            try:
+                with Image.open(path, formats=["PNG"]) as picture:
+                    picture.verify()
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                raise IntegrityError(
+                    f"{path} is not a PNG picture ({error}). Remove it."
+                ) from error
     if LATENTS_FILE in manifest.files:
         read_latents(folder)
 
@@ -184,16 +191,6 @@ def read_latents(folder: Path) -> LatentView:
 def may_ship(view: LatentView) -> bool:
     """Whether texts of a view may be passed on, and are none that offend by what they are for."""
     return view.licence.lower() in FREE_LICENCES and view.role not in OFFENSIVE_ROLES
-
-
-def _check_picture(path: Path) -> None:
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            picture.verify()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise IntegrityError(f"{path} is not a PNG picture ({error}). Remove it.") from error
 
 
 def check_table(table: pd.DataFrame, manifest: Manifest, where: str) -> None:

@@ -34,7 +34,7 @@ from mosaic.evidence.bundle_rules import (
     read_manifest,
 )
 from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
-from mosaic.scores.table import PROBABILITY, SCORE_COLUMNS, concat_scores, read_scores, write_scores
+from mosaic.scores.table import ADDED, SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
 
@@ -262,7 +262,7 @@ def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:
     An image task has the name of a shipped one, or the vision tower beside it; toys were known by
     the profile `mini`. A table that lacks columns is left for validation to refuse.
     """
-    lacking = ("kind", "toy", *PROBABILITY)
+    lacking = ("kind", "toy", *ADDED)
     if tuple(table.columns) != tuple(c for c in SCORE_COLUMNS if c not in lacking):
         return table
     images = {task.name for task in shipped_tasks() if task.kind == "image"}

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from mosaic.config.choices import DEPTHS
-from mosaic.evidence.claims import Claim, Finding, judge_claims, load_claims
+from mosaic.evidence.claims import Claim, Finding, judge_claims, judge_pairs, load_claims
+from mosaic.evidence.comparisons import SAME_TEXTS
 from mosaic.scores.names import pooling_name, source_label
 
 LATENTS = {"feature": "sae"}
@@ -37,10 +38,18 @@ POOLED = ("pooling", "top_n", "threshold")
 Findings = dict[str, Finding]
 
 
-def by_claim(table: pd.DataFrame, *keys: str) -> Findings:
-    """What a source's cells say of the claims of these keys, as the scorecard has it."""
-    claims = _claims()
-    return dict(zip(keys, judge_claims([claims[key] for key in keys], table), strict=True))
+def texts_once(found: Sequence[Finding]) -> list[Finding]:
+    """The findings of one source again, where tasks on the same texts count as one task (ours)."""
+    again = [f.pairs.replace({"task": SAME_TEXTS}) if len(f.pairs) else f.pairs for f in found]
+    return judge_pairs([f.claim for f in found], again)
+
+
+def verdicts_twice(found: Sequence[Finding]) -> list[str]:
+    """The verdicts of one source, each with what it is where the same texts count once."""
+    return [
+        f.verdict if f.verdict == once.verdict else f"{f.verdict} (texts once: {once.verdict})"
+        for f, once in zip(found, texts_once(found), strict=True)
+    ]
 
 
 def by_width(table: pd.DataFrame) -> Findings:
@@ -240,15 +249,6 @@ def _poolings(table: pd.DataFrame) -> pd.DataFrame:
 def _pooled(row: pd.Series) -> dict[str, Any]:
     """What picks the cells of one pooling in a claim."""
     return {name: None if pd.isna(row[name]) else row[name] for name in POOLED}
-
-
-def binarization_effects(table: pd.DataFrame, prefix: str) -> dict[str, float | None]:
-    """`<prefix>_binarize_sum` and `_binarize_top_n`: binarized minus raw, mean over text tasks."""
-    found = by_binarization(table)
-    return {
-        f"{prefix}_binarize_sum": found[SUMS_BINARIZED].effect,
-        f"{prefix}_binarize_top_n": found[COUNTS_BINARIZED].effect,
-    }
 
 
 def hidden_pairs(findings: dict[str, Finding]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Points of critique of the original, each with how it ends here and the numbers behind it.
 
-The points are data (`assets/critique.yaml`); `numbers` computes every figure they name.
+The points are data (`assets/critique.yaml`); `critique_numbers` computes every number they name.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mosaic import ASSETS
 from mosaic.config.choices import PROTOCOLS
 from mosaic.errors import IntegrityError
 from mosaic.evidence.claims import Finding
-from mosaic.evidence.contrasts import binarization_effects, hidden_pairs
-from mosaic.evidence.noise import (
-    files_agree,
-    rerun_differences,
-    rerun_probes,
-    within_noise,
+from mosaic.evidence.contrasts import (
+    COUNTS_BINARIZED,
+    SUMS_BINARIZED,
+    by_binarization,
+    hidden_pairs,
 )
+from mosaic.evidence.noise import files_agree, rerun_differences, rerun_probes, within_noise
 from mosaic.evidence.published import best_on_test
 
 CRITIQUE = ASSETS / "critique.yaml"
@@ -74,16 +74,16 @@ def critique_numbers(
     """
     known = spread[spread["n_test"].notna()]
     inside, of = within_noise(spread, hidden_pairs(findings))
-    trees = files_agree(rerun_differences(rerun_probes(scores)))
     linear = scores[(scores["probe"] == "linear") & scores["feature"].isin(["sae", "hidden"])]
     measured = choices[choices["n_test"].notna()]
-    effect = binarization_effects(linear[linear["feature"] == "sae"], "published")
+    effect = by_binarization(linear[linear["feature"] == "sae"])
     tfidf = scores[(scores["feature"] == "tfidf") & (scores["task"] == "toxicity")]
     gaps = findings["above-tfidf"].pairs.groupby("task")["value"].mean()
     behaviour = findings["behaviour-above-hidden"].pairs
     pubmedqa = behaviour["task"] == "pubmedqa"
     mean = conditions.groupby(["claim", "condition"])["difference"].mean()
     sae, binarized = mean["SAE minus hidden state"], mean["binarized minus raw sums"]
+    towers = run.loc[run["feature"] == "vision_tower", "macro_f1"]
     tuned = mean.get("SAE of tuned minus of base")
     languages = {
         f"{task}_{feature}": _best_language(linear, task, feature)
@@ -106,11 +106,7 @@ def critique_numbers(
         "within": inside,
         "within_of": of,
         "within_expected": round(0.95 * of),
-        **dict(
-            zip(
-                ("trees_same", "trees_same_of", "trees_other", "trees_other_of"), trees, strict=True
-            )
-        ),
+        **files_agree(rerun_differences(rerun_probes(scores))),
         "accuracy_gap": float((linear["accuracy"] - linear["macro_f1"]).mean()),
         **languages,
         "same_languages": {2: "in both", 1: "in one of the two", 0: "in neither"}[sum(agree)],
@@ -122,11 +118,13 @@ def critique_numbers(
         "bos_keep": sae["same, BOS kept"],
         "binarized_scaled": binarized["scaled"],
         "binarized_unscaled": binarized["not scaled"],
-        "binarized_published": effect["published_binarize_sum"],
-        "binarized_counts": effect["published_binarize_top_n"],
+        "binarized_published": effect[SUMS_BINARIZED].effect,
+        "binarized_counts": effect[COUNTS_BINARIZED].effect,
         "tfidf_zh": float(tfidf.loc[tfidf["language"] == "zh", "macro_f1"].iloc[0]),
         "tfidf_nested": _tfidf_nested(contributed),
-        "tower": _tower(run),
+        "tower": (
+            f"{towers.mean():.3f}" if len(towers) else "no score, as that chapter has not run here"
+        ),
         "tfidf_gaps": ", ".join(f"{task} {gap:+.3f}" for task, gap in gaps.items()),
         "pubmedqa_gap": behaviour.loc[pubmedqa, "value"].mean(),
         "other_behaviour_gap": behaviour.loc[~pubmedqa, "value"].mean(),
@@ -162,14 +160,9 @@ def _tfidf_nested(contributed: pd.DataFrame) -> str:
     by = rows.groupby(["language", "protocol"])["macro_f1"].mean().unstack("protocol")
     gaps = by.reindex(columns=list(PROTOCOLS)).dropna()
     if gaps.empty:
-        return "an amount that no contributed run here shows"
+        return "an amount that no shipped run here shows"
     difference = (gaps["nested"] - gaps["published"]).astype(float)
     return (
         f"{difference.mean():+.3f} (mean of {len(gaps)} languages, {int((difference > 0).sum())} "
         f"of them better; each protocol on test parts of its own)"
     )
-
-
-def _tower(run: pd.DataFrame) -> str:
-    towers = run.loc[run["feature"] == "vision_tower", "macro_f1"]
-    return f"{towers.mean():.3f}" if len(towers) else "no score, as that chapter has not run here"

@@ -19,20 +19,8 @@ from mosaic.config.choices import CONTROLS, HIDDEN_JOINED, Bos
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
-from mosaic.evidence.claims import (
-    INCONCLUSIVE,
-    LEANS,
-    LEANS_AGAINST,
-    NOT_SUPPORTED,
-    SUPPORTED,
-    TOO_FEW,
-    TOY,
-    Claim,
-    Finding,
-    judge_claims,
-    judge_pairs,
-)
-from mosaic.evidence.contrasts import effect_table
+from mosaic.evidence.claims import Claim, Finding, judge_claims, judge_pairs
+from mosaic.evidence.contrasts import effect_table, verdicts_twice
 from mosaic.scores.choose import best_rows
 from mosaic.scores.controls import control_rows, headline
 from mosaic.sweep.cells import Cell
@@ -54,16 +42,6 @@ PLAIN = {
 """What the trained SAE's sums and maxima together are compared with, whatever their pooling."""
 
 OFFERED = "chooser, with the trained SAE"
-
-TO_SAY = {
-    SUPPORTED: "beyond chance",
-    NOT_SUPPORTED: "beyond chance",
-    LEANS: "beyond chance only uncorrected",
-    LEANS_AGAINST: "beyond chance only uncorrected",
-    INCONCLUSIVE: "within chance",
-    TOO_FEW: "too few tasks for a test",
-    TOY: "toys, so no evidence",
-}
 
 
 @dataclass(frozen=True)
@@ -252,18 +230,21 @@ def chooser_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
             changed=(picked["feature"] != without["feature"]).astype(float),
         )
         by_task = gain.groupby(["task", "language"], dropna=False)
-        pairs.append(by_task[["value", "toy", "changed"]].mean().reset_index())
-    pairs = [found.astype({"toy": bool}) for found in pairs]
+        means = by_task[["value", "toy", "changed"]].mean().reset_index()
+        pairs.append(means.astype({"toy": bool}))
     claims = [_control_claim(name) for name in offers]
     return dict(zip(offers, judge_pairs(claims, pairs), strict=True))
 
 
 def effects_by_source(found: Mapping[str, Mapping[str, Finding]]) -> pd.DataFrame:
-    """`effect_table` of several sources, with the adjusted p-value and what it comes to."""
+    """`effect_table` of several sources, with the adjusted p-value and the verdict; of a chooser
+    also in how many of its choices, one a task and language, the offer changed what it took."""
     parts = []
     for source, contrasts in found.items():
-        table = effect_table(contrasts, source)
-        adjusted = [finding.p_holm for finding in contrasts.values()]
-        said = [TO_SAY.get(finding.verdict, finding.verdict) for finding in contrasts.values()]
-        parts.append(table.assign(**{"p (Holm)": adjusted, "verdict": said}))
+        told = contrasts.values()
+        more = {"p (Holm)": [f.p_holm for f in told], "verdict": verdicts_twice(list(told))}
+        if all("changed" in f.pairs for f in told):
+            changed = [(f.pairs["changed"] > 0).sum() for f in told]
+            more["changed"] = [f"{n} of {len(f.pairs)}" for n, f in zip(changed, told, strict=True)]
+        parts.append(effect_table(contrasts, source).assign(**more))
     return pd.concat(parts, ignore_index=True)

@@ -74,7 +74,7 @@ def _command(workspace: Workspace, chapters: list[str]) -> str:
     alike: dict[str, list[str]] = {}
     for chapter, parameters in given.items():
         alike.setdefault(command_line("run", [], {}, parameters), []).append(chapter)
-    profile = {"profile": workspace.source}
+    profile = {"profile": workspace.loaded_from}
     return " && ".join(command_line("run", c, profile, given[c[0]]) for c in alike.values())
 
 
@@ -96,14 +96,13 @@ def _identity(model: ModelSpec, table: pd.DataFrame, workspace: Workspace) -> di
     source = public(model.source)
     if found.commit is not None:
         source += f" at {found.commit}"
-    pins = workspace.cache / "features" / "pins.json"
     mine = table[table["model"] == model.name]
     used = set(zip(mine["layer"].astype(object), mine["width"].astype(object), strict=True))
     saes: dict[str, Any] = {}
     for sae in model.saes:
         if (sae.layer, sae.width) not in used:
             continue
-        saes[sae.name] = dict(sae_identity(sae, pins)["sha256"])
+        saes[sae.name] = dict(sae_identity(sae, workspace.store.pins)["sha256"])
         if sae.train is not None:
             from mosaic.models.sae_metrics import metrics_by_language, read_metrics
 

@@ -26,14 +26,14 @@ import torch
 from mosaic.config.choices import CONTROLS
 from mosaic.config.profiles import ModelSpec, SAESpec
 from mosaic.config.workspace import Workspace
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic.errors import ConfigError
 from mosaic.models.language_model import load_model
 from mosaic.models.readers import text_reader
 from mosaic.models.resolve import ResolvedModel, resolve
 from mosaic.models.saes import load_sae, sae_identity
 from mosaic.models.train_saes import residual_vectors
-from mosaic.storage.files import set_aside, storage_errors
-from mosaic.storage.manifest import MANIFEST, verify_folder, write_manifest
+from mosaic.storage.files import storage_errors
+from mosaic.storage.manifest import is_whole, write_manifest
 from mosaic.storage.shards import Store, make_key
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CONTROL_RECIPE = "controls 1"
 """Part of every control's identity: rename it when the way of making changes."""
 
-SEED = 0
+CONTROL_SEED = 0
 
 MEASURED_TOKENS = 20_000
 """Tokens on which thresholds are set, at most."""
@@ -74,16 +74,16 @@ def with_controls(
         raise ConfigError("Controls need texts to set their thresholds on; there is none.")
     identity = {
         "recipe": CONTROL_RECIPE,
-        "seed": SEED,
+        "seed": CONTROL_SEED,
         "model": found.identity,
-        "sae": sae_identity(sae, workspace.cache / "features" / "pins.json"),
+        "sae": sae_identity(sae, workspace.store.pins),
         "layer": layer,
         "texts": hashlib.sha256("\x1f".join(texts).encode()).hexdigest(),
         **text_reader(found, profile).identity,
     }
     home = workspace.cache / "controls" / make_key(identity)
     with Store(home.parent).lock([home.name]), storage_errors(home):
-        missing = [kind for kind in kinds if not _is_whole(home / kind)]
+        missing = [kind for kind in kinds if not is_whole(home / kind)]
         if missing:
             print(f"{model.name} {sae.name}: controls {', '.join(missing)} ...", flush=True)
             _make(found, sae, workspace, texts, home, missing)
@@ -91,18 +91,6 @@ def with_controls(
     known = replace(model, saes=(*model.saes, *made))
     models = tuple(known if m.name == model.name else m for m in profile.models)
     return replace(workspace, profile=replace(profile, models=models))
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a control is in the folder; one that is damaged is set aside."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    try:
-        verify_folder(folder)
-    except IntegrityError as error:
-        set_aside(folder, error)
-        return False
-    return True
 
 
 @torch.no_grad()
@@ -179,7 +167,7 @@ def _directions(
     kind: str, sae: SAE[Any], states: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions `[d_model, n]` of the centred stream, and what is added to the products `[n]`."""
-    rng, d_model = np.random.default_rng(SEED), states.shape[1]
+    rng, d_model = np.random.default_rng(CONTROL_SEED), states.shape[1]
     if kind == "random":
         drawn = rng.standard_normal((d_model, sae.cfg.d_sae))
         found = drawn / np.linalg.norm(drawn, axis=0)

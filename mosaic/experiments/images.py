@@ -14,24 +14,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import torch
+from filelock import FileLock
+
+from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import load_catalogue
+from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.extraction.tower import vision_tower
-from mosaic.models.language_model import load_weights, quiet_loading
+from mosaic.models.language_model import find_blocks, load_weights, quiet_loading
 from mosaic.models.readers import image_reader
-from mosaic.models.resolve import resolve
+from mosaic.models.resolve import ResolvedModel, resolve
 from mosaic.storage.files import storage_errors
 from mosaic.storage.shards import make_key
 from mosaic.storage.versions import code_digest
 from mosaic.sweep.cells import Cell, paper_grid
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
-
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.config.workspace import Workspace
-    from mosaic.models.resolve import ResolvedModel
 
 
 def with_untrained_connector(
@@ -42,8 +42,6 @@ def with_untrained_connector(
     Tower and text model stay as trained: what the SAEs still find does not come from having learnt
     to speak to the text model. The connector is drawn as its configuration says, with `seed`.
     """
-    from filelock import FileLock
-
     model = resolve(spec, workspace.profile)
     code = code_digest("experiments/images.py")
     identity = {"untrained": seed, "model": model.identity, "code": code}
@@ -59,7 +57,6 @@ def with_untrained_connector(
 
 
 def _write_untrained(model: ResolvedModel, seed: int, target: Path) -> None:
-    import torch
     from transformers import AutoModelForImageTextToText
 
     stored = model.config.dtype if isinstance(model.config.dtype, torch.dtype) else torch.float32
@@ -83,16 +80,12 @@ def _write_untrained(model: ResolvedModel, seed: int, target: Path) -> None:
 
 def _draw(seed: int, name: str) -> torch.Generator:
     """A stream of random numbers of one tensor's own, whatever other tensors are called."""
-    import torch
-
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4]))
 
 
 def _connector(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     """Parameters that belong neither to the tower nor to the text model and its LM head."""
-    from mosaic.models.language_model import find_blocks
-
     text = find_blocks(model)[0]
     known = {id(p) for part in (text, vision_tower(model)) for p in part.parameters()}
     known |= {id(p) for p in model.get_output_embeddings().parameters()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors import safe_open
 
 from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.experiments.latent_view import (
@@ -24,9 +25,9 @@ from mosaic.experiments.latents import (
     strongest_documents,
     token_activations,
 )
-
-if TYPE_CHECKING:
-    import torch
+from mosaic.models.language_model import load_weights, truncated
+from mosaic.models.resolve import resolve
+from mosaic.models.saes import sae_files
 
 HISTOGRAM_BINS, N_PROMOTED = 20, 10
 
@@ -156,12 +157,8 @@ def promoted_tokens(
     (nostalgebraist 2020); blocks in between are passed over. Empty for models that are no causal
     language models, and for SAEs whose file names no W_dec. Raises what loading raises.
     """
-    import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    from mosaic.models.language_model import load_weights, truncated
-    from mosaic.models.resolve import resolve
 
     found = resolve(model, profile)
     directions = _decoder(sae, latents)
@@ -169,7 +166,8 @@ def promoted_tokens(
     if directions is None or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return {}
     whole = load_weights(AutoModelForCausalLM, found, truncated(found.config, 1))
-    norms = [m for m in whole.base_model.children() if _is_norm(m)]
+    parts = [(m, getattr(m, "weight", None)) for m in whole.base_model.children()]
+    norms = [module for module, weight in parts if weight is not None and weight.dim() == 1]
     norm, head = (norms or [torch.nn.Identity()])[-1], whole.get_output_embeddings()
     directions = directions.to(whole.device, head.weight.dtype)
     with torch.inference_mode():
@@ -183,18 +181,8 @@ def promoted_tokens(
     return {n: [decode(i) for i in ids] for n, ids in zip(latents, best, strict=True)}
 
 
-def _is_norm(module: torch.nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return weight is not None and weight.dim() == 1
-
-
 def _decoder(sae: SAESpec, latents: Sequence[int]) -> torch.Tensor | None:
     """Rows of W_dec `[n_latents, d_model]`; None where no file of the SAE has it."""
-    import torch
-    from safetensors import safe_open
-
-    from mosaic.models.saes import sae_files
-
     for file in sae_files(sae)[1]:
         if file.suffix == ".npz":
             with np.load(file) as arrays:

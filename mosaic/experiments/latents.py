@@ -8,30 +8,30 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import sparse
+from scipy.sparse import csr_array
+from tqdm import tqdm
 
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import Task
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
+from mosaic.extraction.encode import Triplets
+from mosaic.extraction.jobs import load_workers, resolve_job
+from mosaic.extraction.pooling import arrays_for, pool
+from mosaic.models.readers import Batch
 from mosaic.probes.evaluate import Outcome
 from mosaic.probes.select import Candidate, FittedProbe
 from mosaic.scores.intervals import Interval, bootstrap_interval
 from mosaic.storage.shards import Store
 from mosaic.sweep.cells import Cell, grid_poolings
 from mosaic.sweep.source import fit, open_source
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-    from mosaic.extraction.encode import Triplets
-    from mosaic.models.readers import Batch
-
 
 MOST_VALUES = 24
 """Annotations with more values than this name single documents rather than kinds of them."""
@@ -112,12 +112,6 @@ def read_tokens(
     list. Raises what loading raises, and ConfigError for a tokenizer that cannot say where in the
     text a token is.
     """
-    import torch
-    from tqdm import tqdm
-
-    from mosaic.extraction.jobs import load_workers, resolve_job
-    from mosaic.extraction.pooling import arrays_for, pool
-
     with TemporaryDirectory(prefix="mosaic-") as folder:
         store = Store(Path(folder))
         job = resolve_job(model, _documents(texts), profile, [layer], [width], store)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace, open_workspace
-from mosaic.data.load import TaskData, load_task
+from mosaic.data.load import load_task
 from mosaic.data.splits import inner_folds, make_split
 from mosaic.errors import ConfigError
 from mosaic.experiments.control_grid import explained_variances
@@ -24,12 +23,11 @@ from mosaic.probes.saved import SavedProbe, check_same
 from mosaic.probes.select import N_FOLDS
 from mosaic.scores.choose import first_best
 from mosaic.scores.intervals import paired_difference
-from mosaic.storage.shards import Store
 from mosaic.storage.versions import made_with
 from mosaic.sweep.cells import Cell, paper_grid
 from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
-from mosaic.sweep.source import fit, open_source
+from mosaic.sweep.source import Source, fit, open_source
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ def fit_probe(
     source = open_source(workspace, best.cell)
     probe = fit(best.cell, source.candidates(best.cell), data.labels, split)
     classes = [data.label_names[c] for c in probe.classes]
-    card = {"classes": classes, **_card(workspace, data, best), "chosen_from": len(results)}
+    card = {"classes": classes, **_card(source, best), "chosen_from": len(results)}
     return SavedProbe(probe, card)
 
 
@@ -122,17 +120,18 @@ def fit_report(saved: SavedProbe) -> str:
 
 def controls_report(workspace: Workspace, saved: SavedProbe) -> str:
     """What the chosen SAE adds on the test texts over its layer's mean hidden state and over a
-    random dictionary that is as wide and as active and pooled alike, in four lines.
+    random dictionary that is as wide and as active and pooled alike, in a few lines.
 
-    Each is chosen its own strength of regularization. Thresholds of the random dictionary are set
-    on training texts. Raises what loading and scoring raise.
+    Nothing is binarized, since a threshold stands in units of one dictionary and hidden states have
+    none. Each is chosen its own strength of regularization. Thresholds of the random dictionary are
+    set on training texts. Raises what loading and scoring raise.
     """
     row = saved.card["score"]
     model, layer, width = workspace.profile.model(row["model"]), row["layer"], row["width"]
     data = load_task(saved.card["task"]["key"], workspace.profile)
     cell = Cell(
         data.task.key, "sae", model.name, layer, width, row["pooling"], row["top_n"],
-        row["threshold"], seed=row["seed"],
+        seed=row["seed"],
     )  # fmt: skip
     split = make_split(
         data, cell.seed, "nested", workspace.profile.n_train, workspace.profile.n_test
@@ -142,21 +141,25 @@ def controls_report(workspace: Workspace, saved: SavedProbe) -> str:
     mean = Cell(cell.task, "hidden", model.name, layer, pooling="mean", seed=cell.seed)
     random = replace(cell, feature="control", width=control_width(width, "random"))
     sae, *others = score_cells([cell, mean, random], controlled)
-    lines = [f"SAE minus a control on the {len(split.test)} test texts, in macro-F1:"]
+    lines = [
+        f"SAE (raw {row['pooling']}, {sae.row['macro_f1']:.3f}) minus a control on the "
+        f"{len(split.test)} test texts, in macro-F1:"
+    ]
     for name, other in zip(("mean hidden state", "random dictionary"), others, strict=True):
         found = paired_difference(sae, other)
         lines.append(
             f"  {name} ({other.row['macro_f1']:.3f}): {found.difference:+.3f} "
             f"(95% interval {found.low:+.3f} to {found.high:+.3f})"
         )
+    chosen = f"Layer and pooling were chosen for the SAE, of {saved.card['chosen_from']}"
+    lines.append(f"{chosen}, and not for the controls, which favours the SAE.")
     return "\n".join([*lines, "An interval that holds 0 does not tell the two apart."])
 
 
-def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, Any]:
-    profile, cell = workspace.profile, best.cell
-    model = profile.model(str(cell.model))
-    sae = next(s for s in model.saes if (s.layer, s.width) == (cell.layer, cell.width))
-    store = Store(workspace.cache / "features")
+def _card(source: Source, best: ScoredCell) -> dict[str, Any]:
+    data, cell = source.data, best.cell
+    model = source.profile.model(str(cell.model))
+    sae = model.sae(int(cell.layer or 0), str(cell.width))
     return {
         "task": {
             "key": cell.task,
@@ -172,32 +175,17 @@ def _card(workspace: Workspace, data: TaskData, best: ScoredCell) -> dict[str, A
             "release": sae.release,
             "sae_id": sae.sae_id,
         },
-        "features": {
-            "pooling": cell.pooling,
-            "top_n": cell.top_n,
-            "threshold": cell.threshold,
-        },
+        "features": {"pooling": cell.pooling, "top_n": cell.top_n, "threshold": cell.threshold},
         "probe": {
             "kind": cell.probe,
             "C": best.setting,
             "scaling": f"{cell.scaling}, folded into the weights",
         },
-        "identity": _identity(model, data, profile, sae.layer, sae.width, store),
+        "identity": source.block_identity(sae.layer, sae.width),
         "score": best.row,
-        "profile": workspace.source,
+        "profile": source.workspace.loaded_from,
         **made_with(),
     }
-
-
-def _identity(
-    model: ModelSpec, data: TaskData, profile: Profile, layer: int, width: str, store: Store
-) -> dict[str, Any]:
-    """What decides the numbers of one SAE's features (the feature store's own terms)."""
-    from mosaic.extraction.jobs import resolve_job
-
-    job = resolve_job(model, data, profile, [layer], [width], store)
-    key = next(block.key for block in job.blocks if block.width == width)
-    return job.identities[key]
 
 
 def predict(

@@ -10,15 +10,14 @@ from unicodedata import category, normalize
 
 import numpy as np
 
+from mosaic.config.profiles import Profile
+from mosaic.data.load import TaskData
+from mosaic.data.splits import Split
 from mosaic.models.readers import text_reader
+from mosaic.models.resolve import ResolvedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from mosaic.config.profiles import Profile
-    from mosaic.data.load import TaskData
-    from mosaic.data.splits import Split
-    from mosaic.models.resolve import ResolvedModel
 
 NO_LABEL = {"", "nan", "none", "null", "na", "n/a", "-1"}
 """What other programs write where a label is missing."""

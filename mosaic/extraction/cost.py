@@ -13,23 +13,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pandas as pd
+import torch
 from tqdm import tqdm
 
+from mosaic.config.choices import READS
+from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import Task
 from mosaic.data.load import load_task, missing_reason
 from mosaic.errors import AccessError
 from mosaic.extraction.memory import host_bytes, latents_of, memory_bytes, n_weights
-from mosaic.models.hub import local_folder
+from mosaic.models.hub import GATED, local_folder
 from mosaic.models.language_model import find_blocks, skeleton, truncated
 from mosaic.models.readers import image_layout, text_reader
 from mosaic.models.resolve import choose_device, choose_dtype, load_config, resolve
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig
-
-    from mosaic.config.profiles import ModelSpec, Profile
-
 
 TOKENS_ASSUMED = 64
 """Tokens of a document where its text is not at hand."""
@@ -71,13 +71,10 @@ def estimate(
     """
     if work is None:
         tasks = [profile.task(key) for key in all_tasks(profile)]
-        kinds = {"text": "text", "vision": "image"}
         work = [
-            (m, [t for t in tasks if t.modality == kinds[m.kind] and m.speaks(t)])
+            (m, [t for t in tasks if t.modality == READS[m.kind] and m.speaks(t)])
             for m in profile.models
         ]
-    import torch
-
     device = choose_device()
     dtype = choose_dtype(profile.dtype, device)
     share, half = SHARE_OF_PEAK[device.type], dtype.itemsize == 2
@@ -123,8 +120,6 @@ def all_tasks(profile: Profile) -> tuple[str, ...]:
 
 def cost_table(costs: Iterable[Cost]) -> str:
     """The costs as text: a line per model, and how they were found."""
-    import pandas as pd
-
     costs = list(costs)
     rows = [
         {
@@ -151,8 +146,6 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, tensor_cores: bool = F
 
     With `tensor_cores` float32 is multiplied as SAEs of a half-precision model are (TF32 on CUDA).
     """
-    import torch
-
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if tensor_cores and device.type == "cuda" else before)
     n = 8192 if device.type == "cuda" else 1536
@@ -197,20 +190,6 @@ def pass_flops(
     encoders = sum(latents_of(sae) for sae in model.saes) * text.hidden_size
     blocks_of = 2 * weights + 4 * heads * d_head * length * n_blocks
     return tokens * blocks_of, tokens * 2.0 * encoders
-
-
-GATED = {
-    "google/gemma-2-2b": (2304, 9216, 26, 8, 4, "float32"),
-    "google/gemma-2-9b": (3584, 14336, 42, 16, 8, "float32"),
-    "google/gemma-2-9b-it": (3584, 14336, 42, 16, 8, "bfloat16"),
-    "google/paligemma2-3b-pt-224": (2304, 9216, 26, 8, 4, "bfloat16"),
-    "google/gemma-3-270m": (640, 2048, 18, 4, 1, "bfloat16"),
-    "google/gemma-3-1b-pt": (1152, 6912, 26, 4, 1, "bfloat16"),
-    "google/gemma-3-1b-it": (1152, 6912, 26, 4, 1, "bfloat16"),
-    "google/gemma-3-4b-pt": (2560, 10240, 34, 8, 4, "bfloat16"),
-}
-"""d_model, d_ff, blocks, heads, key-value heads and stored dtype of gated models, so that a price
-can be named before anyone asks for their licence. Nothing is ever loaded by these."""
 
 
 def shape_of(model: ModelSpec) -> PretrainedConfig:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mosaic.models.saes import ELEMENTWISE
 
 if TYPE_CHECKING:
-    import torch
     from sae_lens import SAE
-
 
 ACTIVATION_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30, "mps": 256 * 2**20}
 """Most bytes that dense activations may hold at a time, by kind of device (ours)."""
@@ -33,8 +33,6 @@ def encode(sae: SAE[Any], x: torch.Tensor, limit: int | None = None) -> Triplets
     Dense activations never hold more than `limit` bytes (default: ACTIVATION_BYTES): latents are
     tiled where each depends on its own pre-activation only, tokens for all other architectures.
     """
-    import torch
-
     limit = ACTIVATION_BYTES[x.device.type] if limit is None else limit
     if sae.cfg.architecture() in ELEMENTWISE:
         parts = _encode_by_latents(sae, x, limit)
@@ -45,8 +43,6 @@ def encode(sae: SAE[Any], x: torch.Tensor, limit: int | None = None) -> Triplets
 
 
 def _encode_by_latents(sae: SAE[Any], x: torch.Tensor, limit: int) -> list[tuple[Any, ...]]:
-    import torch
-
     gated = sae.cfg.architecture() == "gated"
     sae_in = sae.process_sae_in(x)
     # A pre-activation, its mask and, for gated SAEs, its gate.
@@ -83,8 +79,6 @@ def _encode_by_tokens(sae: SAE[Any], x: torch.Tensor, limit: int) -> list[tuple[
 def _gather(
     dense: torch.Tensor, active: torch.Tensor, first_latent: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    import torch
-
     if dense.device.type == "cpu":  # twice as fast as torch's
         flat = torch.from_numpy(np.flatnonzero(active.numpy()))
     else:
@@ -98,8 +92,6 @@ def strongest_first(triplets: Triplets, n_tokens: int) -> torch.Tensor:
 
     Of equal activations the lower latent comes first, so ranks do not depend on the device.
     """
-    import torch
-
     # A positive float32 and its bits rise together, so one integer key sorts token, then strength.
     bits = triplets.value.contiguous().view(torch.int32).long()
     order = torch.sort((triplets.token << 32) - bits, stable=True).indices
@@ -120,8 +112,6 @@ def document_statistics(
     active) and `top_<n>`, the number of tokens where the latent is among the n strongest.
     Sums run in float32 over tokens in their order, so neighbours in a batch cannot change them.
     """
-    import torch
-
     if triplets.value.device.type == "mps":  # has no segment_reduce
         triplets = Triplets(triplets.token.cpu(), triplets.latent.cpu(), triplets.value.cpu())
         lengths = lengths.cpu()
@@ -149,10 +139,31 @@ def document_statistics(
     return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
 
+def compress(pairs: Mapping[str, np.ndarray], n_docs: int, d_sae: int) -> dict[str, np.ndarray]:
+    """CSR arrays of `document_statistics` pairs sorted by document, in the least bytes.
+
+    The largest arrays are packed: a latent that is active at one token has the same sum, maximum
+    and (if that is the last token) last activation.
+    """
+    indptr = np.zeros(n_docs + 1, dtype=np.int64)
+    np.cumsum(np.bincount(pairs["doc"], minlength=n_docs), out=indptr[1:])
+    last_at = np.flatnonzero(pairs["last"])
+    packed = {
+        "indptr": indptr,
+        "latent": pairs["latent"].astype(np.min_scalar_type(max(0, d_sae - 1))),
+        "sum": pairs["sum"],
+        "max": pairs["max"][pairs["count"] > 1],
+        "last_at": last_at.astype(np.uint32),
+        "last": pairs["last"][last_at],
+    }
+    for name, values in pairs.items():
+        if name == "count" or name.startswith("top_"):
+            packed[name] = values.astype(np.min_scalar_type(int(values.max(initial=0))))
+    return packed
+
+
 def hidden_statistics(x: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:
     """Last, mean and max of packed residual vectors `x` per document, `[n_docs, d_model]` each."""
-    import torch
-
     found = {"last": x[lengths.cumsum(0) - 1]}
     for how in ("mean", "max"):
         source, sizes = (x.cpu(), lengths.cpu()) if x.device.type == "mps" else (x, lengths)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,8 @@ from tqdm import tqdm
 
 from mosaic.config.choices import ENGINES
 from mosaic.errors import ConfigError
-from mosaic.extraction.jobs import load_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from mosaic.extraction.jobs import Job, Missing, Work
 
 
@@ -86,7 +84,9 @@ def compute_shards(work: Work, engine: str) -> dict[str, int]:
 
     Returns the number of latents by SAE block's key.
     """
-    import torch
+    import torch  # with all that loads models, which a sweep of scored cells needs nothing of
+
+    from mosaic.extraction.jobs import load_workers
 
     sizes: dict[str, int] = {}
     if engine == "ray":

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.config.tasks import Task
+from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
 from mosaic.extraction.engines import check_engine, compute_shards
 from mosaic.extraction.features import Features
-from mosaic.extraction.jobs import Work, blocks_of, missing_shards, resolve_job
+from mosaic.extraction.jobs import blocks_of, missing_shards, resolve_job
 from mosaic.storage.shards import Store
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.config.tasks import Task
-    from mosaic.data.load import TaskData
 
 
 def models_with_tasks(
@@ -37,11 +35,9 @@ def models_with_tasks(
     wanted = [profile.task(key) for key in dict.fromkeys(tasks or profile.tasks)]
 
     def reads(model: ModelSpec, task: Task) -> bool:
-        return (
-            model.kind == "vision"
-            if task.modality == "image"
-            else bool(models) or (model.kind == "text" and model.speaks(task))
-        )
+        if task.modality == "image":
+            return model.kind == "vision"
+        return bool(models) or (model.kind == "text" and model.speaks(task))
 
     found = [(model, tuple(task for task in wanted if reads(model, task))) for model in chosen]
     for task in wanted if tasks or not models else ():
@@ -102,17 +98,11 @@ def extract_all(
         with store.lock(sorted(keys)):
             # Another process may have done the work meanwhile.
             work = [(job, missing) for job in lacking if (missing := missing_shards(job))]
-            if work:
-                _compute(work, engine)
+            sizes = compute_shards(work, engine) if work else {}
+            for job, missing in work:
+                for block in blocks_of(missing):
+                    facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
+                    if block.width is not None:
+                        facts |= {"top_n": list(profile.top_n), "d_sae": sizes[block.key]}
+                    store.finish(block.key, job.n_shards, job.identities[block.key], **facts)
     return [Features(job.data.ids, store, tuple(job.blocks)) for job in jobs]
-
-
-def _compute(work: Work, engine: str) -> None:
-    """Compute and store the missing shards, then write the manifests."""
-    sizes = compute_shards(work, engine)
-    for job, missing in work:
-        for block in blocks_of(missing):
-            facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
-            if block.width is not None:
-                facts |= {"top_n": list(job.profile.top_n), "d_sae": sizes[block.key]}
-            job.store.finish(block.key, job.n_shards, job.identities[block.key], **facts)

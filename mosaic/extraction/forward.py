@@ -9,19 +9,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mosaic.config.choices import HIDDEN_POOLINGS
 from mosaic.errors import IntegrityError, ResourceError
-from mosaic.extraction.encode import Triplets, document_statistics, encode, hidden_statistics
+from mosaic.extraction.encode import (
+    Triplets,
+    compress,
+    document_statistics,
+    encode,
+    hidden_statistics,
+)
 from mosaic.extraction.features import Block
-from mosaic.extraction.pooling import compress
 from mosaic.models.batches import Batch, BatchRunner, Documents
 from mosaic.models.hub import fitting
 from mosaic.models.language_model import LanguageModel, residual_stream
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
 
 Statistics = dict[Block, dict[str, np.ndarray]]
 
@@ -33,8 +38,6 @@ def _tensor_cores(model: LanguageModel) -> Iterator[None]:
     TF32 keeps every bit of a bfloat16 or float16 vector and accumulates in float32, so all that is
     lost is what the SAE's weights hold beyond 11 bits.
     """
-    import torch
-
     before = torch.get_float32_matmul_precision()
     if model.device.type == "cuda" and model.text.dtype != torch.float32:
         torch.set_float32_matmul_precision("high")
@@ -79,8 +82,6 @@ class Pass:
         self, documents: Documents, rows: np.ndarray, blocks: tuple[Block, ...]
     ) -> Statistics:
         """Statistics of one batch; `doc` numbers its documents as in `rows`."""
-        import torch
-
         device = self.model.device
         batch = documents.collate(rows)
         arguments = {k: torch.from_numpy(v).to(device) for k, v in batch.arguments.items()}

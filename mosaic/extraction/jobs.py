@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mosaic.errors import ConfigError, IntegrityError
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.data.load import TaskData
+from mosaic.data.own_files import check_texts
+from mosaic.errors import ConfigError
 from mosaic.extraction.features import Block
+from mosaic.extraction.forward import Pass
 from mosaic.extraction.memory import require_memory
 from mosaic.models.hub import check_pin
 from mosaic.models.language_model import load_model, skeleton, truncated
@@ -18,15 +21,8 @@ from mosaic.models.saes import load_sae, sae_identity
 from mosaic.storage.shards import Store, make_key
 from mosaic.storage.versions import code_digest, versions_of
 
-if TYPE_CHECKING:
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.data.load import TaskData
-    from mosaic.extraction.forward import Pass
-
-
 BLOCK_CODE = ("models/readers.py", "models/batches.py", "models/language_model.py",
-              "models/saes.py", "extraction/forward.py", "extraction/encode.py",
-              "extraction/pooling.py")  # fmt: skip
+              "models/saes.py", "extraction/forward.py", "extraction/encode.py")  # fmt: skip
 """Modules that decide the numbers of a block: what other code extracted is not read."""
 
 BLOCK_LIBRARIES = ("torch", "transformers", "sae-lens")
@@ -59,7 +55,7 @@ class Job:
         truncated(self.model.config, layer + 1)
         identity = {**self.common, "layer": layer}
         if width is not None:
-            sae = sae_identity(self.model.spec.sae(layer, width), _pins(self.store))
+            sae = sae_identity(self.model.spec.sae(layer, width), self.store.pins)
             identity |= {"sae": sae, "top_n": list(self.profile.top_n)}
         block = Block(layer, width, make_key(identity))
         self.identities[block.key] = identity
@@ -107,7 +103,7 @@ def resolve_job(
             f"text task, or a model of kind 'vision'."
         )
     if data.task.modality == "text":
-        _check_texts(data)
+        check_texts(data.inputs, data.task.input_field, f"Task {data.task.key!r}")
     wanted: list[tuple[int, str | None]] = []
     asked = tuple(model.layers.values() if layers is None else layers)
     for layer in asked:
@@ -123,7 +119,7 @@ def resolve_job(
         require_memory(model, saes, profile, choose_dtype(profile.dtype, device), device)
     found = resolve(model, profile)
     if found.commit is not None:
-        check_pin(_pins(store), model.source, found.commit, found.identity["weights"])
+        check_pin(store.pins, model.source, found.commit, found.identity["weights"])
     cut = "right" if data.task.label_model is None else "left"
     image = data.task.modality == "image"
     reader: Reader = image_reader(found) if image else text_reader(found, profile, cut)
@@ -144,17 +140,6 @@ def resolve_job(
     return job
 
 
-def _check_texts(data: TaskData) -> None:
-    for row, text in enumerate(data.inputs):
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise IntegrityError(
-                f"Text {row} of task {data.task.key!r} is no valid Unicode ({error.reason}); "
-                f"clean it, or read the file with the encoding it was written in."
-            ) from error
-
-
 def missing_shards(job: Job) -> dict[int, tuple[Block, ...]]:
     """Shard to the blocks that lack it; a block without its manifest is listed once at least."""
     missing: dict[int, tuple[Block, ...]] = {}
@@ -165,10 +150,6 @@ def missing_shards(job: Job) -> dict[int, tuple[Block, ...]]:
         for shard in shards:
             missing[shard] = (*missing.get(shard, ()), block)
     return dict(sorted(missing.items()))
-
-
-def _pins(store: Store) -> Path:
-    return store.root / "pins.json"
 
 
 @dataclass(eq=False)
@@ -198,8 +179,6 @@ def load_workers(work: Work) -> list[ShardWorker]:
 
     Raises ResourceError where the device cannot hold them, and what loading raises.
     """
-    from mosaic.extraction.forward import Pass
-
     job = work[0][0]
     found, spec = job.model, job.model.spec
     blocks = [block for _, missing in work for block in blocks_of(missing)]

@@ -7,7 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+import torch
+
 from mosaic.config.choices import latents_named
+from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.errors import ConfigError, ResourceError
 from mosaic.extraction.encode import ACTIVATION_BYTES
 from mosaic.models.hub import NO_NEED
@@ -17,11 +21,7 @@ from mosaic.models.resolve import ResolvedModel, load_config
 from mosaic.models.saes import read_config
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel
-
-    from mosaic.config.profiles import ModelSpec, Profile, SAESpec
-
 
 WORKING_VECTORS = 40
 """Vectors of the residual stream's size that a token takes in a block, attention included."""
@@ -92,9 +92,6 @@ def device_memory(device: torch.device) -> tuple[str, int]:
     All of it counts, not what is free just now: that changes from minute to minute, programs can be
     closed, and batches shrink where memory gets short. So the same question has the same answer.
     """
-    import psutil
-    import torch
-
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
         return gpu.name, gpu.total_memory
@@ -122,8 +119,6 @@ def require_memory(
 
     Raises AccessError (a gated model, no network) and ResourceError.
     """
-    import torch
-
     config = config or load_config(model.source, model.revision)
     saes = list(saes)
     need = memory_bytes(model, config, saes, profile, dtype, device.type, layers)

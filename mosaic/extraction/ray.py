@@ -6,16 +6,16 @@ import json
 import logging
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
 
 from mosaic.errors import MosaicError, ResourceError
 from mosaic.extraction.jobs import Job, Missing, ShardWorker, load_workers
 from mosaic.models.resolve import choose_device
 from mosaic.storage.shards import Store
-
-if TYPE_CHECKING:
-    import numpy as np
-
 
 RETRIES = 2
 """How often a shard may lose its worker before the run gives up (ours)."""
@@ -32,9 +32,6 @@ class RayWorker:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """A batch names one shard; the answer says what was done, or which error ended it."""
-        import torch
-        from tqdm import tqdm
-
         shard = int(batch["shard"][0])
         answer = {"docs": len(self.job.rows(shard)), "sizes": "{}", "error": "", "message": ""}
         try:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
+from mosaic.config.profiles import ModelSpec, Profile
+from mosaic.data.load import TaskData
 from mosaic.errors import ConfigError
 from mosaic.models.batches import BatchRunner
 from mosaic.models.language_model import load_model
@@ -16,10 +20,6 @@ from mosaic.storage.versions import code_digest, versions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from mosaic.config.profiles import ModelSpec, Profile
-    from mosaic.data.load import TaskData
-
 
 TOWER_CODE = ("models/readers.py", "models/language_model.py", "extraction/tower.py")
 """Modules that decide the tower's numbers."""
@@ -57,9 +57,6 @@ def tower_states(spec: ModelSpec, data: TaskData, profile: Profile, store: Store
     What the image holds before connector and language model; computed once, then read. Raises what
     loading raises, and ResourceError.
     """
-    import torch
-    from tqdm import tqdm
-
     model = resolve(spec, profile)
     key = tower_key(model, data)
     with store.lock([key]):

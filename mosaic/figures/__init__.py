@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-CHAPTER_OF_FIGURE = {
-    "fig-anatomy": "01_features",
-    "fig-layers": "02_layers_and_scale",
-    "fig-scale": "02_layers_and_scale",
-    "fig-width": "03_width_pooling_binarization",
-    "fig-topn": "03_width_pooling_binarization",
-    "fig-binarize": "03_width_pooling_binarization",
-    "fig-baselines": "04_baselines",
-    "fig-layerwise": "04_baselines",
-    "fig-multilingual": "05_multilingual_transfer",
-    "fig-training-share": "05_multilingual_transfer",
-    "fig-transfer-matrix": "05_multilingual_transfer",
-    "fig-shared-latents": "05_multilingual_transfer",
-    "fig-transfer-floor": "05_multilingual_transfer",
-    "fig-behaviour": "06_behaviour_prediction",
-    "fig-oversight": "06_behaviour_prediction",
-    "fig-vision": "07_cross_modal",
-    "fig-noise": "08_audit",
-    "fig-optimism": "08_audit",
-    "fig-confounds": "08_audit",
-    "fig-controls": "10_does_the_sae_matter",
-    "fig-small-data": "10_does_the_sae_matter",
+import yaml
+
+from mosaic import ASSETS
+
+CAPTIONS = yaml.safe_load((ASSETS / "captions.yaml").read_text(encoding="utf-8"))
+"""Figure to `picture` and `marks`, the words that no number changes."""
+
+CHAPTER_OF_FIGURE: dict[str, str] = {
+    figure: chapter for chapter, its in CAPTIONS.pop("chapters").items() for figure in its
 }
 
 

@@ -12,15 +12,7 @@ from mosaic.evidence.comparisons import known_sizes
 from mosaic.evidence.noise import within_noise
 from mosaic.evidence.optimism import expected_gain
 from mosaic.figures.panels import bands, differences, interval_bars, mark
-from mosaic.figures.style import (
-    CYCLE,
-    MEAN,
-    PALE,
-    SavedFigure,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.style import CYCLE, MEAN, PALE, SavedFigure, new_figure, save_figure
 from mosaic.scores.names import in_source, source_label, task_label
 
 TEST_SIZES = (53, 118, 174, 1000)
@@ -62,7 +54,6 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         mark(axes, part["difference"], range(len(part)), MEAN, 6, label=said)
         axes.set_xlim(-0.04 * furthest, 1.06 * furthest)
     figure.axes[-1].set_xlabel("difference in macro-F1")
-    legend_below(figure, ncols=1)
     first = parts[0]
     lucky = (first["difference"] <= first["gain_high"]).sum()
     finding = (
@@ -70,7 +61,8 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
         f"above the one cross-validation chose on average over {len(first)} sets, and in {lucky} "
         f"of them by no more than luck among equally good cells would give."
     )
-    return save_figure(figure, "fig-optimism", pd.concat([curves, *parts]), finding, folder)
+    drawn = pd.concat([curves, *parts])
+    return save_figure(figure, "fig-optimism", drawn, finding, folder, ncols=1)
 
 
 def _draw_curves(axes: Axes) -> pd.DataFrame:
@@ -131,7 +123,6 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
         said, look = f"SAE recipe minus hidden state, {where} the band", (colour, "|", "")
         mark(below, values["value"][part], at[part], look, 9, markeredgewidth=1.6, label=said)
     below.set_xlabel("difference in macro-F1")
-    legend_below(figure, ncols=1)
     inside, of = within_noise(spread, pairs)
     finding = (
         f"Of {of} published differences between SAE recipe and hidden state, {of - inside} are "
@@ -139,7 +130,7 @@ def fig_noise(spread: pd.DataFrame, pairs: pd.DataFrame, folder: Path) -> SavedF
         f"effect {of - round(0.95 * of)} would be."
     )
     drawn = pd.concat([known, values[["label", "value"]]])
-    return save_figure(figure, "fig-noise", drawn, finding, folder)
+    return save_figure(figure, "fig-noise", drawn, finding, folder, ncols=1)
 
 
 def fig_confounds(table: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
@@ -164,7 +155,6 @@ def fig_confounds(table: pd.DataFrame, where: str, folder: Path) -> SavedFigure:
             bars = interval_bars(of_task, ("difference", "low", "high"))
             mark(axes, of_task["difference"], places, look, xerr=bars, label=task)
     figure.axes[-1].set_xlabel("difference in macro-F1, 95% interval over test documents")
-    legend_below(figure)
     means = table.groupby(["claim", "condition"], sort=False)["difference"].mean()
     first = means[claims[0]]
     finding = (

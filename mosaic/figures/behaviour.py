@@ -12,13 +12,7 @@ from matplotlib.patches import Rectangle
 
 from mosaic.evidence.comparisons import behaviour_gaps, label_sets_by_size, upward
 from mosaic.figures.panels import dot_panels, dots, heatmap
-from mosaic.figures.style import (
-    SavedFigure,
-    drawn_rows,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.style import SavedFigure, drawn_rows, new_figure, save_figure
 from mosaic.scores.names import HIDDEN_SERIES, in_source, source_label
 
 PUBLISHED_SIZES = {"gemma-2-2b": 2, "gemma-2-9b": 9, "gemma-2-9b-it": 9}
@@ -41,11 +35,11 @@ def fig_behaviour(
     tables = [label_sets_by_size(table, sizes) for table in tables if len(table)]
     what = "macro-F1 of predicting whether the answer was right"
     figure = dot_panels(tables, _draw_sets, line=0.3, rest=1.0, least=1.0, most=1.08, what=what)
-    legend_below(figure)
     gaps = behaviour_gaps(tables[0])
     finding = (
         f"{in_source(tables[0])}, SAE latents score higher than the best hidden state in "
-        f"{(gaps > 0).sum()} of {len(gaps)} label sets, by {gaps.min():+.2f} to {gaps.max():+.2f}."
+        f"{(gaps > 0).sum()} of {len(gaps)} label sets; the differences reach from "
+        f"{gaps.min():+.2f} to {gaps.max():+.2f}."
     )
     return save_figure(figure, "fig-behaviour", drawn_rows(tables, NOT_SHOWN), finding, folder)
 

@@ -27,16 +27,7 @@ from mosaic.evidence.contrasts import (
     failed_fits,
 )
 from mosaic.figures.panels import arrows, differences, interval_bars, mark, reach
-from mosaic.figures.style import (
-    CYCLE,
-    MEAN,
-    PALE,
-    Look,
-    SavedFigure,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.style import CYCLE, MEAN, PALE, Look, SavedFigure, new_figure, save_figure
 from mosaic.scores.names import in_source, source_label
 
 
@@ -159,7 +150,6 @@ def fig_binarize(
     )
     summaries = _draw_panels(figure, found)
     drawn = _draw_budget(figure.axes[-1], sweep, selection)
-    legend_below(figure)
     rows = found[0].rows
     said = [
         f"binarized {what} score {compared(rows[name])} than raw ones"

@@ -11,22 +11,14 @@ import pandas as pd
 from mosaic.evidence.claims import Finding
 from mosaic.evidence.contrasts import effect_table
 from mosaic.figures.panels import differences, interval_bars, lines_by_task, mark
-from mosaic.figures.style import (
-    CYCLE,
-    MEAN,
-    PALE,
-    SavedFigure,
-    legend_below,
-    new_figure,
-    save_figure,
-)
+from mosaic.figures.style import CYCLE, MEAN, PALE, SavedFigure, new_figure, save_figure
 from mosaic.scores.names import in_source
 
 
 def fig_controls(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> SavedFigure:
     """The trained SAE minus each control: a panel per source, a row per control.
 
-    Small markers are tasks, the large one is their mean with Student's interval where there is one.
+    Small markers are tasks, the large one is their mean with its interval where there is one.
     """
     sizes = [len(contrasts) for contrasts in found.values()]
     figure = new_figure(
@@ -46,15 +38,14 @@ def fig_controls(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Sa
         tasks = by_task.melt(var_name="contrast", value_name="difference", ignore_index=False)
         parts += [table, tasks.reset_index(names="task").assign(source=source)]
     figure.axes[-1].set_xlabel("macro-F1 of the trained SAE minus the control's")
-    legend_below(figure, ncols=6)
     source, contrasts = next(iter(found.items()))
     effects = pd.Series({key: float(f.effect or 0) for key, f in contrasts.items()})
     finding = (
         f"In {source} the trained SAE scores higher than {(effects > 0).sum()} of {len(effects)} "
-        f"controls, by {effects.min():+.3f} ({effects.idxmin()}) to {effects.max():+.3f} "
-        f"({effects.idxmax()})."
+        f"controls and baselines, mean over tasks; the differences reach from {effects.min():+.3f} "
+        f"({effects.idxmin()}) to {effects.max():+.3f} ({effects.idxmax()})."
     )
-    return save_figure(figure, "fig-controls", pd.concat(parts), finding, folder)
+    return save_figure(figure, "fig-controls", pd.concat(parts), finding, folder, ncols=6)
 
 
 def fig_small_data(curves: Sequence[pd.DataFrame], folder: Path) -> SavedFigure:
@@ -66,13 +57,12 @@ def fig_small_data(curves: Sequence[pd.DataFrame], folder: Path) -> SavedFigure:
     bare = [c.assign(macro_f1_low=np.nan, macro_f1_high=np.nan) for c in drawn]
     figure = lines_by_task(bare, x="n_train")
     figure.axes[-1].set_xlabel("training texts")
-    legend_below(figure)
     first = drawn[0]
     ends = [first[first["n_train"] == n] for n in (first["n_train"].min(), first["n_train"].max())]
     best = [part.loc[part["macro_f1"].astype(float).idxmax()] for part in ends]
     said = [f"{row['series']} ({row['macro_f1']:.3f})" for row in best]
     finding = (
         f"{in_source(first)}, {said[0]} is highest with {best[0]['n_train']:,} training texts and "
-        f"{said[1]} with {best[1]['n_train']:,}."
+        f"{said[1]} with {best[1]['n_train']:,}, mean over {first['n_tasks'].max()} tasks."
     )
     return save_figure(figure, "fig-small-data", pd.concat(drawn), finding, folder)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mosaic.evidence.comparisons import image_gaps, image_series
 from mosaic.figures.panels import lines_by_task
-from mosaic.figures.style import SavedFigure, drawn_rows, legend_below, save_figure
+from mosaic.figures.style import SavedFigure, drawn_rows, save_figure
 from mosaic.scores.names import in_source
 
 
@@ -24,11 +24,11 @@ def fig_vision(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     least = min(float(table["macro_f1"].min()) for table in shown)
     for axes in figure.axes:
         axes.set_ylim(min(0.4, least - 0.03), 1.02)
-    legend_below(figure)
+    every = pd.concat(tables)
+    rates = every.loc[every["series"] == "base rate", "macro_f1"].astype(float)
+    said = "" if rates.empty else f" The base rate, not drawn, is {rates.max():.2f} at most."
     drawn = drawn_rows(tables, without=["language", "label_model"])
-    return save_figure(
-        figure, "fig-vision", drawn, _finding(tables[0]), folder, base_rate=_base_rates(tables)
-    )
+    return save_figure(figure, "fig-vision", drawn, _finding(tables[0]), folder, base_rate=said)
 
 
 def _finding(table: pd.DataFrame) -> str:
@@ -37,13 +37,6 @@ def _finding(table: pd.DataFrame) -> str:
         return f"{in_source(table)}, macro-F1 is {table['macro_f1'].max():.2f} at best."
     return (
         f"{in_source(table)}, SAE latents score higher than the last image token's hidden state "
-        f"in {(gaps > 0).sum()} of {len(gaps)} image sets, by {gaps.min():+.2f} to "
-        f"{gaps.max():+.2f} at the best depth of each."
+        f"in {(gaps > 0).sum()} of {len(gaps)} image sets; at the best depth of each the "
+        f"differences reach from {gaps.min():+.2f} to {gaps.max():+.2f}."
     )
-
-
-def _base_rates(tables: list[pd.DataFrame]) -> str:
-    """The base rate in words, where there is one."""
-    every = pd.concat(tables)
-    rates = every.loc[every["series"] == "base rate", "macro_f1"].astype(float)
-    return "" if rates.empty else f" The base rate, not drawn, is {rates.max():.2f} at most."

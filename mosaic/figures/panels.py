@@ -24,20 +24,16 @@ def lines(
     axes: Axes,
     table: pd.DataFrame,
     looks: dict[str, Look],
-    series: str = "series",
     x: str = "depth",
     ticks: Sequence[Any] = DEPTHS,
-    step: float = 0.0,
-    size: float = 5,
     level_width: float = 1.5,
 ) -> None:
-    """Mean macro-F1 along `x` with intervals, a line per look that `series` names.
+    """Mean macro-F1 along `x` with intervals, a line per look that names a `series`.
 
-    What has no `x` is a level to compare with. Lines stand `step` ticks apart, so that equal values
-    do not cover each other.
+    What has no `x` is a level to compare with.
     """
-    for i, (name, look) in enumerate(looks.items()):
-        part = table[table[series] == name]
+    for name, look in looks.items():
+        part = table[table["series"] == name]
         if part.empty:
             continue
         if part[x].isna().all():
@@ -46,23 +42,17 @@ def lines(
             continue
         means = part.groupby(x)[list(F1)].mean()
         means = means.reindex([tick for tick in ticks if tick in means.index])
-        offset = step * (i - (len(looks) - 1) / 2)
-        places = [ticks.index(tick) + offset for tick in means.index]
-        mark(
-            axes, places, means["macro_f1"], look, yerr=interval_bars(means), size=size, label=name
-        )
+        places = [ticks.index(tick) for tick in means.index]
+        mark(axes, places, means["macro_f1"], look, yerr=interval_bars(means), label=name)
 
 
 def lines_by_task(
     tables: Sequence[pd.DataFrame],
     *,
     task: str = "label",
-    series: str = "series",
     x: str = "depth",
     height: float = 2.3,
-    tick_style: dict[str, Any] | None = None,
     label_size: float | None = 8.5,
-    margin: float = 0.35,
     sharex: bool = False,
     **drawn: Any,
 ) -> Figure:
@@ -81,9 +71,9 @@ def lines_by_task(
         for axes, name in zip(row, names, strict=False):
             axes.set_title(str(name), fontsize=9)
             here = table[table[task] == name]
-            lines(axes, here, looks_of(table[series]), series, x, ticks, **drawn)
-            axes.set_xticks(range(len(ticks)), ticks, **(tick_style or {"fontsize": 8}))
-            axes.set_xlim(-margin, len(ticks) - 1 + margin)
+            lines(axes, here, looks_of(table["series"]), x, ticks, **drawn)
+            axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+            axes.set_xlim(-0.35, len(ticks) - 0.65)
         for axes in row[len(names) :]:
             axes.set_visible(False)
         row[0].set_ylabel(f"macro-F1\n{source_label(table)}", fontsize=label_size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-import yaml
 from matplotlib.figure import Figure
 
-from mosaic import ASSETS
 from mosaic.evidence.claims import MIN_TASKS
+from mosaic.figures import CAPTIONS
 from mosaic.scores.names import UNTRAINED
 from mosaic.scores.table import F1
 
@@ -134,24 +132,24 @@ def drawn_rows(tables: Sequence[pd.DataFrame], without: Sequence[str] = ()) -> p
     return pd.concat(tables)[[name for name in wanted if name in tables[0]]]
 
 
-@cache
-def caption_words() -> dict[str, dict[str, str]]:
-    """Figure to `picture` and `marks`, the words that no number changes."""
-    words = yaml.safe_load((ASSETS / "captions.yaml").read_text(encoding="utf-8"))
-    return {name: dict(told) for name, told in words.items()}
-
-
 def save_figure(
-    figure: Figure, name: str, table: pd.DataFrame, finding: str, folder: Path, **facts: str
+    figure: Figure,
+    name: str,
+    table: pd.DataFrame,
+    finding: str,
+    folder: Path,
+    ncols: int = 4,
+    **facts: str,
 ) -> SavedFigure:
     """Write `<name>.svg` (without a background), `.png` (2x), `.csv` (every mark that is drawn)
-    and `.json` (the words), and close the figure.
+    and `.json` (the words), with a legend of `ncols` columns, and close the figure.
 
     `facts` fill the words in braces of its caption. Raises ValueError without a finding.
     """
     if not finding.strip():
         raise ValueError(f"{name}: a figure needs a finding, a sentence that says what it shows.")
-    words = caption_words()[name]
+    legend_below(figure, ncols)
+    words = CAPTIONS[name]
     marks = words["marks"].format(min_tasks=MIN_TASKS, **facts)
     caption = Caption(finding, marks, words["picture"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,3 +164,13 @@ def save_figure(
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
     plt.close(figure)
     return saved
+
+
+def load_figure(name: str, folder: Path) -> SavedFigure | None:
+    """A figure as `save_figure` left it there; None where the run did not draw it."""
+    told = folder / f"{name}.json"
+    if not told.is_file():
+        return None
+    words = json.loads(told.read_text(encoding="utf-8"))
+    caption = Caption(words["finding"], words["marks"], words["picture"])
+    return SavedFigure(name, caption, *(folder / f"{name}.{end}" for end in ("svg", "png", "csv")))

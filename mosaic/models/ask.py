@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
+from mosaic.config.profiles import ModelSpec
 from mosaic.errors import ConfigError
 from mosaic.models.batches import BatchRunner
 from mosaic.models.language_model import load_weights
+from mosaic.models.resolve import ResolvedModel
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from mosaic.config.profiles import ModelSpec
-    from mosaic.models.resolve import ResolvedModel
-
 
 OPEN_TOKENS = 64
 """Tokens an open answer may take by default; where it is cut, it says so."""
@@ -170,8 +168,6 @@ def in_batches(
     compute: Callable[[np.ndarray], list[Any]],
 ) -> list[Any]:
     """What `compute` finds of each question, in their order."""
-    import torch
-
     name, config = answerer.spec.name, answerer.model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
     if limit and max(lengths, default=0) > limit:
@@ -234,8 +230,6 @@ def pad_rows(
     rows: list[list[int]], answerer: Answerer, left: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask `[n_rows, longest]` (at least one column) on the model's device."""
-    import torch
-
     width = max(1, *map(len, rows)) if rows else 1
     ids = torch.full((len(rows), width), answerer.tokenizer.pad_token_id or 0)
     mask = torch.zeros((len(rows), width), dtype=torch.long)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from mosaic.errors import ResourceError
-
-if TYPE_CHECKING:
-    import torch
-
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +109,6 @@ class BatchRunner:
                 yield batches.pop(0), found
 
     def _halve(self, n_positions: int) -> None:
-        import torch
-
         if not self._warned:
             log.warning(
                 "out of memory in a batch of %d tokens: going on with smaller batches. No "

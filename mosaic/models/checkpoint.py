@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
 from mosaic.errors import MALFORMED
 from mosaic.storage.files import replace_file, set_aside, sha256, storage_errors
-from mosaic.storage.sealed import seal, unseal
+from mosaic.storage.sealed import unseal, write_sealed
 
 if TYPE_CHECKING:
     from sae_lens.training.sae_trainer import SAETrainer
@@ -41,8 +44,6 @@ class Checkpoint:
         """Write where the trainer stands, unless that was done a moment ago."""
         if time.monotonic() - self.kept_at < self.seconds:
             return
-        from safetensors.torch import save
-
         step = trainer.n_training_steps
         optimizer = trainer.optimizer.state_dict()
         tensors = {f"sae.{k}": v.contiguous() for k, v in trainer.sae.state_dict().items()}
@@ -50,19 +51,18 @@ class Checkpoint:
         for number, entry in optimizer["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in entry.items()}
         weights = self.folder / f"step-{step:06d}.safetensors"
+        replace_file(weights, save(tensors))
+        facts = {
+            "record": dict(self.record),
+            "weights": {"name": weights.name, "sha256": sha256(weights)},
+            "step": step,
+            "n_training_samples": trainer.n_training_samples,
+            "n_frac_active_samples": trainer.n_frac_active_samples,
+            "groups": optimizer["param_groups"],
+            "schedule": trainer.lr_scheduler.state_dict(),
+        }
+        write_sealed(self.folder / "checkpoint.json", json.loads(json.dumps(facts)))
         with storage_errors(weights):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(weights, save(tensors))
-            facts = {
-                "record": dict(self.record),
-                "weights": {"name": weights.name, "sha256": sha256(weights)},
-                "step": step,
-                "n_training_samples": trainer.n_training_samples,
-                "n_frac_active_samples": trainer.n_frac_active_samples,
-                "groups": optimizer["param_groups"],
-                "schedule": trainer.lr_scheduler.state_dict(),
-            }
-            replace_file(self.folder / "checkpoint.json", seal(json.loads(json.dumps(facts))))
             for old in self.folder.glob("step-*.safetensors"):
                 if old != weights:
                     old.unlink()
@@ -73,8 +73,6 @@ class Checkpoint:
 
         A damaged checkpoint is set aside, and one of another training deleted.
         """
-        from safetensors import SafetensorError
-
         self.kept_at = time.monotonic()
         path = self.folder / "checkpoint.json"
         if not path.is_file():
@@ -95,8 +93,6 @@ class Checkpoint:
         return facts["step"]
 
     def _load(self, trainer: SAETrainer[Any, Any], weights: Path, facts: Mapping[str, Any]) -> None:
-        from safetensors.torch import load_file
-
         tensors = load_file(weights)
         state: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():

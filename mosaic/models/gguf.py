@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.language_model import quiet_loading
 from mosaic.storage.files import sha256, storage_errors
@@ -121,7 +123,6 @@ def _read_facts(file: Path) -> dict[str, Any]:
 def _write_model(file: Path, out: Path) -> None:
     """Dequantize into a fresh model of the same configuration: what was read from GGUF refuses to
     be saved."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source: dict[str, Any] = {"gguf_file": file.name}

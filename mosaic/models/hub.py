@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from mosaic.errors import AccessError, ConfigError, IntegrityError, MosaicError
 from mosaic.storage.files import storage_errors
 from mosaic.storage.sealed import read_sealed, write_sealed
@@ -23,6 +25,19 @@ if TYPE_CHECKING:
 RENEW = "It names what was first downloaded: delete it to pin what is in the local cache now."
 
 NO_NEED = "The figures and notebooks of the `mini` profile need none of this."
+
+GATED = {
+    "google/gemma-2-2b": (2304, 9216, 26, 8, 4, "float32"),
+    "google/gemma-2-9b": (3584, 14336, 42, 16, 8, "float32"),
+    "google/gemma-2-9b-it": (3584, 14336, 42, 16, 8, "bfloat16"),
+    "google/paligemma2-3b-pt-224": (2304, 9216, 26, 8, 4, "bfloat16"),
+    "google/gemma-3-270m": (640, 2048, 18, 4, 1, "bfloat16"),
+    "google/gemma-3-1b-pt": (1152, 6912, 26, 4, 1, "bfloat16"),
+    "google/gemma-3-1b-it": (1152, 6912, 26, 4, 1, "bfloat16"),
+    "google/gemma-3-4b-pt": (2560, 10240, 34, 8, 4, "bfloat16"),
+}
+"""d_model, d_ff, blocks, heads, key-value heads and stored dtype of gated models, so that a price
+can be named before anyone asks for their licence. Nothing is ever loaded by these."""
 
 
 @contextmanager
@@ -117,8 +132,6 @@ def check_pin(pins: Path, name: str, commit: str, digests: dict[str, str]) -> No
 
     A later commit with the same files (a new README, say) is no change. Raises IntegrityError.
     """
-    from filelock import FileLock
-
     known = _read(pins)
     if name not in known:
         with storage_errors(pins):

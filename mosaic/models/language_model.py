@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mosaic.errors import ConfigError, IntegrityError, ResourceError
 from mosaic.models.hub import fitting, reachable
+from mosaic.models.resolve import ResolvedModel
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel
-
-    from mosaic.models.resolve import ResolvedModel
 
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,6 @@ def float32_residual(model: PreTrainedModel) -> None:
     products of the linear layers in float16. A product that overflows all the same leaves values
     that are not finite, which extraction refuses.
     """
-    import torch
-
     if model.dtype != torch.float16:
         return
     embedding = model.get_input_embeddings()
@@ -85,7 +83,6 @@ def truncated(config: PretrainedConfig, n_blocks: int) -> PretrainedConfig:
 
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     """The model of that configuration without weights: its shapes, and the attention it picks."""
-    import torch
     from transformers import AutoModel
 
     with fitting(config.name_or_path, "configuration", config), torch.device("meta"):
@@ -97,8 +94,6 @@ def positions(config: PretrainedConfig) -> int | None:
 
     RoBERTa and its kin number them from behind the id of padding, so of 514 only 512 are of use.
     """
-    import torch
-
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     limit = limit if isinstance(limit, int) else None  # not every type checks its settings
     for name, module in find_blocks(skeleton(truncated(config, 1)))[0].named_modules():
@@ -114,13 +109,11 @@ def find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, torch.nn.Modul
     The text model is the outermost module with the text configuration; the blocks are its outermost
     ModuleList of `num_hidden_layers` entries. Raises ConfigError when there is none.
     """
-    import torch
     from transformers import PreTrainedModel
 
     config = model.config.get_text_config()
     text = next(
-        (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config is config),
-        model,
+        (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config is config), model
     )
     lists = [
         (name.count("."), module)
@@ -154,8 +147,6 @@ def load_weights(
     Raises AccessError, ResourceError (memory of the device), and IntegrityError where the folder
     lacks a weight, which transformers would draw at random, or holds one that belongs elsewhere.
     """
-    import torch
-
     try:
         place = fitting(model.folder, "model", config)
         with quiet_loading(), place, reachable(model.spec.source):
@@ -244,7 +235,6 @@ OF_NO_NUMBER = re.compile("drop|_token_id|initializer|_tp$|summary|_std$|loss|hi
 
 def _weight_names(config: PretrainedConfig) -> set[str]:
     """Weights of the architecture that a configuration names, without the prefix of its base."""
-    import torch
     import transformers
 
     with fitting(config.name_or_path, "configuration"), torch.device("meta"):

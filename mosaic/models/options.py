@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from mosaic.errors import ResourceError
 from mosaic.models.ask import SCORINGS, Answerer, Scoring, in_batches, pad_rows
-
-if TYPE_CHECKING:
-    import torch
-
 
 LOGITS = 2**24
 """Most logits held at a time: 64 MB in float32, whatever the size of the vocabulary (ours)."""
@@ -45,14 +42,9 @@ def score_options(
 
 
 def _score_batch(
-    answerer: Answerer,
-    prompts: list[list[int]],
-    choices: list[list[list[int]]],
-    scoring: Scoring,
+    answerer: Answerer, prompts: list[list[int]], choices: list[list[list[int]]], scoring: Scoring
 ) -> list[np.ndarray]:
     """Options of a few prompts: a prompt gives their first tokens, what follows continues it."""
-    import torch
-
     base, device = answerer.model.base_model, answerer.model.device
     start, mask = pad_rows(prompts, answerer, left=True)
     done = base(
@@ -88,7 +80,6 @@ def _score_batch(
 
 def _continued(cache: Any, rows: list[int], n_rows: int) -> Any:
     """A cache to add to that leaves the given one as it is; keys and values are shared."""
-    import torch
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     # These put new tensors in the place of old ones; any other kind may write into its own.
@@ -108,8 +99,6 @@ def _log_probabilities(
 ) -> torch.Tensor:
     """Of the tokens `targets` `[n, k]` after final states `[n, d_model]`, float64 `[n, k]` on the
     CPU. `done` is any output of the model's blocks. Raises ResourceError for what is not finite."""
-    import torch
-
     tile = max(1, LOGITS // answerer.model.config.get_text_config().vocab_size)
     parts = []
     for some, wanted in zip(states.split(tile), targets.split(tile), strict=True):
@@ -131,8 +120,6 @@ def _logits(answerer: Answerer, done: Any, states: torch.Tensor) -> torch.Tensor
     Its forward pass runs with the blocks left out, so that what the model does behind its LM head
     (Gemma 2's caps, scales) is kept, and no logit is made that nobody asked for.
     """
-    import torch
-
     model, base = answerer.model, answerer.model.base_model
     output = type(done)(**{**done, "last_hidden_state": states[None]})
     own = base.__dict__.get("forward")  # float16 sets one

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from PIL.Image import Image
 
+from mosaic.config.profiles import Profile
 from mosaic.data.images import to_rgb
 from mosaic.errors import ConfigError
 from mosaic.models.batches import Batch, Documents
 from mosaic.models.hub import fitting, reachable
 from mosaic.models.language_model import positions
+from mosaic.models.resolve import ResolvedModel
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedTokenizerBase
-
-    from mosaic.config.profiles import Profile
-    from mosaic.models.resolve import ResolvedModel
 
 
 class Reader(Protocol):

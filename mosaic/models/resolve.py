@@ -8,17 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import NO_NEED, fitting, local_folder, reachable
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-    from mosaic.config.profiles import ModelSpec, Profile
-
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +85,6 @@ def resolve(spec: ModelSpec, profile: Profile) -> ResolvedModel:
 
 def choose_device() -> torch.device:
     """CUDA where there is one, else Apple's GPU, else the CPU."""
-    import torch
-
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -98,8 +95,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
     A GPU older than Ampere, such as a T4, only imitates bfloat16, slowly, so it takes float16.
     """
-    import torch
-
     if name != "auto":
         return getattr(torch, name)
     if device.type != "cuda":

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.models.sae_texts import HELD_OUT, SAE_SEED
+from mosaic.scores.markdown import markdown_table
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 
 SAE_BATCH = 1024
 """Residual vectors in a step of training."""
@@ -84,7 +84,7 @@ def sae_card(model: ModelSpec, wanted: Sequence[SAESpec], home: Path, profile: P
     tasks = "the profile's tasks, none of them in a test part"
     poor = f", poor: below {LOW}"
     head = ("SAE", "texts", "L0", "explained variance", "without dominant", "dead")
-    rows = [head, ("---",) * len(head)]
+    rows = []
     for sae in wanted:
         folder = home / sae.name
         measured = {"all": read_metrics(folder), **metrics_by_language(folder)}
@@ -93,7 +93,6 @@ def sae_card(model: ModelSpec, wanted: Sequence[SAESpec], home: Path, profile: P
             explains = f"{explained:.3f}{poor if explained < LOW else ''}"
             rest, dead = f"{m['explained_variance_rest']:.3f}", f"{m['dead_share']:.1%}"
             rows.append((sae.name, name, f"{m['l0']:.1f}", explains, rest, dead))
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"""# SAEs on the residual stream of {model.name}
 
 BatchTopK with {profile.sae_active} latents per token, saved as JumpReLU; trained by this project
@@ -102,5 +101,4 @@ from seed {SAE_SEED} in {profile.sae_steps} steps of {SAE_BATCH:,} residual vect
 figures below. They are small and shortly trained; they are no substitute for a published release.
 A dimension dominates whose standard deviation is over {DOMINANT:.0f} times the median one.
 
-{table}
-"""
+{markdown_table(head, rows)}"""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mosaic.config.profiles import Profile
 from mosaic.data.load import load_task
 from mosaic.data.splits import make_split
 from mosaic.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import Profile
-    from mosaic.models.resolve import ResolvedModel
+from mosaic.models.resolve import ResolvedModel
 
 SAE_SEED = 0
 

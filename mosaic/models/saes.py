@@ -12,18 +12,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mosaic.config.profiles import SAESpec
 from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import check_pin, reachable
 from mosaic.models.language_model import skeleton, truncated
+from mosaic.models.resolve import ResolvedModel
 from mosaic.storage.files import digest_files
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
-    import torch
     from sae_lens import SAE
-
-    from mosaic.config.profiles import SAESpec
-    from mosaic.models.resolve import ResolvedModel
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +133,6 @@ def load_sae(
     Warns where its own metadata name another model than `model`. Raises AccessError, ConfigError
     (architecture, size or place of the residual stream), IntegrityError.
     """
-    import torch
     from sae_lens import SAE
     from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
 
@@ -176,7 +177,6 @@ def _gemma_scope_2(
     sae-lens' own loader makes the same of them, but asks the Hub for their shapes each time.
     """
     from huggingface_hub import hf_hub_download
-    from safetensors.torch import load_file
 
     weights = load_file(hf_hub_download(repo_id, f"{folder_name}/params.safetensors"))
     d_in, d_sae = weights["w_enc"].shape
@@ -189,8 +189,6 @@ def _gemma_scope_2(
 
 @contextmanager
 def _readable(spec: SAESpec) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
     except (SafetensorError, OSError, *FOREIGN) as error:
@@ -210,7 +208,6 @@ def read_config(spec: SAESpec) -> dict[str, Any]:
 
 def _load_folder(spec: SAESpec) -> SAE[Any]:
     """The SAE of a folder: a finished one, or a checkpoint as sae-lens would finish it."""
-    import torch
     from sae_lens import SAE, TrainingSAE
     from sae_lens.registry import SAE_CLASS_REGISTRY
     from sae_lens.training.activation_scaler import ActivationScaler
@@ -278,9 +275,11 @@ def _check_place(spec: SAESpec, sae: SAE[Any], model: ResolvedModel | None) -> N
                 f"{spec.layer}: {advice}, or name another SAE in the profile."
             )
     centred = (said.model_from_pretrained_kwargs or {}).get("center_writing_weights")
-    if centred and (model is None or _has_layer_norm(model)):
-        inner, sae.is_centred = sae.run_time_activation_norm_fn_in, True
-        sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
+    if centred:
+        parts = () if model is None else skeleton(truncated(model.config, 1)).modules()
+        if model is None or any(type(part).__name__ == "LayerNorm" for part in parts):
+            inner, sae.is_centred = sae.run_time_activation_norm_fn_in, True
+            sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
     if said.model_name and model is not None:
         ours = {_bare(model.spec.source), _bare(model.spec.name)}
         if _bare(str(said.model_name)) not in ours:
@@ -294,7 +293,3 @@ def _bare(name: str) -> str:
     """A model's name without its owner or folder; TransformerLens calls GPT-2 "gpt2-small"."""
     bare = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
     return "gpt2" if bare == "gpt2-small" else bare
-
-
-def _has_layer_norm(model: ResolvedModel) -> bool:
-    return "LayerNorm" in {type(m).__name__ for m in skeleton(truncated(model.config, 1)).modules()}

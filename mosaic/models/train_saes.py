@@ -9,17 +9,19 @@ finished stays, and a killed run goes on at its last checkpoint.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
-from mosaic.errors import MALFORMED, ConfigError, IntegrityError
+from mosaic.config.profiles import Profile, SAESpec
+from mosaic.config.workspace import Workspace
+from mosaic.errors import ConfigError, IntegrityError
 from mosaic.models.batches import cut_batches
 from mosaic.models.checkpoint import Checkpoint
 from mosaic.models.hub import fitting
@@ -35,22 +37,16 @@ from mosaic.models.sae_metrics import (
     write_metrics,
 )
 from mosaic.models.sae_texts import SAE_SEED, Texts, training_texts
-from mosaic.storage.files import set_aside, storage_errors
-from mosaic.storage.manifest import MANIFEST, verify_folder, write_manifest
-from mosaic.storage.sealed import seal, unseal
+from mosaic.storage.files import storage_errors
+from mosaic.storage.manifest import is_whole, write_manifest
+from mosaic.storage.sealed import read_sealed_or_set_aside, seal
 from mosaic.storage.shards import Store
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import Profile, SAESpec
-    from mosaic.config.workspace import Workspace
 
 SILENT = 60
 """Steps without firing after which the auxiliary loss takes a latent up."""
 
 RECIPE = "BatchTopK on centred, scaled states 1"
 """Part of every record: rename it when the way of training changes."""
-
-log = logging.getLogger(__name__)
 
 
 def train_missing(workspace: Workspace) -> None:
@@ -70,7 +66,7 @@ def train_missing(workspace: Workspace) -> None:
             found = resolve(model, profile)
             texts = training_texts(profile, found)
             records = {sae.name: _record(found, sae, profile, texts) for sae in wanted}
-            missing = [sae for sae in wanted if not _is_whole(home / sae.name, records[sae.name])]
+            missing = [sae for sae in wanted if not _is_trained(home / sae.name, records[sae.name])]
             if missing:
                 _train(found, missing, profile, texts, records)
                 (home / "README.md").write_text(
@@ -123,18 +119,9 @@ def _record(model: ResolvedModel, sae: SAESpec, profile: Profile, texts: Texts) 
     }
 
 
-def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
+def _is_trained(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether an SAE of this record is in the folder; one that is damaged is set aside."""
-    path = folder / "training.json"
-    if not (folder / MANIFEST).is_file():
-        return False
-    try:
-        verify_folder(folder)
-        found = unseal(path.read_text(encoding="utf-8"))
-    except (IntegrityError, OSError, *MALFORMED) as error:
-        set_aside(folder, error)
-        return False
-    return found == record
+    return is_whole(folder) and read_sealed_or_set_aside(folder / "training.json") == record
 
 
 def _train(
@@ -270,8 +257,6 @@ def train_sae(
 def _fold_back(folder: Path, mean: torch.Tensor, deviation: float) -> None:
     """Weights for states as they are: pre-activations times `deviation`, decoder rows of unit
     length. Matrices are kept in float16, which sae-lens copies into float32 parameters."""
-    from safetensors.torch import load_file, save_file
-
     path = folder / "sae_weights.safetensors"
     weights = load_file(path)
     encoder = weights["W_enc"].half()

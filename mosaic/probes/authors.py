@@ -7,6 +7,7 @@ unless `restore` asks for what was meant.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -104,10 +105,7 @@ def fit_authors_tree(X: Matrix, y: np.ndarray) -> FittedProbe:
 def _validation_split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
         fit_rows, val_rows = train_test_split(
-            np.arange(len(y)),
-            test_size=VALIDATION_SHARE,
-            random_state=PUBLISHED_SEED,
-            stratify=y,
+            np.arange(len(y)), test_size=VALIDATION_SHARE, random_state=PUBLISHED_SEED, stratify=y
         )
     except ValueError as error:
         raise ConfigError(
@@ -122,8 +120,6 @@ def _train_softmax(
     X: Matrix, y: np.ndarray, fit_rows: np.ndarray, val_rows: np.ndarray, seed: int, restore: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights `[n_classes, d]` and bias `[n_classes]` after the last epoch, or the best."""
-    import copy
-
     import torch
 
     if sparse.issparse(X) and X.nnz > DENSE_FROM * X.shape[0] * X.shape[1]:
@@ -155,10 +151,7 @@ def _train_softmax(
             if stale >= PATIENCE:
                 break
     layer = kept if restore else layer
-    return (
-        layer.weight.detach().double().numpy(),
-        layer.bias.detach().double().numpy(),
-    )
+    return (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
 
 
 def _tensor(rows: Matrix) -> Any:

@@ -47,11 +47,6 @@ class Outcome:
         return cls(split, probe, y, said, probabilities, seconds + time.perf_counter() - start)
 
     @property
-    def n_features(self) -> int:
-        """Features the probe reads."""
-        return len(self.probe.columns)
-
-    @property
     def ids(self) -> np.ndarray:
         """`[n_test]` ids of the test documents."""
         return self.split.test_ids
@@ -85,12 +80,3 @@ def train(
         return fit_published(part, labels, split.seed, probe)
     options |= {"seed": split.seed, "groups": split.train_groups, "probe": probe}
     return fit_select(part, labels, **options)
-
-
-def evaluate(candidates: Candidates, y: np.ndarray, split: Split, **options: Any) -> Outcome:
-    """`train`, then predict the test part once; `candidates` and `y` cover all documents."""
-    start = time.perf_counter()
-    named = named_candidates(candidates, len(y))
-    fitted = train(named, y, split, **options)
-    test = named[fitted.candidate].take(split.test).X
-    return Outcome.of(fitted, test, y[split.test], split, time.perf_counter() - start)

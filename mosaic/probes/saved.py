@@ -12,18 +12,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
 
+from mosaic.config.profiles import Profile
 from mosaic.errors import AccessError, IntegrityError
 from mosaic.probes.select import FittedProbe
-from mosaic.storage.files import replace_file, sha256, storage_errors
+from mosaic.storage.files import replace_file, sha256
 from mosaic.storage.sealed import read_sealed, write_sealed
-
-if TYPE_CHECKING:
-    from mosaic.config.profiles import Profile
-
 
 FORMAT = 1
 
@@ -61,25 +61,18 @@ def save_probe(folder: Path, saved: SavedProbe) -> Path:
 
     A profile's file is recorded relative to the folder, so that both can move together.
     """
-    from safetensors.numpy import save as to_bytes
-
     probe = saved.probe
     content = to_bytes({k: np.asarray(getattr(probe, k), kind) for k, kind in STORED.items()})
     card = {"format": FORMAT, **saved.card, "weights_sha256": hashlib.sha256(content).hexdigest()}
     if card["profile"].endswith(YAML):
         card["profile"] = os.path.relpath(Path(card["profile"]).resolve(), folder.resolve())
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / WEIGHTS, content)
+    replace_file(folder / WEIGHTS, content)
     write_sealed(folder / CARD, card, CARD_CHECKSUM, indent=1)
     return folder
 
 
 def load_probe(folder: Path) -> SavedProbe:
     """Read a saved probe. Raises AccessError (no such probe) and IntegrityError (damaged)."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     for name in (CARD, WEIGHTS):
         if not (folder / name).is_file():
             raise AccessError(f"{folder} holds no {name}; name a folder that `mosaic fit` wrote.")
@@ -116,15 +109,11 @@ def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile)
 
     `identity` is the block's (see `extraction.jobs.resolve_job`). Raises IntegrityError.
     """
-    stated = saved.card["identity"]
-    name = saved.card["model"]["name"]
+    stated, name = saved.card["identity"], saved.card["model"]["name"]
+    old, new = stated["model"], identity["model"]
     for what, then, now in (
-        (
-            f"weights of the model {name!r}",
-            stated["model"]["weights"],
-            identity["model"]["weights"],
-        ),
-        (f"tokenizer of {name!r}", stated["model"]["tokenizer"], identity["model"]["tokenizer"]),
+        (f"weights of the model {name!r}", old["weights"], new["weights"]),
+        (f"tokenizer of {name!r}", old["tokenizer"], new["tokenizer"]),
         (f"SAE at layer {stated['layer']}", stated["sae"]["sha256"], identity["sae"]["sha256"]),
     ):
         changed = sorted(f for f in {*then, *now} if then.get(f) != now.get(f))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from mosaic.evidence.claims import (
     INCONCLUSIVE,
     LEANS,
     LEANS_AGAINST,
+    NO_DIFFERENCE,
     NOT_TESTED,
     TOO_FEW,
     TOY,
@@ -42,6 +44,9 @@ ANSWER_PLACE = "**Answer.** *The last code cell makes it from the scores.*"
 MOST_BULLETS = 4
 
 THIS_RUN = "this run"
+
+FIRST_QUESTION = "04_baselines"
+"""The chapter whose question stands on the first page."""
 
 HEDGE = {
     LEANS: ", though not surely,",
@@ -88,9 +93,9 @@ def claim_findings(
 
 
 def audit_points(numbers: Mapping[str, Any]) -> dict[str, bool]:
-    """What the audit's counts settle: `most` claims supported, `noise` in most differences."""
+    """What the audit's counts settle: `most` claims supported, `noise` exceeded beyond chance."""
     most = numbers["n_supported"] > numbers["n_tested"] / 2
-    return {"most": most, "noise": numbers["within"] > numbers["within_of"] / 2}
+    return {"most": most, "noise": numbers["within"] < numbers["within_expected"]}
 
 
 def chapter_answer(
@@ -147,6 +152,18 @@ def show_answer(chapter: str, found: Said, toy: bool, **numbers: Any) -> None:
         display(HTML(answer.fold()))
 
 
+def first_page(columns: Mapping[str, Sequence[Finding]]) -> str:
+    """What each source says of the first question, and how many claims got which verdict."""
+    lines = []
+    for name, found in columns.items():
+        by_key = {f.claim.key: f for f in found}
+        said = chapter_answer(FIRST_QUESTION, {name: by_key}, toy=False).verdict
+        counts = Counter(f.verdict for f in found if f.verdict != NOT_TESTED)
+        verdicts = listed([f"{n} {verdict}" for verdict, n in counts.most_common()])
+        lines.append(f"- **{said}** Of {counts.total()} claims tested there: {verdicts}.\n")
+    return "".join(lines)
+
+
 def lift_answer(notebook: Any, chapter: str) -> None:
     """In an executed notebook, move the Answer below its question and make the take-away a box.
 
@@ -173,9 +190,10 @@ def lift_answer(notebook: Any, chapter: str) -> None:
 
 def _clause(point: Mapping[str, str], source: str, finding: Finding) -> tuple[str, str, str | None]:
     """Where a point is seen, how surely, and its clause."""
-    place = "in this run" if source.startswith(THIS_RUN) else "in a contributed run on real text"
-    place = "in the published scores" if source == PUBLISHED else place
+    place = "in this run" if source.startswith(THIS_RUN) else f"in the {_in_text(source)}"
     split = finding.verdict == TOO_FEW and 0 < finding.n_above < finding.n_tasks
+    if finding.verdict == NO_DIFFERENCE:
+        return place, " both sides are equal, so nothing tells whether", point.get("whether")
     if split or finding.verdict == INCONCLUSIVE:
         return place, " it is open whether", point.get("whether")
     clause = point.get("up" if finding.points_at_claim else "down")
@@ -190,9 +208,12 @@ def _bullet(point: Mapping[str, str], source: str, finding: Finding) -> str:
     """`Middle minus early layer: +0.011 macro-F1 over 9 data sets (published scores, leans).`"""
     sign = "" if finding.claim.several else "+"
     sets = f"{finding.n_tasks} data set" + ("s" if finding.n_tasks != 1 else "")
-    where = re.sub("^Run ", "contributed run, profile ", source)
-    where = f"{where[0].lower()}{where[1:]}, {finding.verdict}"
+    where = f"{_in_text(source)}, {finding.verdict}"
     return f"{point['name']}: {finding.effect:{sign}.3f} macro-F1 over {sets} ({where})."
+
+
+def _in_text(source: str) -> str:
+    return source.lower() if source == PUBLISHED else source
 
 
 def _filled(lines: Sequence[str], numbers: Mapping[str, Any]) -> list[str]:

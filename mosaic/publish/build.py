@@ -16,9 +16,11 @@ from mosaic.config.choices import CATALOGUES
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
 from mosaic.evidence.bundles import bundle_folders
+from mosaic.figures.style import load_figure
 from mosaic.publish.all_scores import scores_page
-from mosaic.publish.answers import lift_answer
+from mosaic.publish.answers import first_page, lift_answer
 from mosaic.publish.bundle_pages import bundle_pages
+from mosaic.publish.notebook import show
 from mosaic.publish.pages import (
     book_config,
     clone_lines,
@@ -29,7 +31,7 @@ from mosaic.publish.pages import (
     task_table,
 )
 from mosaic.publish.run import chapters, project_root
-from mosaic.publish.scorecard import first_page, scorecard_columns, scorecard_page
+from mosaic.publish.scorecard import scorecard_columns, scorecard_page
 
 STAGED = ("_config.yml", "_toc.yml", "book")
 
@@ -93,6 +95,8 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     pages["findings"] = first_page(columns)
     pages["all_scores"] = scores_page(runs)
     pages["figures"] = figure_index(workspace.figures)
+    forest = load_figure("fig-claims", workspace.figures)
+    pages["forest"] = f"```{{raw}} html\n{show(forest).data}\n```\n" if forest else ""
     for bundle in bundle_folders(runs):
         pages |= {f"run_{bundle.name}_{name}": text for name, text in bundle_pages(bundle).items()}
     folder.mkdir()

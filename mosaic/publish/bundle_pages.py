@@ -14,7 +14,8 @@ from mosaic.evidence.bundle_rules import Manifest
 from mosaic.evidence.bundles import bundle_grid, bundle_origin, open_bundle
 from mosaic.evidence.claims import judge_claims, load_claims, without_toys
 from mosaic.evidence.comparisons import wins
-from mosaic.publish.scorecard import verdicts_in_words
+from mosaic.evidence.contrasts import verdicts_twice
+from mosaic.publish.scorecard import effect_words, verdicts_in_words
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.markdown import markdown_table
 from mosaic.scores.names import COMPARED_WITH, pooling_name
@@ -92,17 +93,13 @@ def verdicts_table(table: pd.DataFrame) -> str:
     Of the data sets also how many lie on either side beyond the noise of their own test documents:
     what few data sets cannot say of others, they may still say of themselves.
     """
-    rows = []
-    for finding in judge_claims(load_claims(), without_toys(table)):
+    rows, found = [], judge_claims(load_claims(), without_toys(table))
+    for finding, verdict in zip(found, verdicts_twice(found), strict=True):
         if finding.effect is not None:
-            sign = "" if finding.claim.second is None else "+"
-            effect = f"{finding.effect:{sign}.3f}"
-            if finding.low is not None:
-                effect += f" ({finding.low:{sign}.3f} to {finding.high:{sign}.3f})"
-            bound = f"{finding.claim.beyond:g}"
-            surely = f"{finding.n_sure} surely above, {finding.n_sure_below} surely below"
-            tasks = f"{finding.n_above} of {finding.n_tasks}; {surely}"
-            rows.append((finding.claim.says, effect, bound, tasks, finding.verdict))
+            bound, (above, below) = f"{finding.claim.beyond:g}", finding.beyond_noise
+            noise = f"beyond noise {above} above, {below} below"
+            tasks = f"{finding.n_above} of {finding.n_tasks}; {noise}"
+            rows.append((finding.claim.says, effect_words(finding), bound, tasks, verdict))
     return markdown_table(("claim", "effect (95%)", "holds above", "data sets", "verdict"), rows)
 
 
@@ -135,7 +132,7 @@ def wins_in_words(grid: pd.DataFrame) -> str:
     chosen = select_by_cv(grid)
     counts = {name: wins(chosen, "SAE latents", series) for series, name in COMPARED_WITH.items()}
     said = [f"against {name} {won}" for name, won in counts.items() if won.of]
-    return f"SAE latents by task: {'; '.join(said)}.\n" if said else ""
+    return f"SAE latents by task and language: {'; '.join(said)}.\n" if said else ""
 
 
 def chosen_table(grid: pd.DataFrame) -> str:

@@ -5,6 +5,7 @@ A Sphinx extension, named in the book's `_config.yml`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from docutils import nodes
@@ -14,20 +15,13 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx as the renderer `mathml`."""
-    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    # The book's style lets what is wider than a phone scroll inside this box.
+    block = partial(_append, before='<div class="mosaic-formula">', after="</div>\n")
+    app.add_html_math_renderer("mathml", (_append, None), (block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _inline(page: Any, node: nodes.math) -> None:
-    _append(page, node, "", "")
-
-
-def _block(page: Any, node: nodes.math_block) -> None:
-    # The book's style lets what is wider than a phone scroll inside this box.
-    _append(page, node, '<div class="mosaic-formula">', "</div>\n")
-
-
-def _append(page: Any, node: nodes.Element, before: str, after: str) -> None:
+def _append(page: Any, node: nodes.Element, before: str = "", after: str = "") -> None:
     """A node's LaTeX as MathML; what docutils does not know is a warning, which ends the build."""
     from sphinx.util import logging
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import base64
 import html
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, display
 
 from mosaic.errors import MosaicError
 from mosaic.figures import figure_number
+from mosaic.figures.style import SavedFigure
 from mosaic.publish.tables import table_html
 from mosaic.scores.table import F1, SHOWN
 
-if TYPE_CHECKING:
-    from mosaic.figures.style import SavedFigure
-
-
 # What a page shows of a scored cell; empty columns are left out.
-CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "repeat", "cv_accuracy", *F1)
+CELL_COLUMNS = ("profile", *SHOWN, "k", "n_train", "n_test", "n_cut", "repeat", "cv_accuracy", *F1)
 
 
 def glue(**values: Any) -> None:

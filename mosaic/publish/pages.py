@@ -15,6 +15,7 @@ from mosaic.config.profiles import load_profile, profile_names
 from mosaic.config.tasks import load_catalogue
 from mosaic.evidence.bundles import NUMBERLESS, command_line, public
 from mosaic.figures import CHAPTER_OF_FIGURE, figure_number
+from mosaic.figures.style import load_figure
 from mosaic.scores.markdown import markdown_table
 
 HEADING = "## Rerun exactly this"
@@ -95,16 +96,14 @@ def figure_index(figures: Path) -> str:
     """
     parts = []
     for figure, chapter in CHAPTER_OF_FIGURE.items():
-        facts = figures / f"{figure}.json"
-        if not facts.is_file():
+        if (saved := load_figure(figure, figures)) is None:
             continue
-        said = json.loads(facts.read_text(encoding="utf-8"))
         number = f"Figure {figure_number(figure)}"
         parts.append(
             f"## {number}\n\n"
             f"```{{image}} ../figures/{figure}.png\n:alt: {number}, described below\n"
             f":class: mosaic-thumbnail\n```\n\n"
-            f"{_escaped(said['finding'])} {_escaped(said['marks'])}\n\n"
+            f"{_escaped(saved.caption.finding)} {_escaped(saved.caption.marks)}\n\n"
             f"{{ref}}`In its chapter <{figure}>` ({chapter}). "
             f"[SVG](../figures/{figure}.svg), [PNG](../figures/{figure}.png), "
             f"[data](../figures/{figure}.csv). `mosaic figure {figure}`\n"

@@ -1,4 +1,4 @@
-"""The scorecard: what published scores, contributed runs and this run say of each claim."""
+"""The scorecard: what published scores, shipped runs and this run say of each claim."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mosaic.evidence.claims import (
     LEANS,
     LEANS_AGAINST,
     MIN_TASKS,
+    NO_DIFFERENCE,
     NOT_SUPPORTED,
     NOT_TESTED,
     SUPPORTED,
@@ -27,10 +28,12 @@ from mosaic.evidence.claims import (
     without_one_task,
     without_toys,
 )
+from mosaic.evidence.contrasts import texts_once, verdicts_twice
 from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
 from mosaic.scores.markdown import markdown_table
+from mosaic.scores.names import run_name
 from mosaic.scores.table import concat_scores, read_scores
 
 AUDIT = "08_audit"
@@ -52,7 +55,7 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
     data sets comes first. What toys show is left out."""
     claims = load_claims()
     runs = {
-        f"Run {table['profile'].iloc[0]}": judge_claims(claims, without_toys(table))
+        run_name(table["profile"].iloc[0]): judge_claims(claims, without_toys(table))
         for table in bundles_with_latents(bundles_dir)
     }
     order = sorted(runs, key=lambda name: -sum(f.n_tasks >= MIN_TASKS for f in runs[name]))
@@ -62,24 +65,19 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
-    found = zip(*columns.values(), strict=True)
-    rows = [(_link(row[0].claim, chapters), *map(verdict_cell, row)) for row in found]
+    said = [
+        # A phone shows no head.
+        [f"[{name}:]{{.source}} {verdict_cell(finding)}" for finding in found]
+        for name, found in columns.items()
+    ]
+    links = [_link(finding.claim, chapters) for finding in columns[PUBLISHED]]
+    rows = list(zip(links, *said, strict=True))
     table = markdown_table(("The paper's claim", *columns), rows)
     audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
     return (
         f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
-        f"{_legend(columns)} Intervals and method: {audit}.\n"
+        f"{_legend(columns)} {_texts_once(columns[PUBLISHED])} Intervals and method: {audit}.\n"
     )
-
-
-def first_page(columns: dict[str, list[Finding]]) -> str:
-    """What each source says of the claims, in lists: the finding before the table."""
-    parts = []
-    for name, found in columns.items():
-        run = f"What {name[0].lower()}{name[1:]} says, of {listed(_values(found, 'model'))}"
-        said = "What the authors' own scores say" if name == PUBLISHED else run
-        parts.append(f"**{said}**\n\n{verdicts_in_words(found)}\n")
-    return "\n".join(parts)
 
 
 def verdicts_in_words(found: Sequence[Finding]) -> str:
@@ -87,7 +85,8 @@ def verdicts_in_words(found: Sequence[Finding]) -> str:
     said: dict[str, list[str]] = {}
     for finding in found:
         said.setdefault(finding.verdict, []).append(finding.claim.says)
-    order = (SUPPORTED, LEANS, NOT_SUPPORTED, LEANS_AGAINST, INCONCLUSIVE, TOO_FEW, NOT_TESTED)
+    order = [SUPPORTED, LEANS, NOT_SUPPORTED, LEANS_AGAINST, NO_DIFFERENCE, INCONCLUSIVE]
+    order += [TOO_FEW, NOT_TESTED]
     return "\n".join(
         f"- **{word.capitalize()}** ({len(said[word])} of {len(found)}): {'; '.join(said[word])}."
         for word in order
@@ -111,31 +110,41 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
 
 
 def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
-    """How many claims there are, were tested, and got each verdict."""
+    """How many claims were tested, decided, supported, and lean."""
     verdicts = [f.verdict for f in found]
     return {
-        "n_claims": len(found),
         "n_tested": len(found) - verdicts.count(NOT_TESTED),
         "n_decided": sum(verdict in (SUPPORTED, NOT_SUPPORTED) for verdict in verdicts),
         "n_supported": verdicts.count(SUPPORTED),
-        "n_not_supported": verdicts.count(NOT_SUPPORTED),
-        "n_inconclusive": verdicts.count(INCONCLUSIVE),
         "n_leaning": sum(verdict in (LEANS, LEANS_AGAINST) for verdict in verdicts),
     }
 
 
 def _legend(columns: dict[str, list[Finding]]) -> str:
-    n = verdict_counts(columns[PUBLISHED])
+    published = columns[PUBLISHED]
+    n, both = verdict_counts(published), zip(published, texts_once(published), strict=True)
+    changed = [f"{f.claim.says} ({g.verdict})" for f, g in both if f.verdict != g.verdict]
     return (
-        f"A cell gives the verdict, the mean difference in macro-F1 over tasks (macro-F1 itself "
-        f"where there is no sign), in brackets the tasks on the claim's side, and Student's 95% "
-        f"interval over tasks. Supported and not supported rest on an exact sign-flip test over "
-        f"tasks, for a claim about several tasks on tests of each against the noise of one run; "
-        f"both are corrected for all claims tested on the source, and *leans* holds only "
-        f"uncorrected. Fewer than {MIN_TASKS} tasks have neither interval nor verdict, and "
+        f"After each verdict: the mean difference in macro-F1, or macro-F1 where the claim is "
+        f"about it; in how many tasks the claim's direction is seen; the exact 95% interval. "
+        f"*Supported* and *not supported* hold when all claims of the column are corrected "
+        f"together, *leans* only before that. Fewer than {MIN_TASKS} tasks give no verdict, and "
         f"{MIN_TASKS} that all agree have p = {2 / 2**MIN_TASKS:.2g}, which decides nothing. "
-        f"Languages of one set are one task. Of {n['n_tested']} claims the published scores can "
-        f"test, {n['n_decided']} are decided and {n['n_leaning']} lean."
+        f"Languages of one set are one task. The published scores can test {n['n_tested']} of "
+        f"{len(published)} claims: {n['n_decided']} are decided and {n['n_leaning']} lean. Tasks "
+        f"that label the same texts, such as intent and scenario, are tasks of their own; counted "
+        f"as one, the published verdict is another on: {'; '.join(changed) or 'no claim'}."
+    )
+
+
+def _texts_once(found: Sequence[Finding]) -> str:
+    """Which verdicts hang on counting tasks on the same texts as tasks of their own."""
+    both = zip(found, texts_once(found), strict=True)
+    changed = [f"{f.claim.says} ({g.verdict})" for f, g in both if f.verdict != g.verdict]
+    return (
+        f"Tasks that label the same texts or put the same questions, such as intent and scenario, "
+        f"are tasks of their own; counted as one, the published verdict is another on: "
+        f"{'; '.join(changed) or 'no claim'}."
     )
 
 
@@ -154,11 +163,9 @@ def verdict_cell(finding: Finding) -> str:
     word = f"[{finding.verdict}]{{.verdict-{finding.verdict.replace(' ', '-')}}}"
     if finding.effect is None:
         return word
-    sign = "" if finding.claim.second is None else "+"
-    text = f"{word} {finding.effect:{sign}.3f} ({finding.n_above}/{finding.n_tasks})"
-    if finding.low is None:
-        return text
-    return f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]{{.interval}}"
+    effect, *span = str(effect_words(finding)).split(" ", 1)
+    text = f"{word} {effect} ({finding.n_above}/{finding.n_tasks})"
+    return f"{text} {span[0]}{{.interval}}" if span else text
 
 
 def _link(claim: Claim, chapters: Sequence[str]) -> str:
@@ -174,12 +181,12 @@ def claims_table(found: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "claim": f.claim.says,
-            "verdict": f.verdict,
-            "mean over tasks [95%]": _effect(f),
+            "verdict": verdict,
+            "mean over tasks [95%]": effect_words(f),
             "tasks above": _tasks_above(f) if f.n_tasks else None,
             "p (Holm)": f.p_holm,
         }
-        for f in found
+        for f, verdict in zip(found, verdicts_twice(found), strict=True)
     )
 
 
@@ -211,25 +218,23 @@ def without_one_table(found: Sequence[Finding]) -> pd.DataFrame:
 
 
 def _verdict(finding: Finding) -> str:
-    return f"{finding.verdict}, {_effect(replace(finding, low=None))}"
+    return f"{finding.verdict}, {effect_words(replace(finding, low=None))}"
 
 
 def _tasks_above(finding: Finding) -> str:
-    surely = f", {finding.n_sure} surely" if finding.claim.several else ""
-    return f"{finding.n_above} of {finding.n_tasks}{surely}"
+    noise = f", {finding.beyond_noise[0]} beyond noise" if finding.claim.several else ""
+    return f"{finding.n_above} of {finding.n_tasks}{noise}"
 
 
-def _effect(finding: Finding) -> str | None:
-    """A claim's mean over tasks with its interval; signed where it is a difference."""
+def effect_words(finding: Finding) -> str | None:
+    """`+0.051 [+0.022 to +0.137]`: mean over tasks with its interval; a sign means a difference."""
     if finding.effect is None:
         return None
     sign = "" if finding.claim.second is None else "+"
     text = f"{finding.effect:{sign}.3f}"
-    return (
-        text
-        if finding.low is None
-        else f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]"
-    )
+    if finding.low is None:
+        return text
+    return f"{text} [{finding.low:{sign}.3f} to {finding.high:{sign}.3f}]"
 
 
 def _named(keys: pd.Series) -> str:

@@ -49,6 +49,7 @@ SIGNED = ("difference", "effect")
 COUNTS = {
     "n_train": "training documents",
     "n_test": "test documents",
+    "n_cut": "test documents read in part",
     "n_docs": "documents",
     "repeat": "seeds",
     "seeds": "seeds",

@@ -15,8 +15,10 @@ def control_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of a source that answer what an SAE adds; empty where it scored no control.
 
     Raw sums and maxima of SAEs that have controls, those controls, hidden states of the same model
-    and layer, and TF-IDF, on the seeds of the controls.
+    and layer, and TF-IDF, on the seeds, languages and shares of the training part that the controls
+    have; none that was trained on another language.
     """
+    table = table.assign(train_fraction=table["train_fraction"].fillna(1.0))
     controls = table[(table["feature"] == "control") & table["seed"].notna()]
     controls = controls.assign(width=controls["width"].str.rsplit(" ", n=1).str[0])
 
@@ -29,7 +31,9 @@ def control_rows(table: pd.DataFrame) -> pd.DataFrame:
     pooled = table["pooling"].isin(["sum", "max"]) & table["threshold"].isna()
     kept |= (table["feature"] == "sae") & placed(table, *place, "width") & pooled
     kept |= table["feature"] == "tfidf"
-    kept &= placed(table, "profile", "task", "seed") & (table["protocol"] == "nested")
+    kept &= placed(table, "profile", "task", "language", "seed", "train_fraction")
+    kept &= table["train_language"].fillna("") == table["language"].fillna("")
+    kept &= table["protocol"] == "nested"
     return table[kept & (table["probe"] == "linear")].drop_duplicates(
         [name for name in SCORE_COLUMNS if name != "seconds"], ignore_index=True
     )
@@ -37,13 +41,14 @@ def control_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 def headline(rows: pd.DataFrame) -> pd.DataFrame:
     """Of `control_rows` those of the whole training part and all latents."""
-    whole = rows["train_fraction"].fillna(1) == 1
+    whole = rows["train_fraction"] == 1
     return rows[whole & (rows["selection"].fillna("all") == "all")]
 
 
 def quality_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Ranking and calibration beside macro-F1: mean over tasks of what was scored whole.
 
+    Languages of one task are averaged first, as in every contrast.
     Columns: source, features, pooling, n_tasks, macro_f1. Then what `PROBABILITY` names.
     """
     keys, numbers = ["source", "features", "pooling"], ["macro_f1", *PROBABILITY]
@@ -51,7 +56,7 @@ def quality_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for table in tables:
         rows = headline(control_rows(table))
         named = rows.assign(features=rows.apply(series_of, axis=1), source=source_label(rows))
-        tasks = named.groupby([*keys, "task", "language"], dropna=False, sort=False)[numbers].mean()
+        tasks = named.groupby([*keys, "task"], dropna=False, sort=False)[numbers].mean()
         found = tasks.groupby(keys, dropna=False, sort=False)
         parts.append(pd.concat([found.size().rename("n_tasks"), found.mean()], axis=1))
     return pd.concat(parts).reset_index()
@@ -64,11 +69,13 @@ def sparse_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for table in tables:
         rows = control_rows(table)
         sums = rows["feature"].isin(["sae", "control"]) & (rows["pooling"] == "sum")
-        rows = rows[sums & (rows["train_fraction"].fillna(1) == 1)]
+        rows = rows[sums & (rows["train_fraction"] == 1)]
         rows = rows.assign(latents=rows.apply(series_of, axis=1), source=source_label(table))
         rows = rows[rows["latents"].isin(rows.loc[rows["k"].notna(), "latents"])]
         rows = rows.assign(k=rows["k"].astype("string").fillna("all"))
-        means = rows.groupby(["source", "k", "latents"], sort=False)["macro_f1"].mean().unstack()
+        keys = ["source", "k", "latents"]
+        tasks = rows.groupby([*keys, "task"], sort=False)["macro_f1"].mean()
+        means = tasks.groupby(keys, sort=False).mean().unstack()
         parts.append(means.reset_index())
     found = pd.concat(parts, ignore_index=True).rename_axis(columns=None)
     order = found["k"].replace("all", str(10**9)).astype(int)
@@ -82,7 +89,7 @@ def small_data_curve(table: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
     macro_f1_high (the tasks' own range), n_tasks.
     """
     rows = control_rows(table)
-    rows = rows[rows["train_fraction"].fillna(1).lt(1) & rows["selection"].fillna("all").eq("all")]
+    rows = rows[rows["train_fraction"].lt(1) & rows["selection"].fillna("all").eq("all")]
     near = [min(sizes, key=lambda size: abs(size - n)) for n in rows["n_train"]]
     rows = rows.assign(series=rows.apply(series_of, axis=1), n_train=near)
     every = rows.groupby("task")["n_train"].transform("nunique") == rows["n_train"].nunique()

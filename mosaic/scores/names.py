@@ -6,7 +6,10 @@ import pandas as pd
 
 from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
 
-SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "contributed run"}
+SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "a shipped run"}
+
+RUNS = {"encoder": "MiniLM", "gemma-local": "Gemma", "gemma": "Gemma Scope"}
+"""What the run of a profile is called by its model; another is called by its profile."""
 
 COMPARED_WITH = {
     "hidden state, mean": "the mean hidden state",
@@ -48,15 +51,22 @@ def what_is_read(row: pd.Series) -> str:
 
 def source_label(table: pd.DataFrame) -> str:
     """Where a table's scores come from, as a panel title; a table has one source."""
-    source = SOURCE_LABEL[str(table["source"].iloc[0])]
-    profile = table["profile"].dropna()
-    return source if profile.empty else f"{source}, profile {profile.iloc[0]}"
+    source, profile = str(table["source"].iloc[0]), table["profile"].dropna()
+    if profile.empty:
+        return SOURCE_LABEL[source]
+    name = str(profile.iloc[0])
+    return run_name(name) if source == "bundle" else f"{SOURCE_LABEL[source]}, profile {name}"
+
+
+def run_name(profile: str) -> str:
+    """`MiniLM run`, `Gemma run`: what readers call the shipped run of a profile."""
+    return f"{RUNS.get(profile, profile)} run"
 
 
 def in_source(table: pd.DataFrame) -> str:
     """`In the published scores`, `In this run, profile mini`: the start of a sentence."""
     label = source_label(table)
-    return f"In {label}" if label.startswith("this") else f"In the {label}"
+    return f"In {label}" if label.startswith(("this", "a ")) else f"In the {label}"
 
 
 def task_label(row: pd.Series) -> str:
@@ -77,7 +87,7 @@ FEATURE_SETS = (
 
 
 def feature_set(row: pd.Series) -> str:
-    """What a probe reads, as one of `ORDER`."""
+    """What a probe reads, as one of `FEATURE_SETS`."""
     if row["feature"] == "sae":
         kept = "all" if row["selection"] == "all" else "top-k"
         limit = "" if pd.isna(row["threshold"]) else f" > {row['threshold']:g}"

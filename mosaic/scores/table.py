@@ -15,7 +15,7 @@ import pandas as pd
 
 from mosaic.config import choices
 from mosaic.errors import MALFORMED, IntegrityError
-from mosaic.storage.files import replace_file, storage_errors
+from mosaic.storage.files import replace_file
 
 # name -> (pandas dtype, meaning)
 SCHEMA: dict[str, tuple[str, str]] = {
@@ -48,6 +48,7 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "repeat": ("Int64", "running number of repetitions of the same cell"),
     "n_train": ("Int64", "training documents"),
     "n_test": ("Int64", "test documents"),
+    "n_cut": ("Int64", "test documents of which the model read only a part"),
     "n_features": ("Int64", "columns the probe reads"),
     "macro_f1": ("Float64", "unweighted mean of the classes' F1 on the test documents"),
     "macro_f1_low": ("Float64", "lower end of its 95% interval"),
@@ -77,17 +78,14 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 REQUIRED = ("source", "protocol", "feature", "task", "kind", "toy", "probe", "macro_f1")
 
 PROBABILITY = ("auroc", "brier", "ece")
-"""Columns that a table of an older schema lacks: it is read as if they were missing."""
+
+ADDED = (*PROBABILITY, "n_cut")
+"""Columns that tables of older schemas lack: they are read as if these were missing."""
 
 SHARES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "cv_accuracy", "train_fraction",
           *PROBABILITY)  # fmt: skip
 
 NOT_NEGATIVE = ("seconds", *(name for name, (dtype, _) in SCHEMA.items() if dtype == "Int64"))
-
-# What makes two rows the same cell, apart from seed and repeat.
-IDENTITY = tuple(c for c in SCORE_COLUMNS[: SCORE_COLUMNS.index("split")] if c != "source") + (
-    "probe",
-)
 
 # What the pages show of a row.
 SHOWN = ("task", "language", "feature", "model", "layer", "width", "pooling", "top_n", "threshold")
@@ -160,7 +158,8 @@ def read_scores(
         raw = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
     except (OSError, *MALFORMED) as error:
         raise IntegrityError(f"{path} is not a readable score table ({error}).") from error
-    if tuple(raw.columns) == tuple(c for c in SCORE_COLUMNS if c not in PROBABILITY):
+    lacking = [c for c in ADDED if c not in raw]
+    if tuple(raw.columns) == tuple(c for c in SCORE_COLUMNS if c not in lacking):
         raw = raw.reindex(columns=list(SCORE_COLUMNS))
     numeric = [name for name, (dtype, _) in SCHEMA.items() if dtype in ("Int64", "Float64")]
     try:
@@ -174,9 +173,7 @@ def write_scores(scores: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Validate and write atomically (temporary file, then rename); returns the path."""
     path = Path(path)
     content = validate_scores(scores).to_csv(index=False, lineterminator="\n")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content.encode("utf-8"))
+    replace_file(path, content.encode("utf-8"))
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mosaic import ASSETS
 from mosaic.errors import MALFORMED, IntegrityError
-from mosaic.storage.files import sha256
+from mosaic.storage.files import set_aside, sha256
 
 MANIFEST = "manifest.json"
 
@@ -53,6 +53,18 @@ def verify_folder(folder: str | Path) -> None:
                 f"{root / MANIFEST}. Restore it, or remove it from the manifest if you changed it "
                 f"on purpose."
             )
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether what was made in the folder is there as it was written; damaged, it is set aside."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        verify_folder(folder)
+    except (IntegrityError, OSError) as error:
+        set_aside(folder, error)
+        return False
+    return True
 
 
 def _read_manifest(path: Path) -> dict[str, tuple[int, str]] | None:

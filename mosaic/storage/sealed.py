@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.errors import MALFORMED, IntegrityError
-from mosaic.storage.files import replace_file, set_aside, storage_errors
+from mosaic.storage.files import replace_file, set_aside
 
 CHECKSUM = "sha256"
 
@@ -43,9 +43,7 @@ def write_sealed(
     path: Path, content: Mapping[str, Any], key: str = CHECKSUM, indent: int | None = None
 ) -> None:
     """Write a sealed file whole or not at all, with its folder. Raises ResourceError."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, seal(content, key, indent))
+    replace_file(path, seal(content, key, indent))
 
 
 def read_sealed(
@@ -58,13 +56,13 @@ def read_sealed(
         raise IntegrityError(f"{path} is damaged ({error}). {remedy}") from error
 
 
-def read_sealed_or_set_aside(path: Path, optional: bool = False) -> dict[str, Any] | None:
+def read_sealed_or_set_aside(path: Path) -> dict[str, Any] | None:
     """What was sealed at `path`, or None where it has to be computed: absent, or damaged.
 
     A damaged file is set aside.
     """
     try:
-        return unseal(path.read_text(encoding="utf-8"), optional=optional)
+        return unseal(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except MALFORMED as error:

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from mosaic.errors import FOREIGN, IntegrityError
 from mosaic.storage.files import replace_file, set_aside, storage_errors
@@ -41,6 +44,11 @@ class Store:
     root: Path
     _verified: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
+    @property
+    def pins(self) -> Path:
+        """Where is recorded what was first downloaded; see `models.hub.check_pin`."""
+        return self.root / "pins.json"
+
     def shard_path(self, key: str, shard: int) -> Path:
         """Where a shard is, or will be."""
         return self.root / key / f"shard-{shard:05d}.safetensors"
@@ -61,8 +69,6 @@ class Store:
         set_aside(path, "its checksum does not fit")
 
     def _is_valid(self, key: str, shard: int) -> bool:
-        from safetensors import SafetensorError
-
         path = self.shard_path(key, shard)
         if not path.is_file():
             return False
@@ -80,15 +86,11 @@ class Store:
 
     def write(self, key: str, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store one shard. Raises ResourceError when the disk is full or read-only."""
-        from safetensors.numpy import save
-
         path = self.shard_path(key, shard)
         # One entry of metadata only: safetensors does not fix the order of several, and equal
         # content must give equal bytes.
         content = save(dict(arrays), metadata={"sha256": _content_hash(arrays, key, shard)})
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, content)
+        replace_file(path, content)
 
     def finish(self, key: str, n_shards: int, identity: Mapping[str, Any], **facts: Any) -> None:
         """Write the manifest, the last thing of a block, with the checksum of every shard."""
@@ -113,8 +115,6 @@ class Store:
     @contextmanager
     def lock(self, keys: Sequence[str]) -> Iterator[None]:
         """Hold these blocks for writing; another process that wants one of them waits."""
-        from filelock import FileLock, Timeout
-
         with ExitStack() as held:
             for key in sorted(keys):  # the same order everywhere, so that nobody waits in a circle
                 path = self.root / f"{key}.lock"
@@ -141,8 +141,6 @@ def _content_hash(arrays: Mapping[str, np.ndarray], key: str, shard: int) -> str
 
 def _load(path: Path, names: Sequence[str] | None) -> tuple[dict[str, np.ndarray], str]:
     """Arrays of a shard (all when `names` is None) and the checksum it states."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="np") as handle:
         wanted = handle.keys() if names is None else names
         stated = (handle.metadata() or {}).get("sha256", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mosaic.config.choices import TEST_SHARE
+from mosaic.config.choices import READS, TEST_SHARE
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import Task
 from mosaic.sweep.cells import paper_grid
@@ -20,11 +20,10 @@ CLASSES_ASSUMED = 10
 
 def probe_seconds(profile: Profile, model: ModelSpec, tasks: Iterable[Task]) -> float:
     """CPU seconds of the paper's grid for a model, one seed; tasks of unknown size count 0."""
-    reads = {"text": "text", "vision": "image"}[model.kind]
     return sum(
         len(paper_grid(profile, [task.key], [model])) * cell_seconds(profile, task)
         for task in tasks
-        if task.modality == reads
+        if task.modality == READS[model.kind]
     )
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mosaic.scores.table import make_scores
-from mosaic.storage.files import replace_file, storage_errors
-from mosaic.storage.sealed import read_sealed_or_set_aside, seal
+from mosaic.storage.sealed import read_sealed_or_set_aside, write_sealed
 from mosaic.sweep.cells import Cell
 
 
@@ -48,9 +47,7 @@ def write_scored(path: Path, result: ScoredCell) -> None:
         "scores": result.probabilities.tolist(),
         "setting": result.setting,
     }
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, seal(content))
+    write_sealed(path, content)
 
 
 def read_scored(path: Path, cell: Cell) -> ScoredCell | None:

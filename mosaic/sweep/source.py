@@ -19,9 +19,7 @@ from mosaic.errors import ConfigError
 from mosaic.probes.baselines import majority, text_lengths, tfidf_candidates
 from mosaic.probes.evaluate import train
 from mosaic.probes.select import Candidate, FittedProbe
-from mosaic.storage.shards import Store
 from mosaic.sweep.cells import Cell
-from mosaic.sweep.results import ScoredCell
 
 if TYPE_CHECKING:
     from mosaic.extraction.features import Features
@@ -41,7 +39,7 @@ class Source:
         self.model = None if model is None else self.profile.model(model)
         self._features: Features | None = None
         self._tower: np.ndarray | None = None
-        self._store = Store(workspace.cache / "features")
+        self._store = workspace.store
 
     @cached_property
     def _job(self) -> Job:
@@ -76,6 +74,10 @@ class Source:
             block = tower_key(resolve(self.model, self.profile), self.data)
         return [*self._data, block]
 
+    def block_identity(self, layer: int, width: str) -> dict[str, Any]:
+        """What decides the numbers of one SAE's features, in the feature store's own terms."""
+        return self._job.identities[self._job.block(layer, width).key]
+
     def names(self, cell: Cell) -> dict[str, Any]:
         """What this profile says of a cell; another one may call the same numbers otherwise."""
         depth = release = None
@@ -92,10 +94,6 @@ class Source:
             "kind": task.kind,
             "toy": task.toy or (self.model is not None and self.model.toy),
         }
-
-    def named(self, result: ScoredCell) -> ScoredCell:
-        """A scored cell from disk under the names of this profile."""
-        return replace(result, row={**result.row, **self.names(result.cell)})
 
     def split(self, seed: int, protocol: str = "nested") -> Split:
         """The split of these documents that all cells of this seed and protocol share."""
@@ -122,6 +120,11 @@ class Source:
         if self._features is None:
             raise ConfigError("Nothing of these documents has been read; open a cell of a model.")
         return self._features.n_tokens
+
+    @property
+    def cut(self) -> np.ndarray | None:
+        """bool `[n_docs]`: texts of which the model read a part; None where no model reads them."""
+        return None if self._features is None else self._features.cut
 
     def candidates(self, cell: Cell) -> dict[str, Candidate]:
         """Descriptions of all documents that the cell's probe may choose between."""

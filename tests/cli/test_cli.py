@@ -135,6 +135,7 @@ def test_an_interrupted_run_says_what_is_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_: object) -> None:
+        """Ends at once."""
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mosaic.cli.verbs.do_doctor", interrupt)

@@ -102,7 +102,7 @@ def test_a_damaged_mini_file(
     shutil.copytree(ASSETS / "mini", copy)
     damaged = next((copy / "saes").rglob("sae_weights.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
-    monkeypatch.setattr("mosaic.storage.manifest.MINI", copy)
+    monkeypatch.setattr(doctor, "MINI", copy)
     lines = said(capsys, 1, "--build-dir", str(tmp_path))
     line = only(lines, "^problem .*sae_weights.safetensors is not the shipped file")
     assert line.endswith("-> run `git checkout mosaic/assets/mini`, or install again")

@@ -43,7 +43,7 @@ from mosaic.publish.bundle_pages import (
     verdicts_table,
 )
 from mosaic.publish.scorecard import verdicts_in_words
-from mosaic.scores.table import PROBABILITY, make_scores, write_scores
+from mosaic.scores.table import ADDED, make_scores, write_scores
 from mosaic.storage.files import sha256
 
 SHIPPED = RUNS
@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (lambda f: change_manifest(f, html="x"), "unknown field 'html'; remove it"),
     "other schema": (
         lambda f: change_manifest(f, schema_version=1, command=3),
-        "field 'schema_version' is 1, which does not fit .input should be 2, 3 or 4",
+        "field 'schema_version' is 1, which does not fit .input should be 2, 3, 4 or 5",
     ),
     "script in a text": (
         lambda f: change_manifest(f, title="<img src=x onerror=alert(1)>"),
@@ -390,7 +390,7 @@ def test_every_shipped_bundle_is_read() -> None:
 
 def as_version_2(folder: Path, profile: str = "mine") -> Path:
     """The bundle as it was written before tables said kind and toy."""
-    return as_version(2, ["kind", "toy", *PROBABILITY], folder, profile)
+    return as_version(2, ["kind", "toy", *ADDED], folder, profile)
 
 
 def as_version(version: int, without: list[str], folder: Path, profile: str = "mine") -> Path:
@@ -422,9 +422,9 @@ def test_a_bundle_of_version_2_is_completed_by_its_other_columns(tmp_path: Path)
 
 def test_a_bundle_of_version_3_says_nothing_of_probabilities(tmp_path: Path) -> None:
     bundle = tiny.mixed_bundle(tmp_path)
-    now, then = read_bundle(bundle), read_bundle(as_version(3, list(PROBABILITY), bundle))
-    assert then[list(PROBABILITY)].isna().all(axis=None)
-    others = [name for name in now if name not in PROBABILITY]
+    now, then = read_bundle(bundle), read_bundle(as_version(3, list(ADDED), bundle))
+    assert then[list(ADDED)].isna().all(axis=None)
+    others = [name for name in now if name not in ADDED]
     pd.testing.assert_frame_equal(now[others], then[others])
 
 
@@ -469,9 +469,8 @@ def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
     assert cards["training"] == (
         "The figures above are measured on 1,234 tokens of texts kept back.\n"
     )
-    assert (
-        cards["summary"] == "SAE latents by task: against the mean hidden state ahead in 1 of 1.\n"
-    )
+    said = "SAE latents by task and language: against the mean hidden state ahead in 1 of 1.\n"
+    assert cards["summary"] == said
 
 
 def test_how_saes_were_trained_is_said_by_the_bundle_alone(
@@ -507,12 +506,12 @@ def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
             rows += [{**cell, "macro_f1": better + task / 1000}]
             rows += [{**cell, **last, "threshold": None, "macro_f1": 0.5}]
         found = verdicts_in_words(judge_claims(load_claims(), make_scores(rows)))
-        [line] = [line for line in found.splitlines() if "SAE beats the last hidden" in line]
+        [line] = [line for line in found.splitlines() if "SAE beats the last token" in line]
         assert line.startswith(f"- **{verdict}** ")
         table = verdicts_table(make_scores(rows))
-        assert f"{better - 0.5 + 0.0045:+.3f} (" in table
+        assert f"{better - 0.5 + 0.0045:+.3f} [" in table
         assert ("10 of 10" if better > 0.5 else "0 of 10") in table
-        assert "; 0 surely above, 0 surely below" in table, "of one run each the noise is not known"
+        assert "; beyond noise 0 above, 0 below" in table, "of one run each the noise is not known"
 
 
 def test_explained_variance_stands_by_language(bundle: Path) -> None:

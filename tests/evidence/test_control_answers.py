@@ -60,6 +60,7 @@ def scores(**means: float) -> pd.DataFrame:
             part = {"pooling": "sum", "selection": "all", "train_fraction": size / 600}
             part["n_train"] = size - 1
             add(task, f1["sae"] - 0.1 + size / 10_000, feature="sae", width="4k", **part)
+            add(task, f1["random"] - 0.1, feature="control", width="4k random", **part)
         for name, pooling in (("mean",) * 2, ("max",) * 2, ("joined", "mean+max"), ("last",) * 2):
             add(task, f1[name], feature="hidden", pooling=pooling)
         add(task, f1["tfidf"], feature="tfidf", **NOTHING)
@@ -113,6 +114,33 @@ def test_only_cells_beside_the_controls_count() -> None:
     pd.testing.assert_frame_equal(before, after)
 
 
+def test_probes_of_other_languages_and_shares_are_no_baseline_of_the_controls() -> None:
+    """Chapter 05 leaves hidden states and TF-IDF of the same layer, trained on another language or
+    on shares of its own: they moved the tables, the curve and what the chooser was offered."""
+    table = scores(sae=0.7, random=0.6, mean=0.65)
+    plain = table[table["feature"].isin(["hidden", "tfidf"])].assign(macro_f1=0.01, cv_accuracy=1.0)
+    away = plain.assign(language="de", train_language="en")
+    share = plain.assign(train_fraction=0.25, n_train=150)
+    more = pd.concat([table, away, share, share.assign(language="de")]).astype(table.dtypes)
+    for said in (
+        lambda t: quality_table([t]),
+        lambda t: sparse_table([t]),
+        lambda t: small_data_curve(t, [64, 250]),
+        lambda t: effects_by_source({"run": chooser_contrasts(t)}),
+    ):
+        pd.testing.assert_frame_equal(said(more), said(table))
+
+
+def test_languages_of_a_task_weigh_as_one_task_in_every_table() -> None:
+    """Two sets of thirteen languages made TF-IDF look lower than it is beside the contrasts."""
+    table = scores(sae=0.7, random=0.6, mean=0.6)
+    first = table[table["task"] == TASKS[0]]
+    others = [first.assign(language=x, train_language=x) for x in ("de", "es", "zh")]
+    more = pd.concat([table, *others]).astype(table.dtypes)
+    pd.testing.assert_frame_equal(quality_table([more]), quality_table([table]))
+    pd.testing.assert_frame_equal(sparse_table([more]), sparse_table([table]))
+
+
 def test_claims_of_the_paper_do_not_see_controls() -> None:
     table = scores(sae=0.7, random=0.6, mean=0.6)
     without = judge_claims(load_claims(), table[table["feature"] != "control"])
@@ -130,6 +158,7 @@ def test_tables_by_hand() -> None:
     assert list(sparse["k"]) == ["5", "all"]
     assert list(sparse["SAE latents"]) == pytest.approx([0.6 + middle, 0.7 + middle])
     curve = small_data_curve(table, [16, 64, 250])
+    curve = curve[curve["series"] == "SAE latents"]
     assert list(curve["n_train"]) == [64, 250], "the nearest size"
     assert list(curve["macro_f1"]) == pytest.approx([0.6064 + middle, 0.625 + middle])
     assert len(control_rows(table.assign(feature="sae"))) == 0

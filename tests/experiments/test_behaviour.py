@@ -346,7 +346,7 @@ def test_means_over_layers_say_less_against_sae_features_than_the_best_test_scor
     # The chapter's prose rests on these words.
     assert found["behaviour-above-hidden"].verdict == INCONCLUSIVE
     small = found["small-predicts-large"]
-    assert (small.verdict, small.n_above, small.n_sure) == (SUPPORTED, 4, 3)
+    assert (small.verdict, small.n_above, small.beyond_noise[0]) == (SUPPORTED, 4, 3)
 
 
 def test_label_sets_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> None:

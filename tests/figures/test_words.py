@@ -19,20 +19,26 @@ from matplotlib.ticker import FixedLocator
 from places import ROOT
 from scipy.sparse import csr_array
 
+from mosaic.evidence.claims import judge_pairs, load_claims
 from mosaic.evidence.contrasts import by_binarization
 from mosaic.experiments.latents import TokenActivations
-from mosaic.figures import CHAPTER_OF_FIGURE, figure_number
+from mosaic.figures import CAPTIONS, CHAPTER_OF_FIGURE, figure_number
 from mosaic.figures.anatomy import fig_anatomy
 from mosaic.figures.audit import fig_confounds, fig_noise, fig_optimism
 from mosaic.figures.baselines import fig_baselines, fig_layerwise
 from mosaic.figures.behaviour import fig_behaviour, fig_oversight
+from mosaic.figures.claims import fig_claims
 from mosaic.figures.configuration import fig_binarize, fig_topn, fig_width
 from mosaic.figures.controls import fig_controls, fig_small_data
 from mosaic.figures.images import fig_vision
 from mosaic.figures.layers import fig_layers, fig_scale
-from mosaic.figures.shared_latents import fig_shared_latents
-from mosaic.figures.style import CYCLE, SERIES_STYLE, WIDTH_INCHES, SavedFigure, caption_words
-from mosaic.figures.transfer import fig_multilingual, fig_training_share, fig_transfer_matrix
+from mosaic.figures.style import CYCLE, SERIES_STYLE, WIDTH_INCHES, SavedFigure
+from mosaic.figures.transfer import (
+    fig_multilingual,
+    fig_shared_latents,
+    fig_training_share,
+    fig_transfer_matrix,
+)
 from mosaic.scores.table import make_scores
 
 TASKS = ("banking77", "election", "reject", "stance", "toxicity")
@@ -127,6 +133,17 @@ def draw_noise(flipped: bool, folder: Path) -> SavedFigure:
     return fig_noise(spread.replace("", pd.NA), pairs, folder)
 
 
+def draw_claims(flipped: bool, folder: Path) -> SavedFigure:
+    """Two claims on five tasks in opposite directions, and one about a level."""
+    known = {claim.key: claim for claim in load_claims()}
+    rows = pd.DataFrame({"task": TASKS, "toy": False, "variance": 1e-4})
+    about = [known[key] for key in ("above-hidden", "above-tfidf", "above-0.8")]
+    effects = (-0.05, -0.04, 0.6) if flipped else (0.05, -0.04, 0.9)
+    pairs = [rows.assign(value=x + np.arange(5) / 100) for x in effects]
+    found = {claim.key: f for claim, f in zip(about, judge_pairs(about, pairs), strict=True)}
+    return fig_claims({"Published scores": found}, folder)
+
+
 def draw_optimism(flipped: bool, folder: Path) -> SavedFigure:
     gain = [0.09, 0.07] if flipped else [0.01, 0.002]
     table = pd.DataFrame({"task": ["a", "b"], "language": pd.NA, "label_model": pd.NA})
@@ -183,6 +200,7 @@ DRAWN: dict[str, Draw] = {
         [best(features(flip, "behaviour", label_model="large"), "model")], SIZES, to
     ),
     "fig-vision": lambda flip, to: fig_vision([best(features(flip, "image"), "depth")], to),
+    "fig-claims": draw_claims,
     "fig-noise": draw_noise,
     "fig-optimism": draw_optimism,
     "fig-confounds": draw_confounds,
@@ -275,7 +293,7 @@ def test_the_finding_has_the_direction_of_the_numbers(kept: list[Figure], tmp_pa
 
 
 def test_captions_and_numbers_are_those_of_the_figures() -> None:
-    assert set(caption_words()) == set(CHAPTER_OF_FIGURE)
+    assert set(CAPTIONS) == set(CHAPTER_OF_FIGURE)
     assert figure_number("fig-baselines") == "4.1"
     numbers = [figure_number(name) for name in CHAPTER_OF_FIGURE]
     assert len(set(numbers)) == len(numbers)

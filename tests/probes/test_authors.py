@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from documents import latents, task_data
+from probed import evaluate
 
 from mosaic.data.splits import make_split
 from mosaic.errors import ConfigError
 from mosaic.probes import authors
 from mosaic.probes.authors import TREE_SETTINGS, fit_authors_linear
-from mosaic.probes.evaluate import evaluate
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from documents import latents, task_data
+from probed import evaluate
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -19,7 +20,6 @@ from sklearn.preprocessing import MaxAbsScaler
 from mosaic.data.splits import inner_folds, make_split
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.probes import select
-from mosaic.probes.evaluate import evaluate
 from mosaic.probes.scaling import Scaler, row_space
 from mosaic.probes.select import SETTINGS, Candidate, fit_select
 

@@ -24,6 +24,7 @@ from mosaic.publish.answers import (
     Answer,
     audit_points,
     chapter_answer,
+    first_page,
     lift_answer,
 )
 from mosaic.publish.scorecard import PUBLISHED
@@ -49,7 +50,7 @@ def answer(chapter: str, toy: bool = True, **columns: dict[str, Any]) -> Answer:
     keys = [point["of"] for point in points if "name" in point]
     effects = [how["effect"] for how in columns.values()]
     settled = {p["of"]: effects[:1] > [0] for p in points if "name" not in p}
-    names = {"published": PUBLISHED, "bundle": "Run real", "run": THIS_RUN}
+    names = {"published": PUBLISHED, "bundle": "real run", "run": THIS_RUN}
     found = {
         names[name]: {key: finding(key, **how) for key in keys} for name, how in columns.items()
     }
@@ -93,13 +94,13 @@ def test_published_scores_come_before_runs_and_runs_before_nothing() -> None:
     assert answer(chapter).verdict.startswith("Nothing here tests whether SAE latents beat")
     shipped = answer(chapter, bundle={"effect": -0.1, "n": 3})
     assert shipped.verdict.startswith(
-        "In a contributed run on real text, in too few data sets for a test, SAE latents lose to"
+        "In the real run, in too few data sets for a test, SAE latents lose to"
     )
     both = answer(chapter, published={"effect": 0.1}, bundle={"effect": -0.1, "n": 6})
     assert both.verdict.startswith("In the published scores SAE latents beat")
     assert "contributed" not in both.verdict
     assert "+0.100 macro-F1 over 8 data sets (published scores, supported)" in both.bullets[0]
-    assert "-0.100 macro-F1 over 6 data sets (contributed run, profile real, " in both.bullets[-1]
+    assert "-0.100 macro-F1 over 6 data sets (real run, " in both.bullets[-1]
 
 
 def nothing(chapter: str) -> dict[str, None]:
@@ -124,7 +125,7 @@ def test_a_run_that_says_the_opposite_is_not_crowded_out() -> None:
     up = {key: finding(key, 0.1) for key in keys}
     run = {**up, "above-tfidf": finding("above-tfidf", -0.2)}
     said = chapter_answer(
-        "04_baselines", {PUBLISHED: up, "Run mine": run}, True, **nothing("04_baselines")
+        "04_baselines", {PUBLISHED: up, "mine run": run}, True, **nothing("04_baselines")
     )
     assert len(said.bullets) == 4
     assert "TF-IDF: -0.200" in said.bullets[-1]
@@ -153,13 +154,15 @@ def test_a_line_whose_number_is_missing_is_left_out() -> None:
 
 
 def test_the_audit_counts() -> None:
-    few = {"n_supported": 4, "n_tested": 12, "within": 3, "within_of": 4}
-    assert audit_points(few) == {"most": False, "noise": True}
-    assert audit_points({**few, "n_supported": 9, "within": 1}) == {"most": True, "noise": False}
+    few = {"n_supported": 6, "n_tested": 12, "within": 137, "within_expected": 206}
+    assert audit_points(few) == {"most": False, "noise": True}, "half is not most"
+    assert audit_points({**few, "n_supported": 9, "within": 206}) == {"most": True, "noise": False}
     few = {**nothing("08_audit"), **few}
     said = chapter_answer("08_audit", {}, True, settled=audit_points(few), **few)
-    assert "less than half of the claims" in said.verdict
+    assert "no more than half of the claims" in said.verdict
+    assert "more of their single differences exceed noise than chance" in said.verdict
     assert "Of 12 claims" in said.bullets[0]
+    assert "137 lie inside the noise of one run; without any effect 206 would" in said.bullets[1]
 
 
 def test_names_from_outside_are_no_markup() -> None:
@@ -213,3 +216,19 @@ def test_every_chapter_has_the_same_parts_in_the_same_order(path: Path) -> None:
 
 def test_every_chapter_has_an_answer() -> None:
     assert list(SAYS) == [path.stem for path in NOTEBOOKS]
+
+
+def test_the_first_page_says_of_each_source_what_its_scores_say() -> None:
+    def page(effect: float) -> list[str]:
+        keys = ("above-hidden", "above-tfidf", "above-mean-hidden")
+        run = [finding(key, effect) for key in keys]
+        return first_page({PUBLISHED: run[:2], "real run": run}).splitlines()
+
+    up, down = page(0.2), page(-0.2)
+    assert len(up) == len(down) == 2
+    assert up[0].startswith("- **In the published scores SAE latents beat the last token's hidden")
+    assert "nothing here tests whether they beat the mean hidden state" in up[0]
+    assert "- **In the real run SAE latents lose to the last token's hidden state" in down[1]
+    assert "lose" not in up[1]
+    assert "Of 3 claims tested there: 3 supported." in up[1]
+    assert "Of 3 claims tested there: 3 not supported." in down[1]

@@ -44,7 +44,7 @@ def test_box_links_the_chapter_in_colab() -> None:
 
 
 def test_index_escapes_words_and_leaves_out_what_was_not_drawn(tmp_path: Path) -> None:
-    said = {"name": "fig-scale", "finding": HOSTILE, "marks": HOSTILE}
+    said = {"finding": HOSTILE, "marks": HOSTILE, "picture": HOSTILE}
     (tmp_path / "fig-scale.json").write_text(json.dumps(said))
     index = figure_index(tmp_path)
     assert index.count("## ") == index.count("## Figure 2.2\n") == 1

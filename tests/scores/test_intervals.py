@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
 from mosaic.errors import ConfigError
-from mosaic.scores.intervals import bootstrap_interval, holm, macro_f1, paired_difference
+from mosaic.scores.intervals import (
+    bootstrap_interval,
+    holm,
+    macro_f1,
+    paired_difference,
+    sign_flip_interval,
+    sign_flip_p,
+)
 
 
 @dataclass
@@ -122,14 +129,13 @@ def test_seeds_may_test_different_documents() -> None:
     assert found.value == pytest.approx(np.mean([macro_f1(p.y_true, p.y_pred) for p in parts]))
 
 
-@pytest.mark.parametrize("metric", ["macro_f1", "auc"])
-def test_equal_cells_are_rarely_called_different(metric: str) -> None:
+def test_equal_cells_are_rarely_called_different() -> None:
     rng = np.random.default_rng(2)
     p_values = []
     for repeat in range(150):
         y = rng.integers(0, 2, 120)
         a, b = said(rng, y, 0.5), said(rng, y, 0.5)
-        p_values.append(paired_difference(a, b, metric, n_resamples=300, seed=repeat).p_value)
+        p_values.append(paired_difference(a, b, n_resamples=300, seed=repeat).p_value)
     assert np.mean(np.array(p_values) < 0.05) <= 0.11
     assert 0.4 <= np.mean(p_values) <= 0.6
 
@@ -151,10 +157,44 @@ def test_a_difference_is_found_and_pairing_sharpens_it() -> None:
     assert paired_difference(a, a).p_value == 1
 
 
+def test_cells_that_agree_everywhere_may_still_differ_elsewhere() -> None:
+    """An interval of no width said that a control of 40 texts was exactly as good."""
+    y = np.arange(40) % 2
+    a = said(np.random.default_rng(0), y, 1.0)
+    same = paired_difference(a, a)
+    assert (same.difference, same.p_value) == (0, 1)
+    assert (same.low, same.high) == pytest.approx(
+        (-1.96 * 0.5**0.5 / 40, 1.96 * 0.5**0.5 / 40), 1e-3
+    )
+    one = Said(a.ids, y, np.where(a.ids == "d0", 1 - y, y), a.probabilities)
+    found = paired_difference(a, one)
+    assert found.low < 0 < found.difference < found.high, "a single document decides nothing"
+    assert paired_difference([a] * 4, [one] * 4).high == pytest.approx(found.high, abs=0.01)
+
+
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert len(holm([])) == 0
+
+
+@pytest.mark.parametrize("n", [5, 6, 7, 9, 12])
+def test_the_interval_over_tasks_is_what_the_exact_test_leaves(n: int) -> None:
+    values = np.random.default_rng(n).gamma(2, size=n)
+    low, high = sign_flip_interval(values)
+    inside = [low + 1e-9, values.mean(), high - 1e-9]
+    assert all(sign_flip_p(values - centre) > 0.05 for centre in inside)
+    if n > 5:
+        assert all(sign_flip_p(values - c) <= 0.05 for c in (low - 1e-9, high + 1e-9))
+    else:
+        assert (low, high) == (values.min(), values.max()), "five reject nothing at 0.05"
+
+
+def test_an_interval_of_many_tasks_is_drawn() -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    low, high = sign_flip_interval(values)
+    reach = 2.02 * values.std(ddof=1) / 40**0.5
+    assert (low, high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.03)
 
 
 def test_what_cannot_be_compared_is_said() -> None:

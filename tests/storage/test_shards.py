@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: Any
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ResourceError, match="is full"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
 

@@ -23,6 +23,7 @@ from mosaic.evidence.bundles import bundle_origins, read_bundles, write_bundle
 from mosaic.evidence.comparisons import wins
 from mosaic.extraction import jobs
 from mosaic.extraction.extract import models_with_tasks
+from mosaic.publish.tables import readable
 from mosaic.scores.choose import over_seeds, select_by_cv
 from mosaic.scores.table import make_scores
 from mosaic.sweep import run
@@ -113,6 +114,22 @@ def test_every_row_says_what_the_task_asks_and_whether_it_is_a_toy(workspace: Wo
     assert changed(toy=True)["toy"] is True
 
 
+def test_a_row_says_how_many_test_documents_were_read_in_part(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    model = tiny.model_spec(tmp_path / "models")
+    layer = next(iter(model.layers.values()))
+    cell = Cell("words", "hidden", model.name, layer, pooling="mean")
+    for max_length, cut in ((512, 0), (3, 17)):
+        profile = replace(workspace.profile, models=(model,), max_length=max_length)
+        [found, words] = score_cells(
+            [cell, CELLS[0]], replace(workspace, profile=profile), n_jobs=1
+        )
+        assert (found.row["n_test"], found.row["n_cut"]) == (17, cut)
+        assert words.row["n_cut"] is None, "no model reads it"
+    assert "17 test documents read in part" in readable(to_scores([found, found]))[1]
+
+
 @pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: text.replace("1", "2")])
 def test_a_damaged_cell_is_named_set_aside_and_scored_anew(
     workspace: Workspace, caplog: pytest.LogCaptureFixture, damage: Callable[[str], str]
@@ -186,7 +203,7 @@ def test_one_loading_of_a_model_serves_all_tasks_and_label_sets(
         shards.extend((job.data.fingerprint, shard) for job, shards in work for shard in shards)
         return real(work)
 
-    monkeypatch.setattr("mosaic.extraction.engines.load_workers", load_workers)
+    monkeypatch.setattr("mosaic.extraction.jobs.load_workers", load_workers)
     layer, width = spec.saes[0].layer, spec.saes[0].width
     cells = [Cell(key, "sae", spec.name, layer, width, "max") for key in data]
     cells += [Cell("two", "hidden", spec.name, layer, pooling="mean")]
