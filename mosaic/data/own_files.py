@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +201,7 @@ def _quoted(
 
 def _rewritten(rows: list[list[str]], content: str) -> bool:
     """Whether a writer of quoted tables makes this file of these rows."""
-    ends = "\r\n" if "\r\n" in content else "\n"
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+    for quoting, ends in product((csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ("\n", "\r\n")):
         file = io.StringIO(newline="")
         csv.writer(file, delimiter="\t", lineterminator=ends, quoting=quoting).writerows(rows)
         if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
