@@ -51,7 +51,8 @@ class ResolvedModel:
             int(found.model_max_length)  # transformers takes what stands there
             if (file := self.folder / "tokenizer.json").is_file():
                 plain = Tokenizer.from_file(str(file))
-                plain.no_padding(), plain.no_truncation()
+                plain.no_padding()
+                plain.no_truncation()
                 if plain.encode(SAMPLE).ids != found(SAMPLE)["input_ids"]:
                     log.warning(
                         "the tokenizer of %s reads a sentence otherwise than its tokenizer.json: "
