@@ -259,8 +259,8 @@ PROTECTIONS = (
     Protection(
         "nothing is centred",
         "models/saes",
-        "if centred and (",
-        "if False and (",
+        "if centred:",
+        "if False:",
         "test_folders::test_the_form_of_gpt2_small_res_jb_is_read_as_it_was_trained",
     ),
     Protection(
@@ -399,8 +399,8 @@ PROTECTIONS = (
     Protection(
         "paths are taken as they are written",
         "publish/run",
-        "os.path.relpath(workspace.source, root) if named else workspace.source",
-        "workspace.source",
+        "os.path.relpath(workspace.loaded_from, root) if named else workspace.loaded_from",
+        "workspace.loaded_from",
         "test_run::test_from_another_folder_it_is_as_from_the_root",
     ),
     Protection(

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mosaic.extraction.encode import compress
 from mosaic.extraction.features import Block, Features
-from mosaic.extraction.pooling import compress
 from mosaic.storage.shards import Store
 
 D_SAE, N_ACTIVE, SHARD_DOCS, TOP_N = 16_384, 50, 2048, 20

@@ -134,7 +134,7 @@ def choose_profile(gpu: Gpu | None, token: bool) -> Choice:
 
     Gemma 2 is gated: without a token the choice is "mini", which is no evidence for the paper. A
     profile that does not fit is refused by extraction before anything is downloaded
-    (extraction.cost.require_memory).
+    (extraction.memory.require_memory).
     """
     if gpu is None:
         why = (

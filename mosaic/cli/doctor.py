@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from mosaic import ASSETS
-from mosaic.config.choices import PRICED_PROFILES
+from mosaic.config.choices import PRICED_PROFILES, READS
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.config.tasks import load_catalogue
 from mosaic.data.load import missing_reason
@@ -29,7 +29,6 @@ from mosaic.storage.manifest import MANIFEST, MINI, verify_folder
 PACKAGE = "mosaic-companion"
 
 LOCK = ASSETS.parents[1] / "requirements.lock"
-
 
 MINI_DISK, MINI_MEMORY = 3e9, 1.5e9
 """Bytes: the features of every mini text (0.9 kB a token and model, measured), and a guess at what
@@ -257,7 +256,7 @@ def can_run(profile: Profile, problems: int, access: dict[str, str], build_dir: 
         if len(absent) == len(tasks):
             return Diagnosis("no", f"{say} {what}", "set MOSAIC_DATA_DIR or go online")
     try:
-        first = [(m, [t for t in tasks[:1] if t.modality == m.modality]) for m in profile.models]
+        first = [(m, [t for t in tasks[:1] if t.modality == READS[m.kind]]) for m in profile.models]
         costs = estimate(profile, work=first)
     except MosaicError as error:
         return Diagnosis("no", f"{say} {str(error).split(': ')[0]}", "go online once")

@@ -69,6 +69,8 @@ Role = Literal[
 ModelKind = Literal["text", "vision"]
 
 Modality = Literal["text", "image"]
+READS: dict[str, Modality] = {"text": "text", "vision": "image"}
+"""What the tasks of a kind of model hold."""
 
 KINDS = ("text", "translated", "behaviour", "image")
 """What a task asks: a label of a text, or of its translation, whether a model's answer is right, a

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from mosaic import ASSETS
-from mosaic.config.choices import Bos, Depth, DType, Modality, ModelKind, Pooling
+from mosaic.config.choices import Bos, Depth, DType, ModelKind, Pooling
 from mosaic.config.reading import beside, local_or_id, read_yaml, says_toy, typed
 from mosaic.config.tasks import Task, load_catalogue
 from mosaic.errors import ConfigError
@@ -89,11 +89,6 @@ class ModelSpec:
     """Whether the model was made for this book: a toy, and what it shows is no evidence. A folder
     whose `metrics.json` says so is one whatever the profile says."""
     note: str = ""
-
-    @property
-    def modality(self) -> Modality:
-        """What it reads: "text", or the images of a vision-language model."""
-        return "image" if self.kind == "vision" else "text"
 
     @property
     def widths(self) -> tuple[str, ...]:
@@ -248,7 +243,7 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"No profile {name!r}; use one of {profile_names()} or a YAML file.")
-    profile = _placed(typed(Profile, _completed(path), str(path)), path)
+    profile = _placed(typed(Profile, _completed(path), str(path)), path.parent)
     if not overrides:
         return profile
     return typed(Profile, {**asdict(profile), **overrides}, f"Profile {name!r} with {overrides}")
@@ -284,9 +279,8 @@ def _completed(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _placed(profile: Profile, path: Path) -> Profile:
-    """The profile with its paths absolute, those of the file taken as beside it."""
-    home = path.parent
+def _placed(profile: Profile, home: Path) -> Profile:
+    """The profile with its paths absolute, those of its file taken as beside it, in `home`."""
     models = []
     for model in profile.models:
         saes = (replace(s, folder=s.folder and beside(home, s.folder)) for s in model.saes)

@@ -20,7 +20,7 @@ class Workspace:
 
     profile: Profile
     root: Path
-    source: str
+    loaded_from: str
     """What the profile was loaded from: a shipped name or a YAML file."""
     engine: str = "local"
     """Where extractions and sweeps run; one of `mosaic.config.choices.ENGINES`."""

@@ -77,8 +77,8 @@ def published_both_ways(
 ) -> pd.DataFrame:
     """Published SAE minus hidden state per label set, by the best test score and by means.
 
-    `best_on_test` comes from `gaps`, `pairs` from the claim about behaviour (recipe minus hidden
-    state of the same layer, repeats averaged), `spread` from `audit.noise`.
+    `best_on_test` comes from `behaviour_gaps`, `pairs` from the claim about behaviour (recipe minus
+    hidden state of the same layer, repeats averaged), `spread` from `noise_spread`.
     Columns: task, label_model, best_on_test, mean, n_pairs, and needed: the least difference of two
     single runs that is more than noise.
     """

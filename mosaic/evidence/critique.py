@@ -1,6 +1,6 @@
 """Points of critique of the original, each with how it ends here and the numbers behind it.
 
-The points are data (`assets/critique.yaml`); `numbers` computes every figure they name.
+The points are data (`assets/critique.yaml`); `critique_numbers` computes every number they name.
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ def critique_numbers(
     """
     known = spread[spread["n_test"].notna()]
     inside, of = within_noise(spread, hidden_pairs(findings))
-    trees = files_agree(rerun_differences(rerun_probes(scores)))
     linear = scores[(scores["probe"] == "linear") & scores["feature"].isin(["sae", "hidden"])]
     measured = choices[choices["n_test"].notna()]
     effect = by_binarization(linear[linear["feature"] == "sae"])
@@ -108,11 +107,7 @@ def critique_numbers(
         "within": inside,
         "within_of": of,
         "within_expected": round(0.95 * of),
-        **dict(
-            zip(
-                ("trees_same", "trees_same_of", "trees_other", "trees_other_of"), trees, strict=True
-            )
-        ),
+        **files_agree(rerun_differences(rerun_probes(scores))),
         "accuracy_gap": float((linear["accuracy"] - linear["macro_f1"]).mean()),
         **languages,
         "same_languages": {2: "in both", 1: "in one of the two", 0: "in neither"}[sum(agree)],

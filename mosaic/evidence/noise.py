@@ -18,7 +18,7 @@ RERUN = [*DOCUMENT_SET, "model", "layer", "width"]
 
 
 def rerun_probes(published: pd.DataFrame) -> pd.DataFrame:
-    """The repeated hidden-state probes: `CELL`, split, n_test, macro_f1, accuracy and tree_f1.
+    """The repeated hidden-state probes: `RERUN`, split, n_test, macro_f1, accuracy and tree_f1.
 
     Kept are feature files with exactly two probes; more mean that a file was written again, and
     its runs cannot be told apart. `tree_f1` is the decision tree's score in the same run.
@@ -33,7 +33,7 @@ def rerun_probes(published: pd.DataFrame) -> pd.DataFrame:
 
 
 def rerun_differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every pair of runs of one cell: `CELL`, same_file, difference, and same_tree.
+    """Every pair of runs of one cell: `RERUN`, same_file, difference, and same_tree.
 
     `same_tree` says whether the two decision trees score the same: a tree's training is
     deterministic, so on one split they must.
@@ -51,8 +51,8 @@ def rerun_differences(runs: pd.DataFrame) -> pd.DataFrame:
 def noise_spread(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per set of documents: how far two runs of the same features lie apart.
 
-    Columns: SET, n_test, n_cells, macro_f1 (mean), sd_training and sd_run (standard deviation of
-    one run, without and with another split: the root of half the mean squared difference of pairs),
+    Columns: `DOCUMENT_SET`, n_test, n_cells, macro_f1 (mean), sd_training, sd_run (deviation of one
+    run, without and with another split: the root of half the mean squared difference of pairs),
     sd_documents (what drawing n_test documents alone gives at the mean accuracy p, the root of
     p(1-p)/n_test), needed (1.96 * sqrt(2) * sd_run: two runs must lie further apart to differ at
     the 5% level), best_adds (best of a cell's runs minus their mean).
@@ -104,10 +104,12 @@ def noise_table(spread: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"n_test": "test documents"})
 
 
-def files_agree(pairs: pd.DataFrame) -> tuple[int, int, int, int]:
-    """How many pairs' trees score the same: (same file, of) and (other files, of)."""
-    same, other = pairs[pairs["same_file"]], pairs[~pairs["same_file"]]
-    return (int(same["same_tree"].sum()), len(same), int(other["same_tree"].sum()), len(other))
+def files_agree(pairs: pd.DataFrame) -> dict[str, int]:
+    """How many pairs' trees score the same, of the same file and of others, and of how many."""
+    found: dict[str, int] = {}
+    for name, part in (("same", pairs[pairs["same_file"]]), ("other", pairs[~pairs["same_file"]])):
+        found |= {f"trees_{name}": int(part["same_tree"].sum()), f"trees_{name}_of": len(part)}
+    return found
 
 
 def within_noise(spread: pd.DataFrame, pairs: pd.DataFrame) -> tuple[int, int]:

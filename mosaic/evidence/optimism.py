@@ -37,8 +37,8 @@ def expected_gain(n_test: int, n_cells: int, accuracy: float, shared: float = 0.
 def two_choices(table: pd.DataFrame) -> pd.DataFrame:
     """Per set of documents the SAE cell that is best on test, and the one cross-validation chose.
 
-    Columns: SET, n_test, n_cells, on_test and by_cv (their test macro-F1), difference, and the
-    expected gain of as many equally good cells at the accuracy of the second, with half of the
+    Columns: `CHOICE_SET`, n_test, n_cells, on_test and by_cv (their test macro-F1), difference, and
+    the expected gain of as many equally good cells at the accuracy of the second, with half of the
     documents shared (`gain_low`) and none (`gain_high`); missing where n_test is.
     """
     cells = table[(table["feature"] == "sae") & (table["probe"] == "linear")]
@@ -46,11 +46,8 @@ def two_choices(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, part in cells.groupby(CHOICE_SET, dropna=False, sort=False):
         chosen = select_by_cv(part, CHOICE_SET).iloc[0]
-        row = {
-            **dict(zip(CHOICE_SET, key, strict=True)),
-            "n_test": chosen["n_test"],
-            "n_cells": len(part),
-        }
+        row = dict(zip(CHOICE_SET, key, strict=True))
+        row |= {"n_test": chosen["n_test"], "n_cells": len(part)}
         row |= {"on_test": float(part["macro_f1"].max()), "by_cv": float(chosen["macro_f1"])}
         row["difference"] = row["on_test"] - row["by_cv"]
         if pd.notna(row["n_test"]):

@@ -74,7 +74,7 @@ def _command(workspace: Workspace, chapters: list[str]) -> str:
     alike: dict[str, list[str]] = {}
     for chapter, parameters in given.items():
         alike.setdefault(command_line("run", [], {}, parameters), []).append(chapter)
-    profile = {"profile": workspace.source}
+    profile = {"profile": workspace.loaded_from}
     return " && ".join(command_line("run", c, profile, given[c[0]]) for c in alike.values())
 
 

@@ -23,43 +23,29 @@ def tfidf_check(workspace: Workspace, bundles: pd.DataFrame) -> pd.DataFrame:
     difference and status; the baseline is deterministic, so the difference should be 0.
     """
     real = open_workspace("encoder", str(workspace.root))
-    targets = published_scores().query("feature == 'tfidf'")
-    wanted = {_key(row): row for _, row in targets.iterrows()}
-    tasks = {
-        k: t for k, t in load_catalogue(real.profile.catalogue).items() if _task_key(t) in wanted
-    }
-    reasons = {_task_key(task): missing_reason(task, real.profile) for task in tasks.values()}
-    here = [key for key, task in tasks.items() if reasons[_task_key(task)] is None]
-    computed = to_scores(
-        score_cells([Cell(key, "tfidf", protocol="published") for key in here], real)
-    )
+    targets = published_scores().query("feature == 'tfidf'").reset_index(drop=True)
+    catalogue = load_catalogue(real.profile.catalogue)
+    reasons = {key: missing_reason(catalogue[key], real.profile) for key in _keys(targets)}
+    here = [key for key, reason in reasons.items() if reason is None]
+    cells = [Cell(key, "tfidf", protocol="published") for key in here]
     shipped = bundles[(bundles["feature"] == "tfidf") & (bundles["protocol"] == "published")]
-    ours: dict[tuple[str, ...], tuple[float, str]] = {}
+    ours = {key: (None, f"not run: {reason}") for key, reason in reasons.items()}
     for table, status in (
         (shipped, "shipped run on real text"),
-        (computed, "computed in this run"),
+        (to_scores(score_cells(cells, real)), "computed in this run"),
     ):
-        ours |= {_key(row): (float(row["macro_f1"]), status) for _, row in table.iterrows()}
-    rows = []
-    for key, target in wanted.items():
-        value, status = ours.get(key, (None, f"not run: {reasons[key]}"))
-        rows.append(
-            {
-                **{name: target[name] for name in TASK_KEYS},
-                "n_test": target["n_test"],
-                "published": float(target["macro_f1"]),
-                "ours": value,
-                "difference": None if value is None else value - float(target["macro_f1"]),
-                "status": status,
-            }
-        )
-    return pd.DataFrame(rows)
+        found = zip(_keys(table), table["macro_f1"].astype(float), strict=True)
+        ours |= {key: (value, status) for key, value in found}
+    reached = pd.DataFrame([ours[key] for key in _keys(targets)], columns=["ours", "status"])
+    published = targets["macro_f1"].astype(float)
+    return targets[[*TASK_KEYS, "n_test"]].assign(
+        published=published,
+        ours=reached["ours"].astype(float),
+        difference=reached["ours"].astype(float) - published,
+        status=reached["status"],
+    )
 
 
-def _key(row: pd.Series) -> tuple[str, ...]:
-    return tuple("" if pd.isna(row[name]) else str(row[name]) for name in TASK_KEYS)
-
-
-def _task_key(task: object) -> tuple[str, ...]:
-    values = (getattr(task, name if name != "task" else "name") for name in TASK_KEYS)
-    return tuple("" if value is None else str(value) for value in values)
+def _keys(table: pd.DataFrame) -> list[str]:
+    """The key of each row's task, as catalogues have it."""
+    return ["-".join(row.dropna()) for _, row in table[TASK_KEYS].iterrows()]

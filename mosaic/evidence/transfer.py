@@ -15,7 +15,7 @@ def transfer_numbers(
     """Numbers of the page's answer: all latents, whole training part, mean over languages.
 
     `moved` holds native minus transferred and `floors` transferred minus TF-IDF, both as
-    `transfer.paired` gives them; `chance` comes from `above_chance`, and `bound` is the loss below
+    `compare_transfer` gives them; `chance` comes from `above_chance`, and `bound` is the loss below
     which transfer is called usable.
     """
     chance = chance[chance["features"] == FEATURE_SETS[0]]

@@ -50,7 +50,7 @@ BEHAVIOUR_POOLINGS: tuple[dict[str, Any], ...] = (
 )
 """SAE poolings compared here: the paper's recipe, raw and binarized, and the maximum (ours)."""
 
-CHAPTER = "06_behaviour_prediction"
+BEHAVIOUR_CHAPTER = "06_behaviour_prediction"
 
 QUESTION_TASKS = {
     "paper": (
@@ -74,7 +74,7 @@ def question_tasks(profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
             f"parameters `choice_tasks` and `open_tasks`."
         )
     choice, written = QUESTION_TASKS[profile.catalogue]
-    named = profile.chapters.get(CHAPTER, (*choice, *written))
+    named = profile.chapters.get(BEHAVIOUR_CHAPTER, (*choice, *written))
     return tuple(k for k in choice if k in named), tuple(k for k in written if k in named)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,9 @@ from mosaic.models.resolve import resolve
 from mosaic.models.sae_metrics import load_trained, measure_sae
 from mosaic.models.sae_texts import training_texts, untested_texts
 from mosaic.models.train_saes import residual_vectors
+from mosaic.probes.scaling import Scaler
 from mosaic.sweep.cells import Cell
+from mosaic.sweep.source import open_source
 
 TEXTS_MEASURED = 50
 """Texts of a task on which explained variance is measured."""
@@ -96,6 +100,41 @@ def latent_table(
                 }
             )
     return pd.DataFrame(rows).astype({"explained_variance": float})
+
+
+def latent_agreement(
+    workspace: Workspace,
+    tasks: Iterable[str],
+    model: ModelSpec,
+    layer: int,
+    width: str,
+    k: int,
+    seeds: Sequence[int],
+) -> pd.DataFrame:
+    """How many of the k latents that a sparse probe reads it would read with another split too.
+
+    Of an SAE and of its random dictionary, raw sums. Columns: task, latents, k, n_active (latents
+    to choose from), shared (of the k, mean over pairs of seeds), by_chance (if each split drew).
+    """
+    rows: list[dict[str, Any]] = []
+    widths = {width: "sae", control_width(width, "random"): "control"}
+    for task, (name, feature) in product(tasks, widths.items()):
+        cell = Cell(task, feature, model.name, layer, name, "sum")
+        source = open_source(workspace, cell)
+        X, y, kept, active = source.matrix(cell), source.data.labels, [], []
+        for train in (source.split(seed).train for seed in seeds):
+            kept.append(set(Scaler.fit(X[train], y[train], k=k).columns))
+            active.append(len(Scaler.fit(X[train], y[train]).columns))
+        row = {
+            "task": task,
+            "latents": "trained SAE" if name == width else CONTROLS["random"],
+            "k": k,
+            "n_active": round(float(np.mean(active))),
+            "shared": float(np.mean([len(a & b) for a, b in combinations(kept, 2)])),
+            "by_chance": k * min(1.0, k / float(np.mean(active))),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _explained(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CONTROL_RECIPE = "controls 1"
 """Part of every control's identity: rename it when the way of making changes."""
 
-SEED = 0
+CONTROL_SEED = 0
 
 MEASURED_TOKENS = 20_000
 """Tokens on which thresholds are set, at most."""
@@ -74,7 +74,7 @@ def with_controls(
         raise ConfigError("Controls need texts to set their thresholds on; there is none.")
     identity = {
         "recipe": CONTROL_RECIPE,
-        "seed": SEED,
+        "seed": CONTROL_SEED,
         "model": found.identity,
         "sae": sae_identity(sae, workspace.store.pins),
         "layer": layer,
@@ -167,7 +167,7 @@ def _directions(
     kind: str, sae: SAE[Any], states: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions `[d_model, n]` of the centred stream, and what is added to the products `[n]`."""
-    rng, d_model = np.random.default_rng(SEED), states.shape[1]
+    rng, d_model = np.random.default_rng(CONTROL_SEED), states.shape[1]
     if kind == "random":
         drawn = rng.standard_normal((d_model, sae.cfg.d_sae))
         found = drawn / np.linalg.norm(drawn, axis=0)

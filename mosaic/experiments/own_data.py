@@ -164,11 +164,7 @@ def _card(source: Source, best: ScoredCell) -> dict[str, Any]:
             "release": sae.release,
             "sae_id": sae.sae_id,
         },
-        "features": {
-            "pooling": cell.pooling,
-            "top_n": cell.top_n,
-            "threshold": cell.threshold,
-        },
+        "features": {"pooling": cell.pooling, "top_n": cell.top_n, "threshold": cell.threshold},
         "probe": {
             "kind": cell.probe,
             "C": best.setting,
@@ -176,7 +172,7 @@ def _card(source: Source, best: ScoredCell) -> dict[str, Any]:
         },
         "identity": source.block_identity(sae.layer, sae.width),
         "score": best.row,
-        "profile": source.workspace.source,
+        "profile": source.workspace.loaded_from,
         **made_with(),
     }
 

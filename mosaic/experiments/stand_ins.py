@@ -14,7 +14,7 @@ import numpy as np
 
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
-from mosaic.experiments.behaviour import CHAPTER, label_sets, question_tasks
+from mosaic.experiments.behaviour import BEHAVIOUR_CHAPTER, label_sets, question_tasks
 from mosaic.probes.authors import fit_authors_linear
 from mosaic.scores.intervals import macro_f1
 from mosaic.sweep.cells import Cell, authors_cells, recipe_cells
@@ -26,10 +26,7 @@ SLIPS = {"before": -1, "after": 1}
 
 
 def stand_ins(
-    workspace: Workspace,
-    tasks: Sequence[str],
-    seeds: Iterable[int],
-    n_questions: int = 200,
+    workspace: Workspace, tasks: Sequence[str], seeds: Iterable[int], n_questions: int = 200
 ) -> dict[str, Any]:
     """Every number of this module by name: of the first text model, and of all that are asked."""
     found: dict[str, Any] = {f"off_{k}": v for k, v in off_by_one(workspace, tasks, seeds).items()}
@@ -105,7 +102,7 @@ def changed_answers(workspace: Workspace, n: int) -> str:
     In words, since a profile without chat models and without chapter 06 asks nothing.
     """
     profile = workspace.profile
-    if CHAPTER not in profile.chapters and not any(m.chat for m in profile.text_models):
+    if BEHAVIOUR_CHAPTER not in profile.chapters and not any(m.chat for m in profile.text_models):
         return "no model is asked"
     tasks, _ = question_tasks(profile)
     ways = [label_sets(workspace, tasks, (), n, scoring=way) for way in ("plain", "published")]

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from mosaic.config.choices import READS
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import Task
 from mosaic.data.load import load_task, missing_reason
@@ -71,7 +72,7 @@ def estimate(
     if work is None:
         tasks = [profile.task(key) for key in all_tasks(profile)]
         work = [
-            (m, [t for t in tasks if t.modality == m.modality and m.speaks(t)])
+            (m, [t for t in tasks if t.modality == READS[m.kind] and m.speaks(t)])
             for m in profile.models
         ]
     device = choose_device()

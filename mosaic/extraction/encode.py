@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from mosaic.models.saes import ELEMENTWISE
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
 
 ACTIVATION_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30, "mps": 256 * 2**20}
 """Most bytes that dense activations may hold at a time, by kind of device (ours)."""
@@ -137,6 +137,29 @@ def document_statistics(
         **{f"top_{n}": reduce((ranks < n).float(), "sum").int() for n in top_n},
     }
     return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+
+def compress(pairs: Mapping[str, np.ndarray], n_docs: int, d_sae: int) -> dict[str, np.ndarray]:
+    """CSR arrays of `document_statistics` pairs sorted by document, in the least bytes.
+
+    The largest arrays are packed: a latent that is active at one token has the same sum, maximum
+    and (if that is the last token) last activation.
+    """
+    indptr = np.zeros(n_docs + 1, dtype=np.int64)
+    np.cumsum(np.bincount(pairs["doc"], minlength=n_docs), out=indptr[1:])
+    last_at = np.flatnonzero(pairs["last"])
+    packed = {
+        "indptr": indptr,
+        "latent": pairs["latent"].astype(np.min_scalar_type(max(0, d_sae - 1))),
+        "sum": pairs["sum"],
+        "max": pairs["max"][pairs["count"] > 1],
+        "last_at": last_at.astype(np.uint32),
+        "last": pairs["last"][last_at],
+    }
+    for name, values in pairs.items():
+        if name == "count" or name.startswith("top_"):
+            packed[name] = values.astype(np.min_scalar_type(int(values.max(initial=0))))
+    return packed
 
 
 def hidden_statistics(x: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:

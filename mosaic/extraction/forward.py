@@ -13,16 +13,20 @@ import torch
 
 from mosaic.config.choices import HIDDEN_POOLINGS
 from mosaic.errors import ResourceError
-from mosaic.extraction.encode import Triplets, document_statistics, encode, hidden_statistics
+from mosaic.extraction.encode import (
+    Triplets,
+    compress,
+    document_statistics,
+    encode,
+    hidden_statistics,
+)
 from mosaic.extraction.features import Block
-from mosaic.extraction.pooling import compress
 from mosaic.models.batches import Batch, BatchRunner, Documents
 from mosaic.models.hub import fitting
 from mosaic.models.language_model import LanguageModel, residual_stream
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
 
 Statistics = dict[Block, dict[str, np.ndarray]]
 

@@ -22,8 +22,7 @@ from mosaic.storage.shards import Store, make_key
 from mosaic.storage.versions import code_digest, versions_of
 
 BLOCK_CODE = ("models/readers.py", "models/batches.py", "models/language_model.py",
-              "models/saes.py", "extraction/forward.py", "extraction/encode.py",
-              "extraction/pooling.py")  # fmt: skip
+              "models/saes.py", "extraction/forward.py", "extraction/encode.py")  # fmt: skip
 """Modules that decide the numbers of a block: what other code extracted is not read."""
 
 BLOCK_LIBRARIES = ("torch", "transformers", "sae-lens")

@@ -1,7 +1,6 @@
 """Pooling: from the stored statistics of a document's latents to one number per latent.
 
-A shard holds its (document, latent) pairs as CSR rows. The largest arrays are packed: a latent that
-is active at one token has the same sum, maximum and (if that is the last token) last activation.
+A shard holds its (document, latent) pairs as CSR rows, packed as `encode.compress` says.
 """
 
 from __future__ import annotations
@@ -22,25 +21,6 @@ ARRAYS = {
     "count": ("count",),
 }
 """Stored arrays each pooling reads, besides `latent` and `indptr`; `top_n` reads `top_<n>`."""
-
-
-def compress(pairs: Mapping[str, np.ndarray], n_docs: int, d_sae: int) -> dict[str, np.ndarray]:
-    """CSR arrays of `encode.document_statistics` pairs sorted by document, in the least bytes."""
-    indptr = np.zeros(n_docs + 1, dtype=np.int64)
-    np.cumsum(np.bincount(pairs["doc"], minlength=n_docs), out=indptr[1:])
-    last_at = np.flatnonzero(pairs["last"])
-    packed = {
-        "indptr": indptr,
-        "latent": pairs["latent"].astype(np.min_scalar_type(max(0, d_sae - 1))),
-        "sum": pairs["sum"],
-        "max": pairs["max"][pairs["count"] > 1],
-        "last_at": last_at.astype(np.uint32),
-        "last": pairs["last"][last_at],
-    }
-    for name, values in pairs.items():
-        if name == "count" or name.startswith("top_"):
-            packed[name] = values.astype(np.min_scalar_type(int(values.max(initial=0))))
-    return packed
 
 
 def arrays_for(pooling: str, top_n: int | None, stored_top_n: tuple[int, ...]) -> tuple[str, ...]:

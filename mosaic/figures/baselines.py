@@ -34,15 +34,17 @@ def fig_layerwise(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     best = best_along(latents.sort_values(["label", "depth"]), "depth")
     counts = ", ".join(f"{depth} in {n}" for depth, n in best.value_counts().items())
     source = in_source(tables[0])
-    finding = f"{source}, the best depth of SAE latents is {counts} of {len(best)} tasks."
+    of = f"{len(best)} tasks and languages"
+    finding = f"{source}, the best depth of SAE latents is {counts} of {of}."
     return save_figure(figure, "fig-layerwise", drawn_rows(tables), finding, folder)
 
 
 def _wins_in_words(table: pd.DataFrame) -> str:
     won = {name: wins(table, "SAE latents", series) for series, name in COMPARED_WITH.items()}
-    said = [f"than {name} in {w.ahead} of {w.of} tasks" for name, w in won.items() if w.of]
+    said = [f"than {name} in {w.ahead} of {w.of}" for name, w in won.items() if w.of]
     if said:
-        return f"{in_source(table)}, SAE latents score higher {' and '.join(said)}."
+        listed = " and ".join(said)
+        return f"{in_source(table)}, SAE latents score higher {listed} tasks and languages."
     best = table.sort_values("macro_f1", ascending=False).iloc[0]
     return (
         f"{in_source(table)}, macro-F1 is highest on {best['label']} ({best['series']}, "

@@ -39,7 +39,8 @@ def fig_behaviour(
     gaps = behaviour_gaps(tables[0])
     finding = (
         f"{in_source(tables[0])}, SAE latents score higher than the best hidden state in "
-        f"{(gaps > 0).sum()} of {len(gaps)} label sets, by {gaps.min():+.2f} to {gaps.max():+.2f}."
+        f"{(gaps > 0).sum()} of {len(gaps)} label sets; the differences reach from "
+        f"{gaps.min():+.2f} to {gaps.max():+.2f}."
     )
     return save_figure(figure, "fig-behaviour", drawn_rows(tables, NOT_SHOWN), finding, folder)
 

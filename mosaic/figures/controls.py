@@ -42,8 +42,8 @@ def fig_controls(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Sa
     effects = pd.Series({key: float(f.effect or 0) for key, f in contrasts.items()})
     finding = (
         f"In {source} the trained SAE scores higher than {(effects > 0).sum()} of {len(effects)} "
-        f"controls, by {effects.min():+.3f} ({effects.idxmin()}) to {effects.max():+.3f} "
-        f"({effects.idxmax()})."
+        f"controls and baselines, mean over tasks; the differences reach from {effects.min():+.3f} "
+        f"({effects.idxmin()}) to {effects.max():+.3f} ({effects.idxmax()})."
     )
     return save_figure(figure, "fig-controls", pd.concat(parts), finding, folder, ncols=6)
 
@@ -63,6 +63,6 @@ def fig_small_data(curves: Sequence[pd.DataFrame], folder: Path) -> SavedFigure:
     said = [f"{row['series']} ({row['macro_f1']:.3f})" for row in best]
     finding = (
         f"{in_source(first)}, {said[0]} is highest with {best[0]['n_train']:,} training texts and "
-        f"{said[1]} with {best[1]['n_train']:,}."
+        f"{said[1]} with {best[1]['n_train']:,}, mean over {first['n_tasks'].max()} tasks."
     )
     return save_figure(figure, "fig-small-data", pd.concat(drawn), finding, folder)

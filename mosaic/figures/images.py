@@ -37,6 +37,6 @@ def _finding(table: pd.DataFrame) -> str:
         return f"{in_source(table)}, macro-F1 is {table['macro_f1'].max():.2f} at best."
     return (
         f"{in_source(table)}, SAE latents score higher than the last image token's hidden state "
-        f"in {(gaps > 0).sum()} of {len(gaps)} image sets, by {gaps.min():+.2f} to "
-        f"{gaps.max():+.2f} at the best depth of each."
+        f"in {(gaps > 0).sum()} of {len(gaps)} image sets; at the best depth of each the "
+        f"differences reach from {gaps.min():+.2f} to {gaps.max():+.2f}."
     )

@@ -108,8 +108,7 @@ def find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, torch.nn.Modul
 
     config = model.config.get_text_config()
     text = next(
-        (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config is config),
-        model,
+        (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config is config), model
     )
     lists = [
         (name.count("."), module)

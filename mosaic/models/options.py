@@ -42,10 +42,7 @@ def score_options(
 
 
 def _score_batch(
-    answerer: Answerer,
-    prompts: list[list[int]],
-    choices: list[list[list[int]]],
-    scoring: Scoring,
+    answerer: Answerer, prompts: list[list[int]], choices: list[list[list[int]]], scoring: Scoring
 ) -> list[np.ndarray]:
     """Options of a few prompts: a prompt gives their first tokens, what follows continues it."""
     base, device = answerer.model.base_model, answerer.model.device

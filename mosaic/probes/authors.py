@@ -105,10 +105,7 @@ def fit_authors_tree(X: Matrix, y: np.ndarray) -> FittedProbe:
 def _validation_split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
         fit_rows, val_rows = train_test_split(
-            np.arange(len(y)),
-            test_size=VALIDATION_SHARE,
-            random_state=PUBLISHED_SEED,
-            stratify=y,
+            np.arange(len(y)), test_size=VALIDATION_SHARE, random_state=PUBLISHED_SEED, stratify=y
         )
     except ValueError as error:
         raise ConfigError(
@@ -154,10 +151,7 @@ def _train_softmax(
             if stale >= PATIENCE:
                 break
     layer = kept if restore else layer
-    return (
-        layer.weight.detach().double().numpy(),
-        layer.bias.detach().double().numpy(),
-    )
+    return (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
 
 
 def _tensor(rows: Matrix) -> Any:

@@ -47,11 +47,6 @@ class Outcome:
         return cls(split, probe, y, said, probabilities, seconds + time.perf_counter() - start)
 
     @property
-    def n_features(self) -> int:
-        """Features the probe reads."""
-        return len(self.probe.columns)
-
-    @property
     def ids(self) -> np.ndarray:
         """`[n_test]` ids of the test documents."""
         return self.split.test_ids

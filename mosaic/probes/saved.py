@@ -109,15 +109,11 @@ def check_same(saved: SavedProbe, identity: Mapping[str, Any], profile: Profile)
 
     `identity` is the block's (see `extraction.jobs.resolve_job`). Raises IntegrityError.
     """
-    stated = saved.card["identity"]
-    name = saved.card["model"]["name"]
+    stated, name = saved.card["identity"], saved.card["model"]["name"]
+    old, new = stated["model"], identity["model"]
     for what, then, now in (
-        (
-            f"weights of the model {name!r}",
-            stated["model"]["weights"],
-            identity["model"]["weights"],
-        ),
-        (f"tokenizer of {name!r}", stated["model"]["tokenizer"], identity["model"]["tokenizer"]),
+        (f"weights of the model {name!r}", old["weights"], new["weights"]),
+        (f"tokenizer of {name!r}", old["tokenizer"], new["tokenizer"]),
         (f"SAE at layer {stated['layer']}", stated["sae"]["sha256"], identity["sae"]["sha256"]),
     ):
         changed = sorted(f for f in {*then, *now} if then.get(f) != now.get(f))

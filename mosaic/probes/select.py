@@ -218,36 +218,21 @@ def _as_matrix(candidate: Candidate) -> tuple[Matrix, Any]:
 def _fit_each(
     X: Matrix, candidate: Candidate, y: np.ndarray, probe: str, grid: tuple[float, ...], seed: int
 ) -> Iterator[FittedProbe]:
-    """One probe per setting, all on the same training part."""
+    """One probe per setting, all on the same training part.
+
+    Trees read the chosen columns as they are, for no scale moves a split. Logistic regressions read
+    scaled ones, and each C starts from the one before.
+    """
     scaler = Scaler.fit(X, y, candidate.scaling, candidate.k)
     # What class_weight="balanced" would work out anew in every fit, in a fifth of a fit's time.
     balanced = compute_sample_weight("balanced", y)
     if probe == "tree":
-        yield from _fit_trees(X, scaler, y, balanced, grid, seed)
-    else:
-        yield from _fit_linear(X, scaler, y, balanced, grid)
-
-
-def _fit_trees(
-    X: Matrix,
-    scaler: Scaler,
-    y: np.ndarray,
-    balanced: np.ndarray,
-    grid: tuple[float, ...],
-    seed: int,
-) -> Iterator[FittedProbe]:
-    """Trees read the chosen columns as they are: no scale moves a split."""
-    used = narrow(X[:, scaler.columns])
-    for depth in grid:
-        tree = DecisionTreeClassifier(max_depth=int(depth), random_state=seed)
-        tree.fit(used, y, sample_weight=balanced)
-        yield FittedProbe(tree.classes_, scaler.columns, tree=tree, setting=depth)
-
-
-def _fit_linear(
-    X: Matrix, scaler: Scaler, y: np.ndarray, balanced: np.ndarray, grid: tuple[float, ...]
-) -> Iterator[FittedProbe]:
-    """Logistic regressions on scaled columns; each C starts from the one before."""
+        used = narrow(X[:, scaler.columns])
+        for depth in grid:
+            tree = DecisionTreeClassifier(max_depth=int(depth), random_state=seed)
+            tree.fit(used, y, sample_weight=balanced)
+            yield FittedProbe(tree.classes_, scaler.columns, tree=tree, setting=depth)
+        return
     scaled = scaler.transform(X)
     read, back = scaled, None
     n_docs, n_features = scaled.shape

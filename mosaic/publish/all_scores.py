@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,30 +49,17 @@ def named_rows(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     """
     if scores.empty:
         return pd.DataFrame(columns=[*WORDS, *F1])
-    pooled = scores["pooling"].notna()
+    task, asked, language = (scores[name] for name in ("task", "label_model", "language"))
+    away = scores["train_language"].where((scores["train_language"] != language).fillna(False))
     table = scores.assign(
         source=source,
-        pooling=scores.apply(pooling_name, axis=1).where(pooled),
+        pooling=scores.apply(pooling_name, axis=1).where(scores["pooling"].notna()),
         feature=[_feature(row) for _, row in scores.iterrows()],
-        task=_joined(scores["task"], scores["label_model"], "{} ({} right?)"),
-        language=_language(scores),
+        task=task.where(asked.isna(), task + " (" + asked + " right?)"),
+        language=language.where(away.isna(), away + " → " + language),
         run=_run(scores, source == "published"),
     )
     return table[list(WORDS)].astype("object").fillna("").astype(str).join(table[list(F1)])
-
-
-def _joined(first: pd.Series, second: pd.Series, both: str) -> list[Any]:
-    pairs = zip(first, second, strict=True)
-    return [a if pd.isna(b) else both.format(a, b) for a, b in pairs]
-
-
-def _language(scores: pd.DataFrame) -> list[Any]:
-    trained = scores["train_language"]
-    away = trained.where((trained != scores["language"]).fillna(False))
-    return [
-        there if pd.isna(here) else f"{here} → {there}"
-        for here, there in zip(away, scores["language"], strict=True)
-    ]
 
 
 def _run(scores: pd.DataFrame, published: bool) -> list[str]:

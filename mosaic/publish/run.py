@@ -71,9 +71,9 @@ def run_chapter(chapter: str, workspace: Workspace, parameters: dict[str, Any]) 
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     # The notebook runs at the clone's root, wherever the command was given.
-    named = workspace.source.endswith((".yaml", ".yml"))
+    named = workspace.loaded_from.endswith((".yaml", ".yml"))
     parameters = {
-        "profile": os.path.relpath(workspace.source, root) if named else workspace.source,
+        "profile": os.path.relpath(workspace.loaded_from, root) if named else workspace.loaded_from,
         "build_dir": os.path.relpath(workspace.root, root),
         **parameters,
     }

@@ -89,7 +89,7 @@ FEATURE_SETS = (
 
 
 def feature_set(row: pd.Series) -> str:
-    """What a probe reads, as one of `ORDER`."""
+    """What a probe reads, as one of `FEATURE_SETS`."""
     if row["feature"] == "sae":
         kept = "all" if row["selection"] == "all" else "top-k"
         limit = "" if pd.isna(row["threshold"]) else f" > {row['threshold']:g}"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from mosaic.probes.select import SETTINGS
 from mosaic.scores.intervals import bootstrap_interval, holm, paired_difference
 from mosaic.scores.table import PROBABILITY, make_scores
 from mosaic.sweep.cells import Cell
@@ -56,21 +57,17 @@ def compare_cells(
     adjusted = holm([c.p_value for c in found])
     rows = []
     for (a, b), comparison, p_holm in zip(pairs, found, adjusted, strict=True):
-        rows.append(
-            {
-                "task": a.task,
-                "model": a.model,
-                "first": _cell_name(a),
-                "second": _cell_name(b),
-                "difference": comparison.difference,
-                "low": comparison.low,
-                "high": comparison.high,
-                "p_holm": p_holm,
-                "n_docs": comparison.n_docs,
-                "n_seeds": len(cells[replace(a, seed=0)]),
-            }
-        )
+        names = {"task": a.task, "model": a.model, "first": _cell_name(a), "second": _cell_name(b)}
+        counts = {"n_docs": comparison.n_docs, "n_seeds": len(cells[replace(a, seed=0)])}
+        span = {name: getattr(comparison, name) for name in ("difference", "low", "high")}
+        rows.append({**names, **span, "p_holm": p_holm, **counts})
     return pd.DataFrame(rows)
+
+
+def at_the_edge(results: Iterable[ScoredCell]) -> tuple[int, int]:
+    """In how many cells cross-validation chose the largest C on offer, and of how many."""
+    chosen = [r.setting for r in results if r.cell.probe == "linear" and r.setting is not None]
+    return sum(c == SETTINGS["linear"][-1] for c in chosen), len(chosen)
 
 
 def by_classifier(table: pd.DataFrame, first: str) -> pd.DataFrame:
@@ -92,7 +89,7 @@ def by_classifier(table: pd.DataFrame, first: str) -> pd.DataFrame:
 
 
 def surely_above(differences: pd.DataFrame, second: str, level: float = 0.05) -> int:
-    """In how many tasks of a `compare` table the first cell beats every cell named `second...`.
+    """In how many tasks of `compare_cells` the first cell beats every cell named `second...`.
 
     A cell is beaten where the difference is above zero and Holm's p-value below `level`.
     """

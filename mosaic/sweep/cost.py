@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mosaic.config.choices import TEST_SHARE
+from mosaic.config.choices import READS, TEST_SHARE
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.tasks import Task
 from mosaic.sweep.cells import paper_grid
@@ -23,7 +23,7 @@ def probe_seconds(profile: Profile, model: ModelSpec, tasks: Iterable[Task]) -> 
     return sum(
         len(paper_grid(profile, [task.key], [model])) * cell_seconds(profile, task)
         for task in tasks
-        if task.modality == model.modality
+        if task.modality == READS[model.kind]
     )
 
 

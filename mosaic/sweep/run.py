@@ -64,7 +64,9 @@ def score_cells(
     with tqdm(total=len(wanted), desc="probes", unit="cell", disable=None) as bar:
         for cell in wanted:
             if (found := read_scored(paths[cell], cell)) is not None:
-                results[cell] = sources[cell.task, cell.model].named(found)
+                results[cell] = replace(
+                    found, row={**found.row, **sources[cell.task, cell.model].names(cell)}
+                )
                 bar.update()
         missing = [cell for cell in wanted if cell not in results]
         splits = _splits(missing, sources)
@@ -179,7 +181,7 @@ def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> Scor
         "n_train": len(split.train),
         "n_test": len(split.test),
         "n_cut": None if source.cut is None else int(source.cut[split.test].sum()),
-        "n_features": outcome.n_features,
+        "n_features": len(outcome.probe.columns),
         "macro_f1": outcome.macro_f1,
         "macro_f1_low": interval.low,
         "macro_f1_high": interval.high,

@@ -20,7 +20,6 @@ from mosaic.probes.baselines import majority, text_lengths, tfidf_candidates
 from mosaic.probes.evaluate import train
 from mosaic.probes.select import Candidate, FittedProbe
 from mosaic.sweep.cells import Cell
-from mosaic.sweep.results import ScoredCell
 
 if TYPE_CHECKING:
     from mosaic.extraction.features import Features
@@ -95,10 +94,6 @@ class Source:
             "kind": task.kind,
             "toy": task.toy or (self.model is not None and self.model.toy),
         }
-
-    def named(self, result: ScoredCell) -> ScoredCell:
-        """A scored cell from disk under the names of this profile."""
-        return replace(result, row={**result.row, **self.names(result.cell)})
 
     def split(self, seed: int, protocol: str = "nested") -> Split:
         """The split of these documents that all cells of this seed and protocol share."""

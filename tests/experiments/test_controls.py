@@ -16,6 +16,7 @@ from mosaic.errors import ConfigError
 from mosaic.experiments.control_grid import (
     control_cells,
     control_texts,
+    latent_agreement,
     latent_table,
     small_cells,
 )
@@ -28,8 +29,10 @@ from mosaic.experiments.controls import (
 )
 from mosaic.models.saes import load_sae
 from mosaic.storage.files import sha256
+from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import to_scores
 from mosaic.sweep.run import score_cells
+from mosaic.sweep.source import fit, open_source
 
 TASK = "toxicity-en"
 
@@ -152,6 +155,24 @@ def test_controls_are_scored_like_saes_under_a_feature_of_their_own(controlled: 
     assert own["explained_variance"] > 0.6
     assert pd.isna(facts["explained_variance"]).sum() == 3
     assert facts["above_1"].between(0.9, 1).all()
+
+
+def test_the_same_latents_are_kept_with_another_split(controlled: Workspace) -> None:
+    """Beside a count by hand: sparse probes of two splits, and what both read."""
+    model = controlled.profile.text_models[0]
+    table = latent_agreement(controlled, [TASK], model, 3, "256", 5, [0, 1])
+    assert list(table["latents"]) == ["trained SAE", "random dictionary"]
+    latents = [Cell(TASK, "sae", model.name, 3, "256", "sum", k=5, seed=seed) for seed in (0, 1)]
+    read = []
+    for cell in latents:
+        source = open_source(controlled, cell)
+        probe = fit(cell, source.candidates(cell), source.data.labels, source.split(cell.seed))
+        read.append(set(probe.columns))
+    own = table.iloc[0]
+    assert own["shared"] == len(read[0] & read[1])
+    assert own["by_chance"] == pytest.approx(25 / own["n_active"], rel=0.01)
+    alike = latent_agreement(controlled, [TASK], model, 3, "256", 5, [0, 0])
+    assert (alike["shared"] == 5).all()
 
 
 def test_small_training_parts_keep_two_texts_of_each_class(controlled: Workspace) -> None:

@@ -37,8 +37,7 @@ from mosaic.experiments.transfer import (
     transfer_features,
 )
 from mosaic.extraction.features import Block
-from mosaic.figures.shared_latents import fig_shared_latents
-from mosaic.figures.transfer import fig_multilingual, fig_transfer_matrix
+from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.table import read_scores, write_scores
 from mosaic.sweep.cells import Cell, recipe_cells

@@ -13,8 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosaic.config.profiles import SAESpec
-from mosaic.extraction.encode import Triplets, document_statistics, encode, strongest_first
-from mosaic.extraction.pooling import ARRAYS, compress, pool
+from mosaic.extraction.encode import (
+    Triplets,
+    compress,
+    document_statistics,
+    encode,
+    strongest_first,
+)
+from mosaic.extraction.pooling import ARRAYS, pool
 from mosaic.models.saes import load_sae
 
 ARCHITECTURES = ("standard", "jumprelu", "gated", "topk")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mosaic.errors import ConfigError
-from mosaic.extraction.pooling import arrays_for, compress, pool
+from mosaic.extraction.encode import compress
+from mosaic.extraction.pooling import arrays_for, pool
 
 PAIRS = {
     "doc": np.array([0, 0, 2]),

@@ -82,5 +82,5 @@ def test_models_of_unknown_size_come_last(axes: Axes) -> None:
     table = label_sets_by_size(make_scores(rows), {"small": 1, "large": 2})
     assert list(table["label_model"]) == ["small", "large", "unheard of"] * 2
     assert list(dict.fromkeys(table["task"])) == ["boolq", "piqa"]
-    dots(axes, table)
+    dots(axes, table, step=0.1)
     assert [text.get_text() for text in axes.get_yticklabels()][2] == "boolq (unheard of right?)"

@@ -32,9 +32,13 @@ from mosaic.figures.configuration import fig_binarize, fig_topn, fig_width
 from mosaic.figures.controls import fig_controls, fig_small_data
 from mosaic.figures.images import fig_vision
 from mosaic.figures.layers import fig_layers, fig_scale
-from mosaic.figures.shared_latents import fig_shared_latents
 from mosaic.figures.style import CYCLE, SERIES_STYLE, WIDTH_INCHES, SavedFigure
-from mosaic.figures.transfer import fig_multilingual, fig_training_share, fig_transfer_matrix
+from mosaic.figures.transfer import (
+    fig_multilingual,
+    fig_shared_latents,
+    fig_training_share,
+    fig_transfer_matrix,
+)
 from mosaic.scores.table import make_scores
 
 TASKS = ("banking77", "election", "reject", "stance", "toxicity")

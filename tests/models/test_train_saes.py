@@ -243,7 +243,7 @@ def test_the_bundle_verb_writes_what_the_book_reads(
     workspace: Workspace, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "runs" / "mine"
-    argv = ["bundle", "--profile", workspace.source, "--build-dir", str(workspace.root)]
+    argv = ["bundle", "--profile", workspace.loaded_from, "--build-dir", str(workspace.root)]
     assert main([*argv, "--title", "mine", "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     first, second = (read_bundle(folder)["macro_f1"] for folder in (out, bundle))
@@ -327,7 +327,7 @@ def test_a_damaged_record_is_set_aside_and_its_sae_trained_anew(
 ) -> None:
     root = tmp_path / "build"
     shutil.copytree(workspace.root, root)
-    other = open_workspace(workspace.source, str(root))
+    other = open_workspace(workspace.loaded_from, str(root))
     home = sae_home(other)
     before = (home / "layer_0" / "width_48" / "training.json").stat().st_mtime_ns
     record = home / "layer_2" / "width_48" / "training.json"

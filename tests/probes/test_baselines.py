@@ -94,7 +94,7 @@ def test_vocabulary_comes_from_the_training_part_only() -> None:
     assert outcome.probe is not None
     names = outcome.probe.vectorizer.get_feature_names_out()
     assert not [name for name in names if "unseen" in name]
-    assert outcome.n_features <= len(names)
+    assert len(outcome.probe.columns) <= len(names)
 
 
 def test_candidates_are_words_characters_and_both() -> None:
@@ -126,7 +126,7 @@ def test_the_base_rate_is_a_probe_of_nothing() -> None:
     said = Outcome.of(majority(data.labels[split.train]), nothing, data.labels[split.test], split)
     assert set(said.y_pred) == {1}
     assert said.accuracy == 0.6
-    assert said.n_features == 0
+    assert len(said.probe.columns) == 0
     assert said.probabilities.tolist() == [[0, 1, 0]] * 100
 
 
