@@ -201,9 +201,10 @@ def _quoted(
 
 def _rewritten(rows: list[list[str]], content: str) -> bool:
     """Whether a writer of quoted tables makes this file of these rows."""
-    for quoting, ends in product((csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ("\n", "\r\n")):
+    dialects = (csv.excel_tab, type("EveryField", (csv.excel_tab,), {"quoting": csv.QUOTE_ALL}))
+    for dialect, ends in product(dialects, ("\n", "\r\n")):
         file = io.StringIO(newline="")
-        csv.writer(file, delimiter="\t", lineterminator=ends, quoting=quoting).writerows(rows)
+        csv.writer(file, dialect, lineterminator=ends).writerows(rows)
         if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
             return True
     return False
