@@ -1,7 +1,5 @@
 """The scorecard: what published scores, shipped runs and this run say of each claim."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
