@@ -7,7 +7,6 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +200,12 @@ def _quoted(
 
 def _rewritten(rows: list[list[str]], content: str) -> bool:
     """Whether a writer of quoted tables makes this file of these rows."""
-    for quoting, ends in product((csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ("\n", "\r\n")):
-        file = io.StringIO(newline="")
-        csv.writer(file, delimiter="\t", lineterminator=ends, quoting=quoting).writerows(rows)
-        if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
-            return True
+    for ends in ("\n", "\r\n"):
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+            file = io.StringIO(newline="")
+            csv.writer(file, delimiter="\t", lineterminator=ends, quoting=quoting).writerows(rows)
+            if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
+                return True
     return False
 
 
