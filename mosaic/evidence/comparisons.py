@@ -22,6 +22,12 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def native_tfidf(table: pd.DataFrame) -> pd.DataFrame:
+    """TF-IDF trained on the whole training part of the language, if any, that it is tested on."""
+    native = table["train_language"].fillna("") == table["language"].fillna("")
+    return table[native & table["feature"].eq("tfidf") & table["train_fraction"].fillna(1).eq(1)]
+
+
 def best_along(table: pd.DataFrame, column: str) -> pd.Series:
     """Per `label` the value of a column at which mean macro-F1 is highest."""
     means = table.groupby(["label", column], sort=False)["macro_f1"].mean()

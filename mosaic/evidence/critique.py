@@ -15,6 +15,7 @@ from mosaic import ASSETS
 from mosaic.config.choices import PROTOCOLS
 from mosaic.errors import IntegrityError
 from mosaic.evidence.claims import Finding
+from mosaic.evidence.comparisons import native_tfidf
 from mosaic.evidence.contrasts import (
     COUNTS_BINARIZED,
     SUMS_BINARIZED,
@@ -149,14 +150,8 @@ def _best_language(linear: pd.DataFrame, task: str, feature: str) -> str:
 
 def _tfidf_nested(contributed: pd.DataFrame) -> str:
     """Nested minus published TF-IDF on the sentiment set, mean over its languages but English."""
-    native = contributed["language"].eq(contributed["train_language"]).fillna(False)
-    rows = contributed[
-        native
-        & contributed["feature"].eq("tfidf")
-        & contributed["task"].eq("sentiment")
-        & contributed["language"].ne("en")
-        & contributed["train_fraction"].fillna(1).eq(1)
-    ]
+    rows = native_tfidf(contributed)
+    rows = rows[rows["task"].eq("sentiment") & rows["language"].ne("en")]
     by = rows.groupby(["language", "protocol"])["macro_f1"].mean().unstack("protocol")
     gaps = by.reindex(columns=list(PROTOCOLS)).dropna()
     if gaps.empty:

@@ -49,7 +49,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     for axes, part in zip(figure.axes[1:], parts, strict=True):
         differences(axes, part["label"], source_label(part), zero=False)
         low, high = part["gain_low"].astype(float), part["gain_high"].astype(float)
-        bands(axes, low, high, "gain if all cells were equally good", height=0.55)
+        bands(axes, low, high, "gain if all were equally good", height=0.55)
         said = "best on test minus chosen by cross-validation"
         mark(axes, part["difference"], range(len(part)), MEAN, 6, label=said)
         axes.set_xlim(-0.04 * furthest, 1.06 * furthest)
@@ -59,7 +59,7 @@ def fig_optimism(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     finding = (
         f"{in_source(first)}, the cell that is best on test is {first['difference'].mean():.3f} "
         f"above the one cross-validation chose on average over {len(first)} sets, and in {lucky} "
-        f"of them by no more than luck among equally good cells would give."
+        f"of them by no more than luck among equally good ones would give."
     )
     drawn = pd.concat([curves, *parts])
     return save_figure(figure, "fig-optimism", drawn, finding, folder, ncols=1)
@@ -84,7 +84,7 @@ def _draw_curves(axes: Axes) -> pd.DataFrame:
     axes.set_xticks(CELLS, [str(n) for n in CELLS])
     axes.minorticks_off()
     axes.set_xlim(0.9, 230)
-    axes.set_xlabel("cells to choose from")
+    axes.set_xlabel("configurations to choose from")
     axes.set_ylabel("gain in accuracy")
     return pd.concat(drawn)
 

@@ -29,10 +29,10 @@ def fig_baselines(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
 def fig_layerwise(tables: list[pd.DataFrame], folder: Path) -> SavedFigure:
     """macro-F1 by depth, one column per task and one row of axes per source (paper §4.3)."""
     tables = [labelled(table) for table in tables if len(table)]
-    figure = lines_by_task(tables, height=2.2, label_size=None, sharex=True)
+    figure = lines_by_task(tables, height=2.2, sharex=True)
     latents = tables[0][(tables[0]["series"] == "SAE latents") & tables[0]["depth"].notna()]
     best = best_along(latents.sort_values(["label", "depth"]), "depth")
-    counts = " and ".join(f"{depth} in {n}" for depth, n in best.value_counts().items())
+    counts = ", ".join(f"{depth} in {n}" for depth, n in best.value_counts().items())
     source = in_source(tables[0])
     of = f"{len(best)} tasks and languages"
     finding = f"{source}, the best depth of SAE latents is {counts} of {of}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -97,7 +98,7 @@ def _draw_matrix(axes: Axes, table: pd.DataFrame, feature: str, sizes: Mapping[s
     for label, model in dict.fromkeys(zip(rows["label"], rows["model"], strict=True)):
         corner = (list(values).index(model) - 0.46, labels.index(label) - 0.42)
         axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="black", linewidth=2))
-    short = {name: name.removeprefix("gemma-2-").replace("-", "-\n", 1) for name in values}
+    short = {name: fill(name.removeprefix("gemma-2-"), 10) for name in values}
     heatmap(axes, values.rename(columns=short), SIDES[feature])
 
 

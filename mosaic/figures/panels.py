@@ -6,6 +6,7 @@ Every score is drawn the same way: a marker at macro-F1 with the interval the ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
@@ -69,7 +70,7 @@ def lines_by_task(
         row, names = every[r * columns : (r + 1) * columns], list(dict.fromkeys(table[task]))
         ticks = DEPTHS if x == "depth" else list(dict.fromkeys(table[x]))
         for axes, name in zip(row, names, strict=False):
-            axes.set_title(str(name), fontsize=9)
+            axes.set_title(fill(str(name), 60 // columns), fontsize=9)
             here = table[table[task] == name]
             lines(axes, here, looks_of(table["series"]), x, ticks, **drawn)
             axes.set_xticks(range(len(ticks)), ticks, fontsize=8)

@@ -21,45 +21,55 @@ NATIVE = "native"
 
 
 def fig_multilingual(
-    table: pd.DataFrame, folder: Path, origin: str = "en", chance: float = 0.5
+    tables: list[pd.DataFrame], folder: Path, origin: str = "en", chance: float = 0.5
 ) -> SavedFigure:
     """Native and `origin`-trained macro-F1 as a dumbbell per feature set, mean over languages.
 
-    The table holds means over seeds of one task; of it the whole training part is drawn. `chance`
-    is the score of labels drawn at random (paper §4.4).
+    One panel per table that has the task of the last one; of each the whole training part is
+    drawn. `chance` is the score of labels drawn at random (paper §4.4).
     """
-    data = _two_sides(table, origin).query("train_fraction == 1")
-    means = data.groupby(["set", "trained"], sort=False)["macro_f1"].mean().unstack()
-    away = f"trained on {origin}"
-    means = means.reindex([name for name in FEATURE_SETS if name in means.index]).dropna()
-    figure = new_figure(1, 1, height=1.5 + 0.46 * len(means))
-    axes = figure.axes[0]
-    differences(axes, means.index, f"{table['task'].iloc[0]}, {source_label(table)}", zero=False)
-    _chance_line(axes.axvline, chance)
-    for y, (name, row) in enumerate(means.iterrows()):
-        axes.plot([row[NATIVE], row[away]], [y, y], color="#BDBDBD", linewidth=4, zorder=1)
-        gap = f"{row[away] - row[NATIVE]:+.2f}"
-        axes.text(1.01, y, gap, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-        for side, rise in ((NATIVE, -0.22), (away, 0.22)):
-            look = _look(str(name), side)
-            of_set = data[(data["set"] == name) & (data["trained"] == side)]
-            ticks: dict[str, Any] = {**look, "look": (look["look"][0], "|", "")}
-            mark(axes, of_set["macro_f1"], np.full(len(of_set), y + rise), size=7, **ticks)
-            mark(axes, [row[side]], [y], size=8, zorder=3, **look)
+    task, away = tables[-1]["task"].iloc[0], f"trained on {origin}"
+    sides = [_two_sides(table[table["task"] == task], origin) for table in tables]
+    sides = [data.query("train_fraction == 1") for data in sides if len(data)]
+    means = [_mean_by_side(data) for data in sides]
+    height = 1.2 + sum(0.4 + 0.46 * len(mean) for mean in means)
+    ratios = [len(mean) for mean in means]
+    figure = new_figure(len(sides), 1, height=height, height_ratios=ratios, sharex=True)
+    for axes, data, mean in zip(figure.axes, sides, means, strict=True):
+        differences(axes, mean.index, f"{task}, {source_label(data)}", zero=False)
+        _chance_line(axes.axvline, chance)
+        for y, (name, row) in enumerate(mean.iterrows()):
+            axes.plot([row[NATIVE], row[away]], [y, y], color="#BDBDBD", linewidth=4, zorder=1)
+            gap = f"{row[away] - row[NATIVE]:+.2f}"
+            axes.text(1.01, y, gap, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+            for side, rise in ((NATIVE, -0.22), (away, 0.22)):
+                look = _look(str(name), side)
+                of_set = data[(data["set"] == name) & (data["trained"] == side)]
+                ticks: dict[str, Any] = {**look, "look": (look["look"][0], "|", "")}
+                mark(axes, of_set["macro_f1"], np.full(len(of_set), y + rise), size=7, **ticks)
+                mark(axes, [row[side]], [y], size=8, zorder=3, **look)
     for side, fill in ((NATIVE, GREY), (away, "white")):
         mark(axes, [], [], (GREY, "o", ""), 8, markerfacecolor=fill, label=f"{side}, mean")
     axes.set_xlabel("macro-F1 (right: the second minus the first)")
-    lost = means[NATIVE] - means[away]
-    n = data["language"].nunique()
+    lost = means[0][NATIVE] - means[0][away]
+    n = sides[0]["language"].nunique()
     finding = (
-        f"{in_source(table)}, training on {origin} instead of the test language costs "
+        f"{in_source(sides[0])}, training on {origin} instead of the test language costs "
         f"{lost.max():.2f} macro-F1 on average over {n} languages with {lost.idxmax()} and "
         f"{lost.min():.2f} with {lost.idxmin()}."
     )
-    whole = means.melt(var_name="trained", value_name="mean", ignore_index=False).reset_index()
     kept = ["source", "profile", "task", "language", "train_language", "set", "k", "trained"]
-    drawn = pd.concat([data[[*kept, *F1, "n_train"]], whole])
-    return save_figure(figure, "fig-multilingual", drawn, finding, folder, origin=origin)
+    drawn = [data[[*kept, *F1, "n_train"]] for data in sides]
+    for data, mean in zip(sides, means, strict=True):
+        whole = mean.melt(var_name="trained", value_name="mean", ignore_index=False).reset_index()
+        drawn.append(whole.assign(profile=data["profile"].iloc[0]))
+    return save_figure(figure, "fig-multilingual", pd.concat(drawn), finding, folder, origin=origin)
+
+
+def _mean_by_side(data: pd.DataFrame) -> pd.DataFrame:
+    """Mean macro-F1 over languages: a row per feature set that both sides have, a column a side."""
+    means = data.groupby(["set", "trained"], sort=False)["macro_f1"].mean().unstack()
+    return means.reindex([name for name in FEATURE_SETS if name in means.index]).dropna()
 
 
 def fig_training_share(
@@ -100,7 +110,10 @@ def fig_training_share(
 
 
 def _two_sides(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Native and `origin`-trained rows of every other language, with `set` and `trained`."""
+    """Native and `origin`-trained rows of every other language, with `set` and `trained`.
+
+    A mean over seeds is drawn over those that both sides have.
+    """
     here = table[(table["language"] != origin) & table["train_fraction"].notna()]
     native = here["train_language"] == here["language"]
     here = here.assign(
@@ -108,7 +121,13 @@ def _two_sides(table: pd.DataFrame, origin: str) -> pd.DataFrame:
         trained=np.where(native, NATIVE, f"trained on {origin}"),
         macro_f1=here["macro_f1"].astype(float),
     )
-    return here[native | (here["train_language"] == origin)]
+    both = here[native | (here["train_language"] == origin)]
+    pair = ["set", "language", "train_fraction", "seed"]
+    both = both[both.groupby(pair, dropna=False)["trained"].transform("nunique") == 2]
+    keys = ["source", "profile", "task", "language", "train_language", "set", "k", "trained"]
+    keys += ["train_fraction", "toy"]
+    kept = both.groupby(keys, dropna=False, sort=False)
+    return kept.agg({**dict.fromkeys(F1, "mean"), "n_train": "min"}).reset_index()
 
 
 def _look(name: str, side: str, dash: str = "") -> dict[str, Any]:

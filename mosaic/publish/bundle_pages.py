@@ -5,7 +5,7 @@ Texts of a bundle stand in code spans, which `evidence.bundle_rules` keeps them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,7 @@ from mosaic.evidence.contrasts import verdicts_twice
 from mosaic.publish.scorecard import effect_words, verdicts_in_words
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.markdown import markdown_table
-from mosaic.scores.names import COMPARED_WITH, pooling_name
+from mosaic.scores.names import COMPARED_WITH, pooling_name, series_of
 
 SAE_METRICS = ("l0", "explained_variance", "dead_share")
 
@@ -46,7 +46,6 @@ def bundle_pages(folder: Path) -> dict[str, str]:
             "claims": verdicts_table(bundle.table),
             "summary": wins_in_words(grid),
             "chosen": chosen_table(grid),
-            "grid": grid_table(grid),
             "seeds": seeds_table(bundle.table),
         }
     return parts
@@ -140,22 +139,8 @@ def chosen_table(grid: pd.DataFrame) -> str:
     rows, several = [], grid["model"].nunique() > 1
     for _, row in select_by_cv(grid).iterrows():
         rows.append((*_task(row), _feature(row), _layer(row, several), _score(row)))
-    head = ("task", "language", "n train / test", "feature", "layer", "macro-F1 (95% interval)")
-    return markdown_table(head, rows)
-
-
-def grid_table(grid: pd.DataFrame) -> str:
-    """macro-F1 of every cell: a row per task and layer, a column per feature."""
-    layered = grid[grid["layer"].notna()]
-    several = layered["model"].nunique() > 1
-    columns = list(dict.fromkeys(_feature(row) for _, row in layered.iterrows()))
-    cells: dict[tuple[str, ...], dict[str, str]] = {}
-    for _, row in layered.iterrows():
-        key = (*_task(row)[:2], *([_code(row["model"])] if several else []), str(row["layer"]))
-        cells.setdefault(key, {})[_feature(row)] = f"{row['macro_f1']:.3f}"
-    rows = [(*key, *(found.get(name, "") for name in columns)) for key, found in cells.items()]
-    head = ("task", "language", *(["model"] if several else []), "layer", *columns)
-    return markdown_table(head, rows)
+    head = ("task", "language", "texts", "what is read", "layer", "macro-F1 (95% interval)")
+    return _folded("Chosen by inner cross-validation", head, rows)
 
 
 def seeds_table(table: pd.DataFrame) -> str:
@@ -166,8 +151,14 @@ def seeds_table(table: pd.DataFrame) -> str:
         (*_task(row), _feature(row), _layer(row, several), str(row["repeat"]), _score(row))
         for _, row in means.iterrows()
     ]
-    head = ("task", "language", "n train / test", "feature", "layer", "seeds", "macro-F1 (95%)")
-    return markdown_table(head, rows)
+    head = ("task", "language", "texts", "what is read", "layer", "seeds", "macro-F1 (95%)")
+    return _folded("The paper's recipe, mean over seeds", head, rows)
+
+
+def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that is too long to stand open; texts are those trained on / tested on."""
+    table = markdown_table(head, rows)
+    return f":::{{dropdown}} {title} ({len(rows)} rows; texts: training / test)\n{table}:::\n"
 
 
 def _code(text: str) -> str:
@@ -180,13 +171,9 @@ def _task(row: pd.Series) -> tuple[str, str, str]:
 
 
 def _feature(row: pd.Series) -> str:
-    if row["feature"] == "tfidf":
-        return "TF-IDF"
-    if row["feature"] == "hidden":
-        return f"hidden, {row['pooling']}"
     if row["feature"] == "sae":
-        return f"SAE {_code(row['width'])} {pooling_name(row)}".replace(">", "&gt;")
-    return str(row["feature"])
+        return f"SAE {_code(row['width'])}, {pooling_name(row)}".replace(">", "&gt;")
+    return series_of(row)
 
 
 def _layer(row: pd.Series, several: bool) -> str:

@@ -64,8 +64,10 @@ def run_name(profile: str) -> str:
 
 
 def in_source(table: pd.DataFrame) -> str:
-    """`In the published scores`, `In this run, profile mini`: the start of a sentence."""
+    """`In the published scores`, `In this run of toys, profile mini`: the start of a sentence."""
     label = source_label(table)
+    if label.startswith("this") and table["toy"].all():
+        label = label.replace("this run", "this run of toys")
     return f"In {label}" if label.startswith(("this", "a ")) else f"In the {label}"
 
 

@@ -301,7 +301,7 @@ def test_critique_is_filled_with_numbers_of_the_tables(
     assert "0.380" in table.loc[9, "result"]
     assert "-0.010 where the SAE is read one block before" in table.loc[15, "result"]
     assert "On the mini profile no model is asked." in table.loc[21, "result"]
-    assert "72 SAE cells" in table.loc[1, "result"]
+    assert "72 SAE configurations" in table.loc[1, "result"]
     assert "cannot show" in table.loc[13, "result"]
 
 

@@ -37,8 +37,8 @@ from mosaic.evidence.claims import judge_claims, load_claims
 from mosaic.evidence.pack import pack_run
 from mosaic.publish.bundle_pages import (
     bundle_pages,
-    grid_table,
     languages_table,
+    seeds_table,
     training_in_words,
     verdicts_table,
 )
@@ -374,12 +374,12 @@ def test_another_folder_with_a_manifest_is_not_taken_for_a_bundle(tmp_path: Path
 
 
 def test_models_of_one_bundle_keep_their_own_rows() -> None:
-    grid = make_scores([ROW, {**ROW, "model": "other", "macro_f1": 0.55}])
-    lines = grid_table(grid).splitlines()
-    assert lines[2:] == [
-        "| `banking77` |  | `bert` | 3 | 0.500 |",
-        "| `banking77` |  | `other` | 3 | 0.550 |",
-    ]
+    means = {**ROW, "seed": None, "repeat": 2}
+    page = seeds_table(make_scores([means, {**means, "model": "other", "macro_f1": 0.55}]))
+    assert page.startswith(":::{dropdown} The paper's recipe, mean over seeds (2 rows;")
+    rows = [line for line in page.splitlines() if line.startswith("| `banking77`")]
+    assert ["3 of `bert`" in rows[0], "3 of `other`" in rows[1]] == [True, True]
+    assert "| 0.550" in rows[1]
 
 
 def test_every_shipped_bundle_is_read() -> None:

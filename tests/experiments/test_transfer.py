@@ -357,7 +357,7 @@ def drawn(world: World) -> pd.DataFrame:
 
 def test_figures_hold_what_was_measured(world: World, tmp_path: Path) -> None:
     table = drawn(world)
-    lines = fig_multilingual(table, tmp_path, origin="en")
+    lines = fig_multilingual([table], tmp_path, origin="en")
     values = pd.read_csv(lines.csv)
     assert set(values["language"].dropna()) == {"de", "zh"}, "means name none"
     assert {"native", "trained on en"} == set(values["trained"])

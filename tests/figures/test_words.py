@@ -186,7 +186,7 @@ DRAWN: dict[str, Draw] = {
     "fig-binarize": draw_binarize,
     "fig-baselines": lambda flip, to: fig_baselines([best(features(flip, "text"))], to),
     "fig-layerwise": lambda flip, to: fig_layerwise([best(features(flip, "text"), "depth")], to),
-    "fig-multilingual": lambda flip, to: fig_multilingual(moved(flip), to),
+    "fig-multilingual": lambda flip, to: fig_multilingual([moved(flip)], to),
     "fig-training-share": lambda flip, to: fig_training_share(moved(flip), to),
     "fig-transfer-matrix": lambda flip, to: fig_transfer_matrix([moved(flip)], to),
     "fig-transfer-floor": lambda flip, to: fig_transfer_matrix(
@@ -236,6 +236,31 @@ def test_a_figure_tells_what_it_draws(name: str, kept: list[Figure], tmp_path: P
     phone = phone_width() / (72 * WIDTH_INCHES)
     texts = [t for t in kept[0].findobj(matplotlib.text.Text) if t.get_text().strip()]
     assert min(t.get_fontsize() for t in texts) * phone >= 8, "px at 390 px"
+
+
+def test_a_finding_is_of_what_counts_before_it_is_of_toys(
+    kept: list[Figure], tmp_path: Path
+) -> None:
+    """A shipped run comes first where there is one; of toys alone the words say so."""
+    toys = moved(False).assign(source="run", profile="mini", toy=True)
+    real = moved(True).assign(source="bundle", profile="gemma-local", seed=3)
+    alone = fig_multilingual([toys], tmp_path).caption.finding
+    assert alone.startswith("In this run of toys, profile mini, training on en")
+    both = fig_multilingual([real, toys], tmp_path).caption.finding
+    assert both.startswith("In the Gemma run, training on en instead of the test language costs")
+    assert [axes.get_title(loc="left") for axes in kept[-1].axes] == [
+        "toxicity, Gemma run",
+        "toxicity, this run, profile mini",
+    ]
+    other = fig_multilingual([real.assign(task="sentiment"), toys], tmp_path).caption.finding
+    assert other == alone, "a task that is not asked about"
+
+
+def test_native_and_moved_probes_are_compared_over_the_same_seeds(tmp_path: Path) -> None:
+    table = moved(False).query("train_fraction == 1").assign(seed=0)
+    more = table.query("language == 'de' and train_language == 'de'").assign(seed=1, macro_f1=0.0)
+    same, wider = (fig_multilingual([t], tmp_path) for t in (table, pd.concat([table, more])))
+    assert same.caption.finding == wider.caption.finding
 
 
 def marks(axes: Axes) -> Iterator[float]:

@@ -8,12 +8,15 @@ import re
 import shlex
 from pathlib import Path
 
+import yaml
 from places import ROOT
 
 from mosaic.cli import build_parser
 from mosaic.config.profiles import load_profile, profile_names
 from mosaic.publish.pages import figure_index, profile_table, rerun_box
 from mosaic.scores.intervals import bootstrap_interval, paired_difference
+
+CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 HOSTILE = "A <script>alert(1)</script> [link](http://example.org) `code` 0.5"
 
@@ -77,3 +80,50 @@ def test_every_reference_is_cited() -> None:
     cited = set(re.findall(r"\{cite:p\}`([^`]+)`", "".join(p.read_text() for p in sources)))
     assert len(keys) > 5
     assert set(keys) == cited
+
+
+READ = ["captions.yaml", "answers.yaml", "critique.yaml"]
+
+BANNED = (
+    "contributed run", "last hidden state", "argmax wanders", "everything that all seeds said",
+    "nine standard deviations", "tell what binarization does", "The two recipes as offered",
+    "rewards the side with more", "directions to project on", "where there is no sign",
+    "best cell", "same cell", "SAE cell",
+)  # fmt: skip
+"""Two names for one thing, and what readers had to read twice."""
+
+
+def prose() -> dict[str, str]:
+    """What a reader reads, by file: pages, the text of notebooks, and sentences kept as data."""
+    pages = {path.name: path.read_text("utf-8") for path in (ROOT / "book").glob("*.md")}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        said = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        pages[path.name] = "\n\n".join(said)
+    pages |= {name: (ROOT / "mosaic/assets" / name).read_text("utf-8") for name in READ}
+    claims = yaml.safe_load((ROOT / "mosaic/assets/claims.yaml").read_text("utf-8"))
+    pages["claims"] = "\n".join(f"{c['says']} {c['measure']} {c.get('remark')}" for c in claims)
+    return pages
+
+
+def test_one_thing_has_one_name_and_hard_sentences_are_gone() -> None:
+    found = {
+        (name, words)
+        for name, text in prose().items()
+        for words in BANNED
+        if words.lower() in " ".join(text.split()).lower()
+    }
+    assert not found
+    code = re.compile(r"(last code|the|a|never in a|in) cells?\b|cell (with the|N|in an)", re.I)
+    for chapter in CHAPTERS:
+        named = re.findall(r".{0,14}\bcells?\b.{0,9}", prose()[f"{chapter}.ipynb"])
+        assert all(code.search(words) for words in named), named
+
+
+def test_chapters_are_numbered_in_the_order_of_the_sidebar() -> None:
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))["parts"]
+    listed = [page["file"] for part in parts for page in part["chapters"]]
+    in_bar = [Path(file).name for file in listed if file.startswith("notebooks/")]
+    assert in_bar == CHAPTERS
+    for chapter in CHAPTERS:
+        assert prose()[f"{chapter}.ipynb"].startswith(f"# {int(chapter[:2])}. "), chapter
