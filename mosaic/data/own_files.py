@@ -1,7 +1,5 @@
 """An own table or list of texts: read strictly, so that what is wrong is named by its row."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -201,9 +199,9 @@ def _quoted(
 
 def _rewritten(rows: list[list[str]], content: str) -> bool:
     """Whether a writer of quoted tables makes this file of these rows."""
-    for quoting, ends in product((csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ("\n", "\r\n")):
-        file = io.StringIO(newline="")
-        csv.writer(file, delimiter="\t", lineterminator=ends, quoting=quoting).writerows(rows)
+    for dialect, ends in product(({}, {"quoting": csv.QUOTE_ALL}), ("\n", "\r\n")):
+        file, options = io.StringIO(newline=""), dict[str, Any](dialect)
+        csv.writer(file, delimiter="\t", lineterminator=ends, **options).writerows(rows)
         if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
             return True
     return False
