@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +201,12 @@ def _quoted(
 
 def _rewritten(rows: list[list[str]], content: str) -> bool:
     """Whether a writer of quoted tables makes this file of these rows."""
-    for ends in ("\n", "\r\n"):
-        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
-            file = io.StringIO(newline="")
-            csv.writer(file, delimiter="\t", lineterminator=ends, quoting=quoting).writerows(rows)
-            if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
-                return True
+    dialects = (csv.excel_tab, type("EveryField", (csv.excel_tab,), {"quoting": csv.QUOTE_ALL}))
+    for dialect, ends in product(dialects, ("\n", "\r\n")):
+        file = io.StringIO(newline="")
+        csv.writer(file, dialect, lineterminator=ends).writerows(rows)
+        if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
+            return True
     return False
 
 
