@@ -84,7 +84,7 @@ def small_data_curve(table: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
     """Mean macro-F1 by training texts, of the tasks and features that were scored at every size.
 
     Columns: source, series, n_train (the nearest of `sizes`), macro_f1, macro_f1_low,
-    macro_f1_high (the tasks' own range), n_tasks.
+    macro_f1_high (the tasks' own range), n_tasks, toy.
     """
     rows = control_rows(table)
     rows = rows[rows["train_fraction"].lt(1) & rows["selection"].fillna("all").eq("all")]
@@ -96,5 +96,5 @@ def small_data_curve(table: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
     found = by_task.groupby(keys, sort=False)["macro_f1"].agg(
         macro_f1="mean", macro_f1_low="min", macro_f1_high="max", n_tasks="size"
     )
-    source = table["source"].iloc[0]
-    return found.reset_index().assign(source=source).sort_values("n_train", kind="stable")
+    from_whom = {"source": table["source"].iloc[0], "toy": table["toy"].all()}
+    return found.reset_index().assign(**from_whom).sort_values("n_train", kind="stable")
