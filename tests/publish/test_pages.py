@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from places import ROOT
 
@@ -15,6 +16,7 @@ from mosaic.cli import build_parser
 from mosaic.config.profiles import load_profile, profile_names
 from mosaic.publish.pages import figure_index, profile_table, rerun_box
 from mosaic.scores.intervals import bootstrap_interval, paired_difference
+from mosaic.scores.names import pooling_name
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -127,3 +129,9 @@ def test_chapters_are_numbered_in_the_order_of_the_sidebar() -> None:
     assert in_bar == CHAPTERS
     for chapter in CHAPTERS:
         assert prose()[f"{chapter}.ipynb"].startswith(f"# {int(chapter[:2])}. "), chapter
+
+
+def test_counts_are_whole_numbers_in_names() -> None:
+    row = {"feature": "sae", "width": "4k", "pooling": "top_n", "top_n": 5.0, "threshold": 1.0}
+    assert pooling_name(pd.Series(row)) == "top-5 > 1"
+    assert pooling_name(pd.Series({**row, "top_n": 20, "threshold": None})) == "top-20"
