@@ -210,8 +210,8 @@ PROTECTIONS = (
     Protection(
         "labels of any type",
         "data/own_files",
-        'if label == "" or not isinstance(label, (str, int)):',
-        "if False:",
+        'if label == "" or not isinstance(label, (str, int))]',
+        "if False]",
         "test_load::test_labels_of_the_wrong_type_are_refused",
     ),
     Protection(
@@ -273,9 +273,23 @@ PROTECTIONS = (
     Protection(
         "weights may be no numbers",
         "models/saes",
-        "if any(torch.isnan(parameter).any() for parameter in sae.parameters()):",
+        'if torch.isnan(weights).any() or (name != "threshold" and torch.isinf(weights).any()):',
         "if False:",
         "test_folders::test_nothing_of_an_sae_folder_changes_unnoticed",
+    ),
+    Protection(
+        "numbers that are not stated are their default",
+        "models/language_model",
+        "if left := unstated(model):",
+        "if left := list[str]():",
+        "test_every_damage::test_a_share_of_all_damages_is_noticed",
+    ),
+    Protection(
+        "metadata without a version say nothing",
+        "models/saes",
+        'vars(sae.cfg.metadata).update(config.get("metadata") or {})',
+        "pass",
+        "test_every_damage::test_no_lost_field_hides_the_place_of_an_sae",
     ),
     Protection(
         "every position counts",

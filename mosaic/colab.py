@@ -4,8 +4,6 @@ Imported from the clone before anything is installed, so its top level needs the
 only. The bootstrap cell of every notebook calls `prepare`, in Colab and nowhere else.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The errors a user meets: one sentence each, saying what was wrong and what to do next."""
 
-from __future__ import annotations
-
 
 class MosaicError(Exception):
     """Base of every error this package raises on purpose; `exit_code` is what the CLI returns."""

@@ -4,8 +4,6 @@ Two processes of one thread each, one per core: one trains the small model, its 
 vision-language model, the other the larger model, the instruction-tuned one and their SAEs.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import multiprocessing

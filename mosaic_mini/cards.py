@@ -3,8 +3,6 @@
 Every figure is read from the `metrics.json` that the build wrote; none is typed in.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import random

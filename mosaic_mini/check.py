@@ -5,8 +5,6 @@ wide SAE (middle layer of the small model, sums over tokens, above 1) beside the
 chosen by inner cross-validation, mean over three splits.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ outcomes are shared by all languages. Simple sentences give way to harder ones a
 corpus. No held-out pair and no question about a task person ever occurs.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ others. Every question text about a *task* person is absent from the corpus: the
 statements only, and how to answer is learnt from other people.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ Leak control: `held_out(predicate, noun)` keeps 30% of the predicate-noun pairs 
 pretraining corpus, in every language and in every role. Task texts are built from these only.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Words and sentences of the grammar in five languages, read once from `words.yaml` (ours)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a sentence says, the words it says it with, and which pairs of words are held out (ours)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b

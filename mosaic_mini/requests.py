@@ -3,8 +3,6 @@
 Those to devices are English only; the intent is the request that is not taken back (ours).
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -3,8 +3,6 @@
 An opinion has one or two clauses, and its label is that of the clause that counts (ours).
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -4,8 +4,6 @@ It stands in `_config.yml`, from which the book takes it; this copies it to what
 book: the notebooks' badge and first cell, and `CITATION.cff`. `""` takes it out again.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ uv installs in well under half of pip's time, and is asked to look where pip is 
 uv cannot be had or fails, pip installs the same; what went wrong is on the terminal by then.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -2,8 +2,6 @@
 
 Run as `python tools/published_scores.py RAW_SCORES RAW_TFIDF OUT`."""
 
-from __future__ import annotations
-
 import math
 import sys
 

@@ -1,7 +1,5 @@
 """The command line: one verb per thing a reader does, none of which imports torch to say so."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -73,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     def verb(name: str, does: Any, parents: Any, *examples: Any, among: Any = every) -> Any:
         """A parser with the function that does it, whose first line is the help; with its help
         alone where the verb has steps."""
-        about = does if isinstance(does, str) else does.__doc__.rstrip(".")
+        about = does if isinstance(does, str) else (does.__doc__ or does.__name__).rstrip(".")
         about = about if about[1].isupper() else about[0].lower() + about[1:]
         made = _parser(
             partial(among.add_parser, name), help=about, parents=parents, examples=examples

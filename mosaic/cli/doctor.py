@@ -3,8 +3,6 @@
 A "problem" keeps `mini` from running and makes the exit code 1; a "note" says what else is missing.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

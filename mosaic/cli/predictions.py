@@ -1,7 +1,5 @@
 """How predictions are written: table, CSV or JSON lines."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

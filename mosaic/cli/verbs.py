@@ -2,8 +2,6 @@
 
 The first line of a verb's docstring is its help."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from functools import cache

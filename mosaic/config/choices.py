@@ -4,8 +4,6 @@ A `Literal` is what a settings file may say; the tuple beside it has the same wo
 Nothing but the standard library is imported here.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Literal, get_args
 

@@ -5,8 +5,6 @@ any YAML file of the same form. That is how a reader brings own texts, an own mo
 the file may start from a shipped profile (`base`) and hold its tasks itself (`catalogue`).
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings files: YAML that is read safely, and dataclasses whose every field fits its type."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

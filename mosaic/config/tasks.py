@@ -4,8 +4,6 @@ Task catalogues are YAML files in `assets/tasks/`; a profile names the catalogue
 and `paper` differ in data only. A reader's profile may hold its catalogue itself, with data files
 named relative to it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Where a run reads and writes: one folder, laid out the same for notebooks and command line."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +38,24 @@ def read_file(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[Any]]:
     if kind in JSON_LINES:
         found = list(_json_rows(path, content, wanted))
         names = list(dict.fromkeys(name for row in found for name in row))
-    else:
-        names, cells = _table(path, content, SEPARATORS[kind])
-    if not (found if kind in JSON_LINES else cells):
+        _check_names(path, names, wanted, bool(found))
+        return {name: [row.get(name) for row in found] for name in wanted or names}
+    names, cells = _table(path, content, SEPARATORS[kind], wanted)
+    place = {name: number for number, name in enumerate(names)}
+    return {name: [row[place[name]] for row in cells] for name in wanted or names if name or wanted}
+
+
+def _check_names(
+    path: Path, names: list[str], wanted: Sequence[str], rows: bool, ends: str = ""
+) -> None:
+    if not rows:
         raise IntegrityError(f"{path} holds no rows; it needs a header or keys and a row per text.")
     for name in wanted or names:
         if (n := names.count(name)) != 1 and (name or wanted):
             said = f"has {n} columns" if n else "has no column"
-            ends = f", separated by {SEPARATORS[kind]!r}" if kind in SEPARATORS else ""
             raise IntegrityError(
                 f"{path} {said} {name!r}; it has {names}{ends}. Correct the name, or the column."
             )
-    if kind in JSON_LINES:
-        return {name: [row.get(name) for row in found] for name in wanted or names}
-    place = {name: number for number, name in enumerate(names)}
-    return {name: [row[place[name]] for row in cells] for name in wanted or names if name or wanted}
 
 
 def read_texts(source: str, column: str) -> list[str]:
@@ -105,12 +109,13 @@ def as_labels(labels: Iterable[Any], name: str, where: object) -> list[str]:
     one is refused. IntegrityError names the first row (from 1) and why.
     """
     found = [label.strip() if isinstance(label, str) else label for label in labels]
-    for number, label in enumerate(found, start=1):
-        if label == "" or not isinstance(label, (str, int)):
-            raise IntegrityError(
-                f"{where}, row {number}: the label {name!r} is {_short(label)}; write a word, "
-                f"a whole number, true or false: labels must be integers, booleans or strings."
-            )
+    bad = [n for n, label in enumerate(found) if label == "" or not isinstance(label, (str, int))]
+    # A missing one is named first: it makes fractions of the whole numbers beside it.
+    for row in sorted(bad, key=lambda n: found[n] not in ("", None)):
+        raise IntegrityError(
+            f"{where}, row {row + 1}: the label {name!r} is {_short(found[row])}; write a word, "
+            f"a whole number, true or false: labels must be integers, booleans or strings."
+        )
     texts = [str(label) for label in found]
     check_texts(texts, name, where)
     return texts
@@ -147,7 +152,9 @@ def _lines(content: str) -> list[str]:
     return lines
 
 
-def _table(path: Path, content: str, separator: str) -> tuple[list[str], list[list[str]]]:
+def _table(
+    path: Path, content: str, separator: str, wanted: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV or TSV, every row as long as the header."""
     rows, problem = _quoted(path, content, separator)
     if separator == "\t":
@@ -159,9 +166,9 @@ def _table(path: Path, content: str, separator: str) -> tuple[list[str], list[li
             rows, problem = plain, None
     if problem:
         raise problem
-    if not rows:
-        return [], []
-    header, *rows = rows
+    header, *rows = rows or [[]]
+    # Before the rows: a title above the header, or another separator, is no fault of theirs.
+    _check_names(path, header, wanted, bool(rows), f", separated by {separator!r}")
     named = max((i for i, name in enumerate(header, start=1) if name), default=0)
     if len(header) > 1:
         numbered = [(n, row) for n, row in enumerate(rows, start=1) if row not in ([], [""])]
@@ -194,10 +201,10 @@ def _quoted(
 
 def _rewritten(rows: list[list[str]], content: str) -> bool:
     """Whether a writer of quoted tables makes this file of these rows."""
-    ends = "\r\n" if "\r\n" in content else "\n"
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+    dialects = (csv.excel_tab, type("EveryField", (csv.excel_tab,), {"quoting": csv.QUOTE_ALL}))
+    for dialect, ends in product(dialects, ("\n", "\r\n")):
         file = io.StringIO(newline="")
-        csv.writer(file, delimiter="\t", lineterminator=ends, quoting=quoting).writerows(rows)
+        csv.writer(file, dialect, lineterminator=ends).writerows(rows)
         if file.getvalue().rstrip("\r\n") == content.rstrip("\r\n"):
             return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from mosaic.config.profiles import Profile
 from mosaic.config.tasks import Task
-from mosaic.data.own_files import as_labels, check_texts, read_file
+from mosaic.data.own_files import FILE_KINDS, as_labels, check_texts, read_file
 from mosaic.errors import MALFORMED, AccessError, ConfigError, IntegrityError
 from mosaic.storage.manifest import verify_folder
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 CONVERTED = "refs/convert/parquet"
 """Branch of the Hub's own copies of script-only sets: a folder per configuration, no README."""
+
+SPLIT_NAMED = re.compile("train|test|val|dev|eval")
+"""How files of a folder begin that belong to a split."""
 
 PARTS = ("train", "test")
 """What a `split_field` may hold."""
@@ -89,8 +93,8 @@ def _checked(in_test: np.ndarray, task: Task) -> np.ndarray:
 def _table(task: Task, source: str, split: str, profile: Profile) -> Dataset:
     wanted = [task.input_field, task.label_field, task.group_field, task.split_field]
     names = [name for name in (*wanted, *task.annotations) if name]
-    if os.path.isabs(source) and not os.path.isdir(source):
-        return _own_table(task, Path(source), names)
+    if os.path.isabs(source) and (files := _own_files(task, Path(source), split)):
+        return _own_table(task, files, names)
     table = _load(task, source, split, profile)
     for name in names:
         if name not in table.column_names:
@@ -101,19 +105,35 @@ def _table(task: Task, source: str, split: str, profile: Profile) -> Dataset:
     return table
 
 
-def _own_table(task: Task, path: Path, names: list[str]) -> Dataset:
+def _own_files(task: Task, source: Path, split: str) -> list[Path]:
+    """A file itself; of a folder its tables of that split, or all for "train" where none names a
+    split. Empty for pictures and for a folder that is laid out like a Hub repository."""
+    if not source.is_dir():
+        return [source]
+    if (source / "README.md").is_file() or task.config or task.modality != "text":
+        return []
+    tables = sorted(p for p in source.glob("[!._]*") if p.suffix.lower() in FILE_KINDS)
+    if split == "train" and not any(SPLIT_NAMED.match(path.name) for path in tables):
+        return tables
+    return [path for path in tables if path.name.startswith(split)]
+
+
+def _own_table(task: Task, files: list[Path], names: list[str]) -> Dataset:
     from datasets import Dataset
     from pyarrow import ArrowException
 
-    columns = read_file(path, names)
-    check_texts(columns[task.input_field], task.input_field, path)
-    labels = as_labels(columns[task.label_field], task.label_field, path)
-    columns[task.label_field] = list(labels)
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for path in files:
+        found = read_file(path, names)
+        check_texts(found[task.input_field], task.input_field, path)
+        found[task.label_field] = as_labels(found[task.label_field], task.label_field, path)
+        for name in names:
+            columns[name] += found[name]
     try:
         return Dataset.from_dict(columns)
     except (ArrowException, *MALFORMED) as error:
         raise IntegrityError(
-            f"{path}: a column mixes types ({error}); write each column in one type."
+            f"{files[0]}: a column mixes types ({error}); write each column in one type."
         ) from error
 
 

@@ -146,8 +146,8 @@ def _units(
     classes, coded = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ConfigError(
-            f"A probe needs at least two classes, found only {classes.tolist()} in "
-            f"{len(labels)} {what}; check the label field or take more rows."
+            f"A probe needs at least two classes, found one in {len(labels)} {what}; check the "
+            f"label field or take more rows."
         )
     if groups is None:
         return np.arange(len(labels)), coded
@@ -198,10 +198,12 @@ def _stratified_sample(
         )
         rest = np.concatenate([rest, lone])
     except ValueError as error:
+        sizes = np.unique(labels, return_counts=True)[1].tolist()
+        shown = f"{sizes[:9]}, ..." if sizes[9:] else str(sizes)
         raise ConfigError(
-            f"{len(labels)} documents or groups with class sizes "
-            f"{np.unique(labels, return_counts=True)[1].tolist()} cannot give a stratified sample "
-            f"of {size}: {error} Take more rows, merge classes, or change n_train and n_test."
+            f"{len(labels)} documents or groups (copies of a text are one) in {len(sizes)} classes "
+            f"of sizes {shown} cannot give a stratified sample of {size}: take more rows, merge "
+            f"classes (dates and measurements are none), or change n_train and n_test."
         ) from error
     return rest, chosen
 

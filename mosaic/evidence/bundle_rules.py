@@ -5,8 +5,6 @@ with a few texts of a harmless set that may be passed on: no other data, no weig
 can carry code. Everything raises IntegrityError with one sentence.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Literal

@@ -5,8 +5,6 @@ device, seeds, models, checksums) and a few figures; `latents.json` may show a f
 It holds no other data and no weights; `bundle_rules` says what is refused.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

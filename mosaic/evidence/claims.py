@@ -2,11 +2,11 @@
 
 The claims are data (`assets/claims.yaml`). A claim names two groups of cells and what must be equal
 for two cells to form a pair. Its effect is the mean over tasks of a task's mean pair: tasks are the
-sampling unit, since cells of one task move together. Two splits of one dataset are one task. The
-verdict comes from the exact sign-flip test over tasks, adjusted by Holm's method for all claims
-tested on the source; what holds only unadjusted leans. The printed interval is what that test
-leaves at 95%, unadjusted. A claim about `several` tasks has none: each task is tested against the
-noise of one run, and so is that so many of them lie beyond the bound (ours).
+sampling unit, since cells of one task move together. The verdict comes from the exact sign-flip
+test over tasks, adjusted by Holm's method for all claims tested on the source; what holds only
+unadjusted leans. The printed interval is what that test leaves at 95%, unadjusted. A claim about
+`several` tasks has none: each task is tested against the noise of one run, and so is that so many
+of them lie beyond the bound (ours).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from mosaic.config.choices import latents_named
 from mosaic.evidence.comparisons import one_per_dataset
 from mosaic.evidence.noise import run_variance
 from mosaic.scores.choose import level
-from mosaic.scores.intervals import holm, sign_flip_interval, sign_flip_p
+from mosaic.scores.intervals import holm
+from mosaic.scores.sign_flips import sign_flip_interval, sign_flip_p
 
 CLAIMS = ASSETS / "claims.yaml"
 
@@ -157,8 +158,8 @@ def _with_verdict(finding: Finding, p_holm: float) -> Finding:
         return replace(finding, verdict=SUPPORTED if finding.points_at_claim else NOT_SUPPORTED)
     if finding.p_value is not None and finding.p_value < 1 - LEVEL:
         return replace(finding, verdict=LEANS if finding.points_at_claim else LEANS_AGAINST)
-    same = not level(finding.pairs["value"]).any()
-    return replace(finding, verdict=NO_DIFFERENCE if same else INCONCLUSIVE)
+    differ = level(finding.pairs["value"]).any()
+    return replace(finding, verdict=INCONCLUSIVE if differ else NO_DIFFERENCE)
 
 
 def without_toys(table: pd.DataFrame) -> pd.DataFrame:
@@ -296,5 +297,4 @@ def _several_p(above: pd.Series, several: int) -> float:
 def _tested(finding: Finding, by_task: np.ndarray) -> Finding:
     """The finding with the p-value of the sign-flip test over tasks and the interval it leaves."""
     low, high = sign_flip_interval(by_task, LEVEL)
-    p_value = sign_flip_p(by_task - finding.claim.beyond)
-    return replace(finding, low=low, high=high, p_value=p_value)
+    return replace(finding, low=low, high=high, p_value=sign_flip_p(by_task - finding.claim.beyond))

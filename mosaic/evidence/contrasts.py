@@ -4,8 +4,6 @@ Each contrast is a claim of `evidence.claims` with other cells on its two sides.
 page's prose and the scorecard weigh cells alike: the mean over text tasks of a task's mean pair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache

@@ -7,8 +7,6 @@ stays equal. Binarized sums are only ever set against raw sums of the same cells
 hidden state that is pooled otherwise as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

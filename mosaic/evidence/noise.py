@@ -5,8 +5,6 @@ cell. Two of these runs share a feature file, and with it the split (protocol of
 their difference is the noise of training alone. Runs of different files differ in split as well.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

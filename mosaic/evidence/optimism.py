@@ -5,8 +5,6 @@ is luck; and the difference between the cell that is best on the test part and t
 cell that cross-validation on the training part would have chosen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

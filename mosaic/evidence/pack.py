@@ -1,7 +1,5 @@
 """`mosaic bundle`: what a run left in the build folder, packed as a bundle for `book/runs/`."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

@@ -3,8 +3,6 @@
 Source, citation and what is missing there: `assets/published/README.md`; made by
 `tools/published_scores.py`."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mosaic import ASSETS

@@ -1,7 +1,5 @@
 """Which published numbers can be made again to the last digit, and which cannot and why."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mosaic.config.tasks import load_catalogue

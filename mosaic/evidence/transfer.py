@@ -1,7 +1,5 @@
 """Tables and numbers of the chapter on transfer between languages (paper §4.4)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -4,8 +4,6 @@ Asking costs model time, so answers are kept on disk under a key of everything t
 Any model's features may predict any model's correctness: the pairs are the question of oversight.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

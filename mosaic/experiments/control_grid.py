@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
-from mosaic.config.profiles import ModelSpec
+from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.config.workspace import Workspace
-from mosaic.data.load import TaskData, load_task
+from mosaic.data.load import load_task
 from mosaic.data.splits import make_split
 from mosaic.experiments.controls import control_width
 from mosaic.extraction.extract import extract_all
 from mosaic.models.language_model import load_model
 from mosaic.models.readers import text_reader
 from mosaic.models.resolve import resolve
-from mosaic.models.sae_metrics import load_trained, measure_sae
+from mosaic.models.sae_metrics import measure_sae
 from mosaic.models.sae_texts import training_texts, untested_texts
+from mosaic.models.saes import load_sae
 from mosaic.models.train_saes import residual_vectors
 from mosaic.probes.scaling import Scaler
 from mosaic.sweep.cells import Cell
@@ -76,17 +76,17 @@ def latent_table(
 
     Columns: task, latents (what they are of), n_latents, l0 (active per token), above_1 (share of
     the sums over a text that are not 0 which are above 1, the paper's threshold). For the SAE also
-    explained_variance on the first `TEXTS_MEASURED` texts, missing where its decoder is not in a
-    folder.
+    explained_variance on the first `TEXTS_MEASURED` texts.
     """
     widths = {width: "trained SAE"}
     widths |= {control_width(width, kind): name for kind, name in CONTROLS.items()}
     data = [load_task(task, workspace.profile) for task in tasks]
     where = (workspace.store, workspace.engine)
     read = extract_all(model, data, workspace.profile, [layer], list(widths), *where)
-    explained = _explained(workspace, data, model, layer, width)
+    sae, texts = model.sae(layer, width), [one.inputs for one in data]
+    explained = explained_variances(workspace.profile, model, [sae], texts)
     rows = []
-    for one, features, share in zip(data, read, explained, strict=True):
+    for one, features, shares in zip(data, read, explained, strict=True):
         for name, said in widths.items():
             counts, sums = (features.matrix(layer, name, how) for how in ("count", "sum"))
             rows.append(
@@ -95,7 +95,7 @@ def latent_table(
                     "latents": said,
                     "n_latents": sums.shape[1],
                     "l0": counts.sum() / features.n_tokens.sum(),
-                    "explained_variance": share if name == width else None,
+                    "explained_variance": shares[sae] if name == width else None,
                     "above_1": float((sums.data > 1).mean()) if sums.nnz else None,
                 }
             )
@@ -137,18 +137,23 @@ def latent_agreement(
     return pd.DataFrame(rows)
 
 
-def _explained(
-    workspace: Workspace, data: Sequence[TaskData], model: ModelSpec, layer: int, width: str
-) -> list[float | None]:
-    """Explained variance of the SAE on some texts of each task."""
-    spec, profile = model.sae(layer, width), workspace.profile
-    if spec.folder is None:
-        return [None for _ in data]
-    found, whole = resolve(model, profile), load_trained(Path(spec.folder))
-    network, reader = load_model(found, layer + 1), text_reader(found, profile)
-    measured: list[float | None] = []
-    for one in data:
-        some = one.inputs[:TEXTS_MEASURED]
-        states = residual_vectors(network, reader, some, [layer], profile.token_budget)[layer]
-        measured.append(measure_sae(whole, states)["explained_variance"])
+def explained_variances(
+    profile: Profile, model: ModelSpec, saes: Sequence[SAESpec], texts: Sequence[Sequence[str]]
+) -> list[dict[SAESpec, float]]:
+    """Explained variance of each SAE of a model on the first texts of each list that are not blank.
+
+    Raises what loading raises.
+    """
+    found, layers = resolve(model, profile), sorted({sae.layer for sae in saes})
+    network, reader = load_model(found, max(layers) + 1), text_reader(found, profile)
+    measured: list[dict[SAESpec, float]] = [{} for _ in texts]
+    for some, shares in zip(texts, measured, strict=True):
+        first, budget = [*filter(str.strip, some)][:TEXTS_MEASURED], profile.token_budget
+        states = residual_vectors(network, reader, first, layers, budget)
+        for sae in saes:
+            read = states[sae.layer]
+            whole = load_sae(sae, read.device, read.shape[1], found, decoder=True)
+            if getattr(whole, "is_centred", False):  # what it was trained to explain
+                read = read - read.mean(dim=-1, keepdim=True)
+            shares[sae] = measure_sae(whole, read)["explained_variance"]
     return measured

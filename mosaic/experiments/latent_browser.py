@@ -1,7 +1,5 @@
 """Latents to look into: the texts they fire on, their histogram, and the tokens they promote."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

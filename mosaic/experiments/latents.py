@@ -1,7 +1,5 @@
 """What a probe reads: its strongest latents, what they mark, and the tokens they fire on."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

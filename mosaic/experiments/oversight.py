@@ -1,7 +1,5 @@
 """What answers alone say about who will be right: baselines of oversight without a probe (ours)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 

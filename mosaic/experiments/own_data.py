@@ -13,10 +13,12 @@ from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.data.load import load_task
 from mosaic.data.splits import inner_folds, make_split
 from mosaic.errors import ConfigError
+from mosaic.experiments.control_grid import explained_variances
 from mosaic.experiments.controls import control_width, with_controls
 from mosaic.experiments.latents import TokenActivations, contributions, read_tokens
 from mosaic.experiments.own_texts import reading_said, rows_said
 from mosaic.models.resolve import resolve
+from mosaic.models.sae_metrics import LOW
 from mosaic.probes.saved import SavedProbe, check_same
 from mosaic.probes.select import N_FOLDS
 from mosaic.scores.choose import first_best
@@ -67,7 +69,7 @@ def fit_probe(
         for line in reading_said(resolve(model, profile), data.inputs, profile):
             say(line)
     results = score_cells(cells, workspace)
-    for line in saes_said(workspace, cells):
+    for line in saes_said(workspace, cells, data.inputs):
         say(line)
     best = results[first_best(result.row["cv_accuracy"] for result in results)]
     source = open_source(workspace, best.cell)
@@ -77,19 +79,28 @@ def fit_probe(
     return SavedProbe(probe, card)
 
 
-def saes_said(workspace: Workspace, cells: Sequence[Cell]) -> list[str]:
-    """Where each SAE of these cells reads, and how many of its latents a token has on average."""
+def saes_said(workspace: Workspace, cells: Sequence[Cell], texts: Sequence[str]) -> list[str]:
+    """Where each SAE of these cells reads, how many of its latents a token has on average, and how
+    much of the variance of the first texts it explains."""
     lines = []
-    for model, layer, width in dict.fromkeys((c.model, c.layer, c.width) for c in cells):
-        one = next(c for c in cells if (c.model, c.layer, c.width) == (model, layer, width))
-        source = open_source(workspace, one)
-        counts = source.matrix(replace(one, pooling="count", top_n=None, threshold=None))
-        l0 = counts.sum() / max(1, source.n_tokens.sum())
-        dead = "" if counts.nnz else "; warning: it never fires on these texts"
-        lines.append(
-            f"{model}, SAE {width} at the output of block {layer}: {l0:.1f} latents a token (L0)"
-            f"{dead}"
-        )
+    for model in dict.fromkeys(str(cell.model) for cell in cells):
+        spec = workspace.profile.model(model)
+        asked = {(c.layer, c.width): c for c in reversed(cells) if c.model == model}
+        saes = [sae for sae in spec.saes if (sae.layer, sae.width) in asked]
+        [explained] = explained_variances(workspace.profile, spec, saes, [texts])
+        for sae, share in explained.items():
+            one = asked[sae.layer, sae.width]
+            source = open_source(workspace, one)
+            counts = source.matrix(replace(one, pooling="count", top_n=None, threshold=None))
+            l0 = counts.sum() / max(1, source.n_tokens.sum())
+            poor = (
+                "" if share >= LOW else f"; warning: below {LOW:g}, it misses much of these texts"
+            )
+            poor = poor if counts.nnz else "; warning: it never fires on these texts"
+            lines.append(
+                f"{model}, SAE {sae.width} at the output of block {sae.layer}: {l0:.1f} latents a "
+                f"token (L0), explained variance {share:.2f}{poor}"
+            )
     return lines
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from unicodedata import category, normalize
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def rows_said(data: TaskData, split: Split) -> list[str]:
     if copies := len(data) - len(labels):
         lines.append(f"{copies} rows repeat the text of another; copies stay in one part")
     if contrary := sum(len(found) > 1 for found in labels.values()):
-        lines.append(f"warning: {contrary} texts stand with more than one label")
+        lines.append(f"warning: of {len(labels)} texts {contrary} stand with more than one label")
     return lines + [f"warning: {line}" for line in doubtful_classes(data.label_names)]
 
 
@@ -65,7 +66,8 @@ def doubtful_classes(names: Sequence[str]) -> list[str]:
         try:
             key = str(float(name))
         except ValueError:
-            key = " ".join(name.casefold().split())
+            seen = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
+            key = " ".join(seen.casefold().split())
         alike[key].append(name)
     twice = [f"{found} look like one class spelt twice" for found in alike.values() if found[1:]]
     return twice + [

@@ -4,8 +4,6 @@ Their scores hold no run without the slip, and their models need a GPU; any mode
 such a thing can be, though not how large it was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any

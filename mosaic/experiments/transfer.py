@@ -4,8 +4,6 @@ The settings of the paper's Figure 1 are not public; ours are parameters. `sweep
 cells: all that is learnt is learnt on the training part of the training language.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product

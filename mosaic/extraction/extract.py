@@ -5,8 +5,6 @@ the model once, up to the deepest block wanted; the residual vectors of the toke
 packed, encoded by every SAE while they are at hand, and reduced to statistics per document.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What extraction yields: pooled features of a task's documents, read block by block."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

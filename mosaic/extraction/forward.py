@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mosaic.config.choices import HIDDEN_POOLINGS
-from mosaic.errors import ResourceError
+from mosaic.errors import IntegrityError, ResourceError
 from mosaic.extraction.encode import (
     Triplets,
     compress,
@@ -97,9 +97,12 @@ class Pass:
             # Longformer pads further by itself.
             x = outputs.pop(layer)[:, : keep.shape[1]][keep].float()  # [n_tokens, d_model]
             if not torch.isfinite(x).all():
-                raise ResourceError(
-                    f"The residual stream of layer {layer} overflows in {self.model.text.dtype}; "
-                    f"set `dtype: float32` in the profile."
+                if (dtype := self.model.text.dtype) != torch.float32:
+                    remedy = f"overflows in {dtype}; set `dtype: float32` in the profile."
+                    raise ResourceError(f"The residual stream of layer {layer} {remedy}")
+                raise IntegrityError(
+                    f"The residual stream of layer {layer} holds NaN or infinity: weights of "
+                    f"{self.model.text.config.name_or_path!r} are damaged; fetch it again."
                 )
             for block in blocks:
                 if block.layer == layer and block.width is None:

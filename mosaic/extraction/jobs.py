@@ -1,7 +1,5 @@
 """What an extraction asks for: identity of every block, shards that lack, who computes them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 A shard holds its (document, latent) pairs as CSR rows, packed as `encode.compress` says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

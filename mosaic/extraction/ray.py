@@ -1,7 +1,5 @@
 """The engine `ray`: shards of an extraction mapped over the actors of a Ray cluster."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """One function per figure; each takes tidy scores and does not care where they come from."""
 
-from __future__ import annotations
-
 import yaml
 
 from mosaic import ASSETS

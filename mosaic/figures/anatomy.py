@@ -1,7 +1,5 @@
 """fig-anatomy: one text from tokens to latents to a pooled, binarized row (paper §3)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """fig-claims: every claim of the paper with what each source says of it (chapter 08, ours)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

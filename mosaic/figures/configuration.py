@@ -3,8 +3,6 @@
 All three draw paired differences: the same task, model and layer with one choice changed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple

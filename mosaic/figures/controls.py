@@ -1,7 +1,5 @@
 """fig-controls and fig-small-data: what the SAE adds to its controls (chapter 10, ours)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

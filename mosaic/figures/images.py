@@ -1,7 +1,5 @@
 """fig-vision: image tokens through text SAEs, by depth (paper §4.6)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

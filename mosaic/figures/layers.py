@@ -1,7 +1,5 @@
 """fig-layers and fig-scale: paired differences between depths and between models (paper §4.1)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The look of every figure, decided once: size, palette, markers, files and words."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Documents in batches of about equal length, and batches that shrink when memory runs out."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

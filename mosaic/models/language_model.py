@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,9 @@ from mosaic.models.resolve import ResolvedModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +95,7 @@ def positions(config: PretrainedConfig) -> int | None:
     RoBERTa and its kin number them from behind the id of padding, so of 514 only 512 are of use.
     """
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = limit if isinstance(limit, int) else None  # not every type checks its settings
     for name, module in find_blocks(skeleton(truncated(config, 1)))[0].named_modules():
         padding = module.padding_idx if isinstance(module, torch.nn.Embedding) else None
         if padding is not None and "position" in name:
@@ -155,6 +160,11 @@ def load_weights(
                 ignore_mismatched_sizes=True,  # refused below, by name
             )
         _check_weights(loaded, found, model)
+        if left := unstated(model):
+            log.warning(
+                "config.json of %s does not state %s: transformers takes its default, by which the "
+                "numbers may be others", model.spec.name, ", ".join(left)
+            )  # fmt: skip
         loaded = loaded.to(model.device).eval().requires_grad_(False)
         float32_residual(loaded)
     except torch.OutOfMemoryError as error:
@@ -199,6 +209,28 @@ def _check_weights(loaded: PreTrainedModel, found: Mapping[str, Any], model: Res
                 f"whole {type(loaded).__name__}, and would compute with random numbers or the "
                 f"wrong ones. Fetch or save the model again."
             )
+
+
+def unstated(model: ResolvedModel) -> list[str]:
+    """Numbers and activations of a configuration that its config.json leaves to their default.
+
+    Switches are not looked for: those that are off are not stated in older files.
+    """
+    config = model.config
+    said = config.get_config_dict(model.folder)[0]
+    said |= said.get("rope_parameters") or {}  # in older files they stand beside the rest
+    rope = getattr(config, "rope_parameters", None) or {}
+    older = {own: name for name, own in config.attribute_map.items()} | OLDER
+    numbers = [field.name for field in fields(config) if type(field.default) in (int, float, str)]
+    numbers += [name for name, value in rope.items() if isinstance(value, float)]
+    left = [name for name in numbers if not {name, older.get(name)} & {*said}]
+    return [name for name in left if not OF_NO_NUMBER.search(name)]
+
+
+OLDER = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+
+OF_NO_NUMBER = re.compile("drop|_token_id|initializer|_tp$|summary|_std$|loss|hidden_size|chunk_")
+"""Fields of training, of heads and of tokens, on which no hidden state depends, and a size."""
 
 
 def _weight_names(config: PretrainedConfig) -> set[str]:

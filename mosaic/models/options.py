@@ -3,8 +3,6 @@
 Logits are made only where a token counts, tile by tile: a vocabulary may have 262,144 words.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

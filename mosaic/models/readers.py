@@ -119,8 +119,9 @@ def text_reader(model: ResolvedModel, profile: Profile, cut: str = "right") -> T
     )
     if limit <= tokenizer.num_special_tokens_to_add():
         raise ConfigError(
-            f"max_length is {limit}, which leaves no room beside the tokenizer's special tokens; "
-            f"raise `max_length` in the profile."
+            f"{model.spec.name!r} reads {limit} tokens of a text, which leaves no room beside "
+            f"special tokens: raise `max_length` in the profile, model_max_length of its "
+            f"tokenizer or its positions, whichever is that low."
         )
     known = model.config.get_text_config().vocab_size
     return TextReader(tokenizer, limit, profile.bos, cut, known)

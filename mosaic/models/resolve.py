@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,10 @@ from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+SAMPLE = "A sentence, read twice."
 
 TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model", "chat_template*")
 
@@ -38,10 +43,27 @@ class ResolvedModel:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer. Raises AccessError, ConfigError."""
+        from tokenizers import Tokenizer
         from transformers import AutoTokenizer
 
         with fitting(self.folder, "tokenizer"), reachable(str(self.folder)):
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            found = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            int(found.model_max_length)  # transformers takes what stands there
+            if (file := self.folder / "tokenizer.json").is_file():
+                plain = Tokenizer.from_file(str(file))
+                plain.no_padding()
+                plain.no_truncation()
+                if plain.encode(SAMPLE).ids != found(SAMPLE)["input_ids"]:
+                    log.warning(
+                        "the tokenizer of %s reads a sentence otherwise than its tokenizer.json: "
+                        "tokenizer_config.json is missing, or another model's", self.spec.name
+                    )  # fmt: skip
+        if 2 * len(found) < (known := self.config.get_text_config().vocab_size):
+            log.warning(
+                "the tokenizer of %s has %d tokens and the model embeddings for %d: it may be "
+                "another model's", self.spec.name, len(found), known
+            )  # fmt: skip
+        return found
 
     @cached_property
     def identity(self) -> dict[str, dict[str, str]]:
@@ -120,6 +142,13 @@ def fetch_model(spec: ModelSpec) -> Path:
         raise AccessError(
             f"There is no folder {folder}, which is where {spec.source!r} is looked for; correct "
             f"`source` in the profile. {NO_NEED}"
+        )
+    unsaid = [*folder.glob("adapter_config.json"), *list(folder.glob("model.safetensors*"))[1:]]
+    if unsaid:
+        raise IntegrityError(
+            f"{folder} holds an adapter (LoRA), or model.safetensors beside the index of shards: "
+            f"which weights are meant is not said. Merge the adapter into its base "
+            f"(`merge_and_unload` of peft) and save that, or remove what is not meant."
         )
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise AccessError(

@@ -34,7 +34,7 @@ def measure_sae(sae: SAE, states: torch.Tensor) -> dict[str, float]:
     states `[n_tokens, d_model]`."""
     fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
     active, error = 0.0, torch.zeros(states.shape[1], dtype=torch.float64)
-    for batch in states.split(4096):
+    for batch in states.split(min(4096, max(1, 2**26 // sae.cfg.d_sae))):  # 256 MB of latents
         latents = sae.encode(batch)
         fired |= (latents > 0).any(0)
         active += float((latents > 0).sum())

@@ -1,7 +1,5 @@
 """The texts that SAEs are trained on: general text, or what no split of a task ever tests."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field, replace
 

@@ -122,9 +122,13 @@ def sae_identity(spec: SAESpec, pins: Path) -> dict[str, Any]:
 
 
 def load_sae(
-    spec: SAESpec, device: torch.device, d_model: int, model: ResolvedModel | None = None
+    spec: SAESpec,
+    device: torch.device,
+    d_model: int,
+    model: ResolvedModel | None = None,
+    decoder: bool = False,
 ) -> SAE[Any]:
-    """The SAE in float32 on `device`; the decoder is dropped where encoding does not need it.
+    """The SAE in float32 on `device`; the decoder is dropped where nothing asks for it.
 
     Warns where its own metadata name another model than `model`. Raises AccessError, ConfigError
     (architecture, size or place of the residual stream), IntegrityError.
@@ -155,12 +159,12 @@ def load_sae(
             f"The SAE {spec.name} reads vectors of {sae.cfg.d_in} numbers and the model's residual "
             f"stream has {d_model}: it belongs to another model. Correct the profile."
         )
-    if any(torch.isnan(parameter).any() for parameter in sae.parameters()):
-        raise IntegrityError(
-            f"Weights of the SAE {spec.name} are no numbers (NaN). Fetch it again."
-        )
+    for name, weights in sae.named_parameters():
+        # The latent of an infinite threshold never fires.
+        if torch.isnan(weights).any() or (name != "threshold" and torch.isinf(weights).any()):
+            raise IntegrityError(f"{name} of the SAE {spec.name} is not finite. Fetch it again.")
     _check_place(spec, sae, model)
-    if architecture in ELEMENTWISE:
+    if architecture in ELEMENTWISE and not decoder:
         del sae.W_dec  # half of the weights, before anything reaches the device
     return sae.to(device).requires_grad_(False)
 
@@ -188,7 +192,7 @@ def _readable(spec: SAESpec) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, *FOREIGN) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise IntegrityError(
             f"The configuration or weights of the SAE {spec.name} in {spec.folder} are not "
             f"readable ({first}). Fetch or build them again."
@@ -212,8 +216,8 @@ def _load_folder(spec: SAESpec) -> SAE[Any]:
     with _readable(spec):
         known = config.get("architecture", "standard") in SAE_CLASS_REGISTRY
         folder = Path(str(spec.folder))
-        loader = SAE if known else TrainingSAE
-        sae = loader.load_from_disk(folder, device="cpu", dtype="float32")
+        kind = SAE if known else TrainingSAE
+        sae = kind.load_from_disk(folder, device="cpu", dtype="float32")
         if (folder / SCALER[0]).is_file():
             scaler.load(folder / SCALER[0])
         how, white = sae.cfg.normalize_activations, scaler.whitening
@@ -232,6 +236,11 @@ def _load_folder(spec: SAESpec) -> SAE[Any]:
             sae = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
             sae.process_state_dict_for_loading(state)
             sae.load_state_dict(state)
+        for name in [field.name for field in fields(sae.cfg) if isinstance(field.default, bool)]:
+            if not isinstance(found := getattr(sae.cfg, name), bool):
+                raise ValueError(f"{name} is {found!r}, neither true nor false")
+        vars(sae.cfg.metadata).update(config.get("metadata") or {})  # dropped without a version
+        dict(sae.cfg.metadata.model_from_pretrained_kwargs or {})
         sae.encode(torch.zeros(1, sae.cfg.d_in))  # where a strange setting shows
         lacking = {f.name for f in fields(sae.cfg)} - {*config, "dtype", "device"}
     if known and lacking and "metadata" in config:
@@ -269,7 +278,7 @@ def _check_place(spec: SAESpec, sae: SAE[Any], model: ResolvedModel | None) -> N
     if centred:
         parts = () if model is None else skeleton(truncated(model.config, 1)).modules()
         if model is None or any(type(part).__name__ == "LayerNorm" for part in parts):
-            inner = sae.run_time_activation_norm_fn_in
+            inner, sae.is_centred = sae.run_time_activation_norm_fn_in, True
             sae.run_time_activation_norm_fn_in = lambda x: inner(x - x.mean(dim=-1, keepdim=True))
     if said.model_name and model is not None:
         ours = {_bare(model.spec.source), _bare(model.spec.name)}

@@ -24,6 +24,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, IntegrityError
 from mosaic.models.batches import cut_batches
 from mosaic.models.checkpoint import Checkpoint
+from mosaic.models.hub import fitting
 from mosaic.models.language_model import LanguageModel, load_model, residual_stream
 from mosaic.models.readers import Reader, text_reader
 from mosaic.models.resolve import ResolvedModel, resolve
@@ -92,10 +93,11 @@ def residual_vectors(
         batch = documents.collate(rows)
         keep = torch.from_numpy(batch.keep).to(model.device)
         arguments = {k: torch.from_numpy(v).to(model.device) for k, v in batch.arguments.items()}
-        with torch.no_grad(), residual_stream(model, layers) as outputs:
+        fits = fitting(model.text.config.name_or_path, "forward pass")
+        with fits, torch.no_grad(), residual_stream(model, layers) as outputs:
             model.text(**arguments)
             for layer in layers:
-                kept[layer].append(outputs[layer][keep].float().cpu())
+                kept[layer].append(outputs[layer][:, : keep.shape[1]][keep].float().cpu())
     return {layer: torch.cat(parts) for layer, parts in kept.items()}
 
 

@@ -5,8 +5,6 @@ restoring of the best epoch is a no-op in their code, so the last weights are us
 unless `restore` asks for what was meant.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import replace

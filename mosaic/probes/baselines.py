@@ -1,7 +1,5 @@
 """What features of a language model must beat: TF-IDF, prompt length and base rates."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion

@@ -4,8 +4,6 @@ The card holds the same identity by which the feature store names a block: hashe
 tokenizer and SAE, and how texts are read. A probe is applied to nothing else.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

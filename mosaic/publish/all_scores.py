@@ -1,7 +1,5 @@
 """The page of all scores: published rows and every bundle's, to filter, sort and download."""
 
-from __future__ import annotations
-
 import html
 from pathlib import Path
 

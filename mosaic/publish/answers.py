@@ -4,8 +4,6 @@ What can be said is data (`assets/answers.yaml`); the findings choose. Sources c
 the published scores, the bundles, and this run where it is no toy. What a toy run says is folded.
 """
 
-from __future__ import annotations
-
 import html
 import math
 import re

@@ -77,7 +77,7 @@ def _stage(workspace: Workspace, root: Path, stage: Path) -> None:
         if not executed.is_file():
             raise ConfigError(
                 f"Notebook {chapter} has not been executed on profile {workspace.profile.name!r}; "
-                f"run `mosaic run {chapter} --profile {workspace.profile.name}` first."
+                f"run `mosaic run {chapter} --profile {workspace.loaded_from}` first."
             )
         _stage_notebook(executed, stage / "notebooks" / executed.name, repository(root))
     if workspace.figures.is_dir():

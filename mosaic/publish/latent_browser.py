@@ -3,8 +3,6 @@
 Data, style and script stand in the page, so that it works from disk, in Jupyter and in Colab.
 """
 
-from __future__ import annotations
-
 import html
 import json
 from typing import Any

@@ -3,8 +3,6 @@
 A Sphinx extension, named in the book's `_config.yml`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

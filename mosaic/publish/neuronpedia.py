@@ -1,7 +1,5 @@
 """Pages and explanations of latents whose SAE is on Neuronpedia; offline there are links only."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What the notebooks need to speak to the book: glued numbers, figures and tables."""
 
-from __future__ import annotations
-
 import base64
 import html
 import warnings

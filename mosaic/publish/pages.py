@@ -1,7 +1,5 @@
 """What staging adds to the book: how to rerun each chapter, and the index of figures."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Mapping

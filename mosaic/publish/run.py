@@ -2,8 +2,6 @@
 
 The sources are never written to."""
 
-from __future__ import annotations
-
 import ast
 import os
 import sys

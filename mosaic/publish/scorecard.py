@@ -1,7 +1,5 @@
 """The scorecard: what published scores, shipped runs and this run say of each claim."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +74,7 @@ def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -
     audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
     return (
         f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
-        f"{_legend(columns)} {_texts_once(columns[PUBLISHED])} Intervals and method: {audit}.\n"
+        f"{_legend(columns)} Intervals and method: {audit}.\n"
     )
 
 
@@ -134,17 +132,6 @@ def _legend(columns: dict[str, list[Finding]]) -> str:
         f"{len(published)} claims: {n['n_decided']} are decided and {n['n_leaning']} lean. Tasks "
         f"that label the same texts, such as intent and scenario, are tasks of their own; counted "
         f"as one, the published verdict is another on: {'; '.join(changed) or 'no claim'}."
-    )
-
-
-def _texts_once(found: Sequence[Finding]) -> str:
-    """Which verdicts hang on counting tasks on the same texts as tasks of their own."""
-    both = zip(found, texts_once(found), strict=True)
-    changed = [f"{f.claim.says} ({g.verdict})" for f, g in both if f.verdict != g.verdict]
-    return (
-        f"Tasks that label the same texts or put the same questions, such as intent and scenario, "
-        f"are tasks of their own; counted as one, the published verdict is another on: "
-        f"{'; '.join(changed) or 'no claim'}."
     )
 
 

@@ -3,8 +3,6 @@
 Text is escaped; a long table is folded, a wide one scrolls in a box that keyboards reach.
 """
 
-from __future__ import annotations
-
 import html
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What probabilities are worth beside the answer: ranking and calibration."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.metrics import roc_auc_score
 

@@ -4,8 +4,6 @@ The order in which a processor adds moves a score by about 1e-15; one document m
 1e-6 or more. A choice must not rest on the former, or two machines choose differently (ours).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a source's scores say of an SAE's controls, as tables: ranking, sparse probes, few texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tables as Markdown, for cards and pages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

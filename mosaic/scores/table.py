@@ -3,8 +3,6 @@
 A row is one probe under one protocol. A value that does not apply is missing, never 0 or "".
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping

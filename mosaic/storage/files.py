@@ -1,7 +1,5 @@
 """Files that are whole or absent: written aside, renamed, known by their sha256 (ours)."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

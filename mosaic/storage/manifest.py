@@ -1,7 +1,5 @@
 """Checksums of shipped files: write a manifest, and verify against it before use (ours)."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

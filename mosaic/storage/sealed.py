@@ -4,8 +4,6 @@ Two rules for damage. What can be computed anew is set aside, named in a warning
 (`read_sealed_or_set_aside`); what cannot is refused with one sentence (`read_sealed`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ hash of everything that changes the numbers; a shard carries the sha256 of its o
 pickled is written or read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Which libraries and which machine made a number."""
 
-from __future__ import annotations
-
 import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version

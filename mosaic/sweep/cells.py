@@ -1,7 +1,5 @@
 """Cells of the experiment grid: which features of which documents, read by which probe."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product

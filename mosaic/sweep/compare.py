@@ -1,7 +1,5 @@
 """Choose, average and compare scored cells; the test score never takes part in a choice (ours)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 

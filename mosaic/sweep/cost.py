@@ -1,7 +1,5 @@
 """What the probes of a sweep cost, told before any is fitted (ours)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from mosaic.config.choices import READS, TEST_SHARE

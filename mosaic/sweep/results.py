@@ -1,7 +1,5 @@
 """Scored cells: what they hold, and how they are kept on disk whole or not at all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,8 +7,6 @@ of TF-IDF - is then learnt on the training part of the former, and one fit is te
 that asks for it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -124,6 +124,46 @@ def test_a_folder_laid_out_like_the_hub(tmp_path: Path) -> None:
     assert sorted(data.inputs) == sorted(TEXTS)
 
 
+def test_tables_of_a_folder_are_read_as_tables_alone(tmp_path: Path) -> None:
+    """One reader: a corpus without quotes keeps its rows, "NA" is a text, two columns are two."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows = [f'"NA {n}\tyes' if n % 2 else f"00{n}\tno" for n in range(20)]
+    (folder / "train.tsv").write_text("\n".join(["text\tlabel", *rows]), encoding="utf-8")
+    (folder / ".hidden.csv").write_text("x")
+    data = load(tmp_path, dataset="./set")
+    assert data.inputs == [row.split("\t")[0] for row in rows]
+    (folder / "test.tsv").write_text("text\tlabel\nNA\tyes\n")
+    parted = load(tmp_path, dataset="./set", test_split="test")
+    assert parted.inputs[20:] == ["NA"]
+    assert parted.in_test is not None
+    for name in ("train.tsv", "test.tsv"):
+        (folder / name).unlink()
+    (folder / "all.csv").write_text("text,label,text\na,x,b\n")
+    with pytest.raises(IntegrityError, match="all.csv has 2 columns 'text'"):
+        load(tmp_path, dataset="./set")
+
+
+def test_a_quoted_text_may_hold_other_line_ends_than_its_file(tmp_path: Path) -> None:
+    (tmp_path / "m.tsv").write_bytes(b'text\tlabel\t\n"a\r\nb"\tx\t7\n"c\r\n"\ty\t7\n')
+    assert load(tmp_path, dataset="./m.tsv").inputs == ["a\r\nb", "c\r\n"]
+
+
+@pytest.mark.parametrize(
+    "content", ["# by me\ntext,label\na,x\nb,y\n", "text;label\na, b;x\nc;y\n"]
+)
+def test_the_header_is_looked_at_before_the_rows(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.csv").write_text(content)
+    with pytest.raises(IntegrityError, match="has no column 'text'; it has .* separated by ','"):
+        load(tmp_path)
+
+
+def test_a_missing_label_is_named_before_the_fractions_that_it_makes(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "m.jsonl", [{"text": "a", "label": x} for x in (0.0, 1.0, None, 0.0)])
+    with pytest.raises(IntegrityError, match="row 3: the label 'label' is None"):
+        load(tmp_path, dataset="./m.jsonl")
+
+
 def test_an_own_model_stands_beside_a_shipped_one(tmp_path: Path) -> None:
     write_csv(tmp_path / "mine.csv")
     model = {
@@ -236,8 +276,9 @@ def test_a_bad_file_gives_one_sentence(
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (["x"] * 20, "at least two classes, found only"),
-        (["x", "y", *["x"] * 18], "The least populated class"),
+        (["x"] * 20, "at least two classes, found one in 20"),
+        (["x", "y", *["x"] * 18], r"in 2 classes of sizes \[19, 1\] cannot give a stratified"),
+        ([f"2026-01-{n:02}" for n in range(1, 21)], r"sizes \[1, 1, .*\], \.\.\. cannot .*dates"),
     ],
 )
 def test_classes_that_cannot_be_learnt_are_said_before_extraction(
@@ -255,7 +296,9 @@ def test_classes_that_cannot_be_learnt_are_said_before_extraction(
 def test_fewer_rows_than_folds_are_said(tmp_path: Path) -> None:
     write_csv(tmp_path / "mine.csv", text=["a", "b", "c"], label=["x", "y", "x"])
     own(tmp_path)
-    with pytest.raises(ConfigError, match="3 documents or groups with class sizes"):
+    with pytest.raises(
+        ConfigError, match="3 documents or groups .copies of a text are one. in 2 classes"
+    ):
         fit_probe(open_workspace(str(tmp_path / "mine.yaml"), str(tmp_path / "build")))
 
 
@@ -326,7 +369,7 @@ def test_what_nobody_asks_for_does_not_matter(tmp_path: Path, name: str, content
         ),
         ("mine.csv", "text;label\na;x\n", "has no column 'text'.*separated by ','"),
         ("mine.csv", "sep=;\ntext;label\na;x\n", "has no column 'text'.*separated by ','"),
-        ("mine.csv", "text;label\na, b;x\n", "row 1 has not the 1 columns.*separated by ','"),
+        ("mine.csv", "text;label\na, b;x\n", "has no column 'text'; it has .*separated by ','"),
         ("mine.tsv", "text\tlabel\na\tb\tx\n", "row 1 has not the 2 columns"),
         ("mine.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
         (
@@ -444,6 +487,8 @@ def test_rows_come_back_exactly_or_one_sentence_says_which_does_not(
 ) -> None:
     if separator == "\t":  # a text of tab and line feed may look like rows of an unquoted corpus
         rows = [tuple(c.replace("\t", " ") if "\n" in c else c for c in row) for row in rows]
+        if quoting == csv.QUOTE_MINIMAL and ends == "\n":  # leaves it without quotes, as a corpus
+            rows = [tuple(c.rstrip("\r") for c in row) for row in rows]
     with TemporaryDirectory() as folder:
         path = Path(folder) / ("mine.csv" if separator == "," else "mine.tsv")
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -458,7 +503,7 @@ def test_rows_come_back_exactly_or_one_sentence_says_which_does_not(
             said = str(error)
     if not found:
         assert "\n" not in said
-        assert re.search(r"row \d|line \d|2 columns '(text|label)'", said)
+        assert re.search(r"row \d|line \d|(2 columns|no column) '(text|label)'", said)
         return
     read = list(zip(*found.values(), strict=True))
     if quoting == csv.QUOTE_MINIMAL and ends == "\n":

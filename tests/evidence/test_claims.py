@@ -55,8 +55,9 @@ from mosaic.publish.scorecard import (
     verdict_cell,
     without_one_table,
 )
-from mosaic.scores.intervals import holm, sign_flip_p
+from mosaic.scores.intervals import holm
 from mosaic.scores.names import source_label
+from mosaic.scores.sign_flips import sign_flip_p
 from mosaic.scores.table import concat_scores, make_scores, validate_scores
 
 CLAIM = Claim(
@@ -293,6 +294,7 @@ def test_tasks_on_the_same_texts_can_be_counted_once() -> None:
     page = scorecard_page(scorecard_columns(ROOT / "no bundles"), [])
     [says] = (claim.says for claim in load_claims() if claim.key == "above-hidden")
     assert f"counted as one, the published verdict is another on: {says} (leans)" in page
+    assert page.count("the published verdict is another on") == 1
 
 
 def test_bound_of_a_claim_moves_its_verdict() -> None:

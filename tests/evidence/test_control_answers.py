@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from csv import DictReader
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from places import ROOT
 
+from mosaic.config.choices import CONTROLS
+from mosaic.evidence.bundles import read_bundle
 from mosaic.evidence.claims import judge_claims, load_claims
 from mosaic.evidence.equal_terms import (
     ALIKE,
@@ -82,6 +87,55 @@ def test_effects_by_hand() -> None:
     }
     assert {f.n_tasks for f in found.values()} == {8}
     assert found["random dictionary"].p_holm == pytest.approx(7 * 2 / 2**8)
+
+
+def test_every_contrast_of_the_gemma_run_again_from_its_file() -> None:
+    """Another implementation, by loops over the rows of the file: equal to three digits."""
+    folder = ROOT / "book" / "runs" / "gemma-local"
+    with (folder / "scores.csv").open(encoding="utf-8") as lines:
+        rows = [
+            row
+            for row in DictReader(lines)
+            if row["seed"] == "0" and row["layer"] in ("9", "") and row["kind"] == "text"
+            if row["model"] in ("gemma-3-270m-q4", "") and row["train_language"] == row["language"]
+            if row["protocol"] == "nested" and float(row["train_fraction"] or 1) == 1
+        ]
+
+    def scored(feature: str, pooling: str = "", width: str = "", k: str = "") -> dict[Any, float]:
+        return {
+            (row["task"], row["language"]): float(row["macro_f1"])
+            for row in rows
+            if (row["feature"], row["pooling"], row["width"]) == (feature, pooling, width)
+            and not row["threshold"] and (row["k"] or "").removesuffix(".0") == k
+        }  # fmt: skip
+
+    sae = {pooling: scored("sae", pooling, "4k") for pooling in ("sum", "max")}
+    others = {
+        f"{name}, {pooling}": scored("control", pooling, f"4k {kind}")
+        for kind, name in CONTROLS.items()
+        for pooling in sae
+    }
+    others |= {f"{ALIKE}, {p}": scored("hidden", q) for p, q in (("sum", "mean"), ("max", "max"))}
+    plain = {name: scored("hidden", name.split()[-1]) for name in ("hidden state, mean+max",)}
+    plain |= {"hidden state, last token": scored("hidden", "last"), "TF-IDF": scored("tfidf")}
+    others |= {f"{name}, {pooling}": its for name, its in plain.items() for pooling in sae}
+    gaps: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for name, its in others.items():
+        contrast, pooling = name.rsplit(", ", 1)
+        for key, value in its.items():
+            gaps[contrast][key[0]].append(sae[pooling][key] - value)
+    table = read_bundle(folder)
+    found = control_contrasts(table)
+    assert set(found) == set(gaps)
+    for k in ("1", "5", "20"):
+        trained, random = scored("sae", "sum", "4k", k), scored("control", "sum", "4k random", k)
+        for key, value in random.items():
+            gaps[f"random dictionary, {k} latents"][key[0]].append(trained[key] - value)
+    found |= sparse_contrasts(table)
+    for name, tasks in gaps.items():
+        by_task = {task: float(np.mean(values)) for task, values in tasks.items()}
+        assert found[name].by_task.to_dict() == pytest.approx(by_task, abs=5e-4), name
+        assert found[name].effect == pytest.approx(np.mean(list(by_task.values())), abs=5e-4)
 
 
 def test_a_difference_of_few_latents_by_hand() -> None:

@@ -157,6 +157,29 @@ def test_controls_are_scored_like_saes_under_a_feature_of_their_own(controlled: 
     assert facts["above_1"].between(0.9, 1).all()
 
 
+def test_explained_variance_is_that_of_the_tokens_of_the_texts(controlled: Workspace) -> None:
+    """Computed by hand on the states of the first texts; blank ones are no texts."""
+    from mosaic.experiments import control_grid
+    from mosaic.models.language_model import load_model
+    from mosaic.models.readers import text_reader
+    from mosaic.models.resolve import resolve
+    from mosaic.models.train_saes import residual_vectors
+
+    model, profile = controlled.profile.text_models[0], controlled.profile
+    texts = ["The cook was kind.", " ", "The waiter was rude today."]
+    sae = model.sae(3, "256")
+    [found] = control_grid.explained_variances(profile, model, [sae], [texts])
+    ready = resolve(model, profile)
+    reader = text_reader(ready, profile)
+    x = residual_vectors(load_model(ready, 4), reader, texts[::2], [3], 10_000)[3].double()
+    whole = load_sae(sae, torch.device("cpu"), x.shape[1], ready, decoder=True).double()
+    latents = torch.relu((x - whole.b_dec * whole.cfg.apply_b_dec_to_input) @ whole.W_enc
+                         + whole.b_enc)  # fmt: skip
+    latents = latents * (latents > getattr(whole, "threshold", 0))
+    error = (latents @ whole.W_dec + whole.b_dec - x).pow(2).sum()
+    assert found[sae] == pytest.approx(float(1 - error / (x - x.mean(0)).pow(2).sum()), abs=1e-4)
+
+
 def test_the_same_latents_are_kept_with_another_split(controlled: Workspace) -> None:
     """Beside a count by hand: sparse probes of two splits, and what both read."""
     model = controlled.profile.text_models[0]

@@ -276,7 +276,8 @@ def test_image_rows_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> No
         "base rate",
     }  # fmt: skip
     gap = image_gaps(best)["flowers"]
-    assert f"in 1 of 1 image sets, by {gap:+.2f}" in saved.caption.finding
+    said = f"in 1 of 1 image sets; at the best depth of each the differences reach from {gap:+.2f}"
+    assert said in saved.caption.finding
 
 
 def test_the_depth_of_a_run_is_chosen_without_the_test_score(tmp_path: Path) -> None:

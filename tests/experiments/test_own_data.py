@@ -337,7 +337,13 @@ def test_what_is_read_is_said_before_it_is(
     said = capsys.readouterr().err
     assert "mine: 60 rows; classes: 'nice' 30, 'rude' 30\n48 texts train and 12 test\n" in said
     for layer in (0, 2):
-        assert re.search(rf"SAE 96 at the output of block {layer}: \d+\.\d latents a token", said)
+        found = re.search(
+            rf"SAE 96 at the output of block {layer}: \d+\.\d latents a token \(L0\), explained "
+            rf"variance (-?\d+\.\d\d); warning: below 0.6, it misses much of these texts\n",
+            said,
+        )
+        assert found, said
+        assert float(found[1]) < 0.6, "the SAE is random"
     (fitted / "new.txt").write_text("you are kind\n\nyou are so fool\n")
     assert main(["predict", str(fitted / "said"), str(fitted / "new.txt")]) == 0
     assert "1 of 3 texts are blank" in capsys.readouterr().err

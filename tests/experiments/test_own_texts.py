@@ -29,7 +29,7 @@ def test_rows_classes_and_parts_are_said() -> None:
     assert lines[1] == "30 texts train and 10 test; 10 are left out by n_train, n_test"
     assert lines[2].startswith("warning: 2 texts are blank")
     assert lines[3].startswith("1 rows repeat the text of another")
-    assert lines[4] == "warning: 1 texts stand with more than one label"
+    assert lines[4] == "warning: of 49 texts 1 stand with more than one label"
     assert lines[5] == "warning: ['neg', 'Neg '] look like one class spelt twice"
 
 
@@ -38,6 +38,8 @@ def test_rows_classes_and_parts_are_said() -> None:
     [
         (("1", "1.0", "2"), "['1', '1.0'] look like one"),
         (("nan", "pos"), "the class 'nan' looks like a missing label"),
+        (("caf\u00e9", "cafe\u0301", "x"), "look like one class spelt twice"),
+        (("neg", "neg\u200b"), "look like one class spelt twice"),
         (("-1", "0", "1"), "the class '-1' looks like a missing label"),
     ],
 )

@@ -23,7 +23,7 @@ from mosaic import ASSETS
 from mosaic.config.choices import HIDDEN_POOLINGS
 from mosaic.config.profiles import SAESpec, load_profile
 from mosaic.data.load import load_task
-from mosaic.errors import ConfigError, ResourceError
+from mosaic.errors import ConfigError, IntegrityError, ResourceError
 from mosaic.extraction.extract import extract
 from mosaic.extraction.features import Features
 from mosaic.extraction.forward import Pass
@@ -296,7 +296,7 @@ def test_overflow_of_the_residual_stream_is_named(tmp_path: Path) -> None:
     weights = load_file(file)
     weights["model.layers.1.mlp.down_proj.weight"].fill_(float("inf"))
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ResourceError, match="layer 2 overflows in torch.float32"):
+    with pytest.raises(IntegrityError, match="layer 2 holds NaN or infinity: weights of"):
         extract(spec, tiny.task_data(), tiny.profile(spec), store=tmp_path / "s")
 
 
@@ -460,7 +460,7 @@ def test_layers_may_have_different_widths(specs: dict, tmp_path: Path) -> None:
         ({"widths": ["16k"]}, r"'gemma2' has no SAE of width '16k' at layer 0.*\['96', '300'\]"),
         ({"data": tiny.task_data([])}, "has no documents"),
         ({"data": tiny.task_data(modality="image")}, "holds images and 'gemma2' is a text model"),
-        ({"profile": {"max_length": 1}}, "max_length is 1, which leaves no room"),
+        ({"profile": {"max_length": 1}}, "reads 1 tokens of a text, which leaves no room"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(

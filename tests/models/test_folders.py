@@ -118,6 +118,42 @@ def test_a_checkpoint_is_read_as_sae_lens_would_finish_it(tmp_path: Path) -> Non
         sae_at(tmp_path)
 
 
+@pytest.mark.parametrize("from_input", [True, False])
+def test_a_whitened_checkpoint_reads_whitened_states(tmp_path: Path, from_input: bool) -> None:
+    """Latents of z = (x - mean) M computed by hand, through the files that sae-lens writes."""
+    from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    rng = torch.Generator().manual_seed(1)
+    mixed = torch.randn(4000, tiny.D_MODEL, generator=rng) @ torch.randn(
+        tiny.D_MODEL, tiny.D_MODEL, generator=rng
+    )
+    mixed = (mixed + 3 * torch.randn(tiny.D_MODEL, generator=rng)).double()
+    scaler = ActivationScaler()
+    scaler.estimate_whitening(tiny.D_MODEL, iter(mixed.split(500)), n_batches_for_norm_estimate=8)
+    config = StandardTrainingSAEConfig(d_in=tiny.D_MODEL, d_sae=96)
+    config.normalize_activations = "covariance_whitening"
+    config.apply_b_dec_to_input = from_input
+    training = StandardTrainingSAE(config)
+    for parameter in training.parameters():
+        parameter.data.normal_(std=0.3, generator=rng)
+    training.save_model(tmp_path)
+    with pytest.raises(MosaicError, match="a checkpoint needs the file that sae-lens wrote"):
+        sae_at(tmp_path)
+    scaler.save(str(tmp_path / "activation_scaler.json"))
+    white = scaler.whitening
+    assert white is not None
+    z = (mixed[:6] - white.mean) @ white.matrix
+    torch.testing.assert_close(torch.cov(((mixed - white.mean) @ white.matrix).T).diag().mean(),
+                               torch.tensor(1.0).double(), atol=0.05, rtol=0)  # fmt: skip
+    centre = training.b_dec if from_input else 0
+    by_hand = torch.relu((z.float() - centre) @ training.W_enc + training.b_enc)
+    found = sae_at(tmp_path).encode(mixed[:6].float())
+    torch.testing.assert_close(found, by_hand.detach(), rtol=1e-3, atol=1e-3)
+    before = sae_identity(SAESpec(2, "96", folder=str(tmp_path)), tmp_path / "pins.json")
+    assert "activation_whitening.safetensors" in before["sha256"]
+
+
 SETTINGS = ("apply_b_dec_to_input", "normalize_activations")
 """What a reader may set: another value is another SAE, known by another checksum."""
 
@@ -197,6 +233,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
          "roberta", "mpnet", "electra", "distilbert", "modernbert"], {}),
     "longformer": {"attention_window": [8, 8, 8]},
     "mamba": {},
+    "mamba2": dict(num_heads=8, head_dim=8, state_size=8, n_groups=1, chunk_size=8),
+    "recurrent_gemma": dict(lru_width=32, attention_window_size=16),
+    "bamba": dict(mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8, mamba_chunk_size=8,
+                  attn_layer_indices=[1]),
+    "falcon_h1": dict(mamba_d_ssm=64, mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8,
+                      mamba_chunk_size=8, head_dim=8),
+    "jamba": dict(attn_layer_period=2, attn_layer_offset=1, num_experts=2, mamba_d_state=8,
+                  num_experts_per_tok=1, use_mamba_kernels=False, mamba_dt_rank=4),
 }  # fmt: skip
 
 

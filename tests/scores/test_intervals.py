@@ -16,9 +16,8 @@ from mosaic.scores.intervals import (
     holm,
     macro_f1,
     paired_difference,
-    sign_flip_interval,
-    sign_flip_p,
 )
+from mosaic.scores.sign_flips import sign_flip_interval, sign_flip_p
 
 
 @dataclass
