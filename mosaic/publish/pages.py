@@ -98,7 +98,7 @@ def figure_index(figures: Path) -> str:
             f"```{{image}} ../figures/{figure}.png\n:alt: {number}, described below\n"
             f":class: mosaic-thumbnail\n```\n\n"
             f"{_escaped(saved.caption.finding)} {_escaped(saved.caption.marks)}\n\n"
-            f"{{ref}}`In its chapter <{figure}>` ({chapter}). "
+            f"{{ref}}`In chapter {int(chapter[:2])} <{figure}>`. "
             f"[SVG](../figures/{figure}.svg), [PNG](../figures/{figure}.png), "
             f"[data](../figures/{figure}.csv). `mosaic figure {figure}`\n"
         )
