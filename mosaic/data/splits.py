@@ -1,7 +1,5 @@
 """Which documents train and which test: decided once per task and seed, shared by every cell."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import warnings

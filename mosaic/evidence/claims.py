@@ -9,8 +9,6 @@ unadjusted leans. The printed interval is what that test leaves at 95%, unadjust
 of them lie beyond the bound (ours).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

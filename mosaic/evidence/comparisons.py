@@ -1,7 +1,5 @@
 """Numbers that a chapter's figures and prose share: wins, gaps, counts (ours)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple

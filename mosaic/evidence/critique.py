@@ -3,8 +3,6 @@
 The points are data (`assets/critique.yaml`); `critique_numbers` computes every number they name.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is scored to see what an SAE adds: its cells, those of its controls, plain baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations, product

@@ -1,7 +1,5 @@
 """fig-optimism, fig-noise and fig-confounds: what the comparisons can bear (chapter 08, ours)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """fig-baselines and fig-layerwise: SAE latents against hidden states and TF-IDF (paper §4.3)."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

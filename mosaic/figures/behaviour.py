@@ -1,7 +1,5 @@
 """fig-behaviour and fig-oversight: who can tell whether whose answer was right (paper §4.5)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path

@@ -3,8 +3,6 @@
 Every score is drawn the same way: a marker at macro-F1 with the interval the table gives it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import fill
 from typing import Any, Literal

@@ -1,8 +1,6 @@
 """Trained here, tested there: fig-multilingual, fig-training-share, fig-transfer-matrix (§4.4), and
 fig-shared-latents."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

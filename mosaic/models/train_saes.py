@@ -6,8 +6,6 @@ every load is verified; a card stands beside. Training a whole profile may take 
 finished stays, and a killed run goes on at its last checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -3,8 +3,6 @@
 The sources are never written to: staged in `<build>/book/`, the book is built to `<build>/html/`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -3,8 +3,6 @@
 Texts of a bundle stand in code spans, which `evidence.bundle_rules` keeps them from leaving.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

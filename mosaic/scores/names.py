@@ -1,7 +1,5 @@
 """What sources, tasks, features and poolings are called in figures, tables and prose."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mosaic.config.choices import CONTROLS, HIDDEN_JOINED

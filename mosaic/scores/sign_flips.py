@@ -1,7 +1,5 @@
 """A mean over tasks, tested exactly by flipping the signs of the tasks' values (ours)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -319,7 +319,8 @@ def test_a_probe_without_its_profile_asks_for_one(moved: Path) -> None:
 def test_a_reader_that_has_enough_gets_no_traceback() -> None:
     code = (
         "import sys, mosaic.cli as c;"
-        "c.verbs.do_doctor = lambda _: [print('x' * 99) for _ in range(9999)];"
+        "f = c.verbs.do_doctor = lambda _: [print('x' * 99) for _ in range(9999)];"
+        "f.__doc__ = 'Its help.';"
         "sys.exit(c.main(['doctor']))"
     )
     command = f'"{sys.executable}" -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}'
