@@ -54,7 +54,7 @@ HEDGE = {
 
 TAKE_AWAY = "> **Take-away.**"
 
-WORDS_A_MINUTE = 200
+WORDS_A_MINUTE = 230
 
 Said = Mapping[str, Mapping[str, Finding]]
 

@@ -75,15 +75,11 @@ def rerun_box(chapter: str, parameters: Mapping[str, Any], slug: str) -> str:
     badge = f"\nWithout a clone: {colab_badge(chapter, slug)}\n" if slug else ""
     return f"""{HEADING}
 
-In a clone, with the environment of `make reproduce`:
+In a clone, with the environment of `make reproduce`; `-p name=value` changes a parameter:
 
 ```text
 {chr(10).join(lines)}
 ```
-
-The first line runs the whole page, the second does the same by papermill alone, and the others
-print where a figure's files lie. `-p name=value` changes a parameter; the cell with the parameters
-is near the top of this page.
 {badge}"""
 
 
@@ -102,7 +98,7 @@ def figure_index(figures: Path) -> str:
             f"```{{image}} ../figures/{figure}.png\n:alt: {number}, described below\n"
             f":class: mosaic-thumbnail\n```\n\n"
             f"{_escaped(saved.caption.finding)} {_escaped(saved.caption.marks)}\n\n"
-            f"{{ref}}`In its chapter <{figure}>` ({chapter}). "
+            f"{{ref}}`In chapter {int(chapter[:2])} <{figure}>`. "
             f"[SVG](../figures/{figure}.svg), [PNG](../figures/{figure}.png), "
             f"[data](../figures/{figure}.csv). `mosaic figure {figure}`\n"
         )

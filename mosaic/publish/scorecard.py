@@ -71,7 +71,7 @@ def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -
     links = [_link(finding.claim, chapters) for finding in columns[PUBLISHED]]
     rows = list(zip(links, *said, strict=True))
     table = markdown_table(("The paper's claim", *columns), rows)
-    audit = f"{{doc}}`chapter 08 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 08"
+    audit = f"{{doc}}`chapter 8 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 8"
     return (
         f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
         f"{_legend(columns)} Intervals and method: {audit}.\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mosaic.scores.names import pooling_name, task_label, what_is_read
+from mosaic.scores.names import pooling_name, run_name, task_label, what_is_read
 
 LONG = 12
 """Rows above which a table is folded."""
@@ -23,6 +23,7 @@ NAMES = {
     "mean": "by means",
     "needed": "needed to differ",
     "p_holm": "p (Holm)",
+    "profile": "run",
     "sd_run": "SD of one run",
 }
 
@@ -86,6 +87,8 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> tuple[pd.DataFrame, str]:
     left out.
     """
     table = frame.dropna(axis="columns", how="all") if len(frame) else frame
+    if "profile" in table:
+        table = table.assign(profile=table["profile"].map(run_name, na_action="ignore"))
     table, said = _captioned(_named_task(table))
     if "feature" in table:
         parts = ("feature", "width", "pooling", "top_n", "threshold", "selection", "k")
@@ -139,7 +142,8 @@ def _captioned(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         values = table[name].dropna().unique()
         if len(table) > 1 and len(values) == 1 and (name == "k" or table[name].notna().all()):
             value = values[0] if isinstance(values[0], str) else f"{values[0]:g}"
-            said.append(f"{name.replace('_', ' ')} {value}")
+            word = "" if name == "profile" else f"{name.replace('_', ' ')} "
+            said.append(f"{word}{value}")
             table = table.drop(columns=name)
     for name in table.columns.intersection(list(COUNTS)):
         values = table[name].dropna().astype(int)

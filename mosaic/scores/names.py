@@ -34,7 +34,7 @@ def series_of(row: pd.Series) -> str:
 
 def pooling_name(row: pd.Series) -> str:
     """`sum`, `top-20`, with `> 1` where binarized."""
-    kind = f"top-{row['top_n']}" if pd.notna(row["top_n"]) else str(row["pooling"])
+    kind = f"top-{row['top_n']:g}" if pd.notna(row["top_n"]) else str(row["pooling"])
     return kind if pd.isna(row["threshold"]) else f"{kind} > {row['threshold']:g}"
 
 

@@ -291,7 +291,7 @@ def test_critique_is_filled_with_numbers_of_the_tables(
     numbers = critique_numbers(*known, contributed, run, "mini", SLIPS)
     table = critique_table(numbers).set_index("no.")
     assert not table["result"].str.contains("[{}]|nan|<NA>").any()
-    assert "reaches 0.713 (chapter 07)" in table.loc[25, "result"]
+    assert "reaches 0.713 (chapter 7)" in table.loc[25, "result"]
     assert f"by {_nested_tfidf_by_hand(contributed):+.3f} (mean of 7" in table.loc[9, "result"]
     empty = make_scores([])
     alone = critique_table(critique_numbers(*known, empty, empty, "mini", SLIPS)).set_index("no.")

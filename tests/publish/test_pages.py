@@ -8,13 +8,16 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from places import ROOT
 
 from mosaic.cli import build_parser
 from mosaic.config.profiles import load_profile, profile_names
 from mosaic.publish.pages import figure_index, profile_table, rerun_box
+from mosaic.publish.tables import readable
 from mosaic.scores.intervals import bootstrap_interval, paired_difference
+from mosaic.scores.names import pooling_name
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -53,7 +56,7 @@ def test_index_escapes_words_and_leaves_out_what_was_not_drawn(tmp_path: Path) -
     assert index.count("## ") == index.count("## Figure 2.2\n") == 1
     assert "<script>" not in index
     assert "[link](" not in index
-    assert "{ref}`In its chapter <fig-scale>`" in index
+    assert "{ref}`In chapter 2 <fig-scale>`" in index
 
 
 def test_table_of_profiles_has_every_cap() -> None:
@@ -127,3 +130,16 @@ def test_chapters_are_numbered_in_the_order_of_the_sidebar() -> None:
     assert in_bar == CHAPTERS
     for chapter in CHAPTERS:
         assert prose()[f"{chapter}.ipynb"].startswith(f"# {int(chapter[:2])}. "), chapter
+
+
+def test_counts_are_whole_numbers_in_names() -> None:
+    row = {"feature": "sae", "width": "4k", "pooling": "top_n", "top_n": 5.0, "threshold": 1.0}
+    assert pooling_name(pd.Series(row)) == "top-5 > 1"
+    assert pooling_name(pd.Series({**row, "top_n": 20, "threshold": None})) == "top-20"
+
+
+def test_tables_call_a_run_as_figures_do() -> None:
+    frame = pd.DataFrame({"profile": ["gemma-local", "mine"], "macro_f1": [0.5, 0.6]})
+    shown, _ = readable(frame)
+    assert list(shown["run"]) == ["Gemma run", "mine run"]
+    assert readable(frame.assign(profile="encoder"))[1] == "MiniLM run"
