@@ -39,10 +39,10 @@ class Ready(NamedTuple):
         return sum(len(self.job.rows(shard)) for shard in self.missing)
 
 
-def warm_up(root: Path, spec: world.ModelSpec, n_docs: int, **settings: int) -> Ready:
-    """Load model and SAEs and run the first of eight shards."""
+def warm_up(root: Path, spec: world.ModelSpec, n_docs: int, shards: int, **settings: int) -> Ready:
+    """Load model and SAEs and run the first of so many shards."""
     data = world.task(world.texts(n_docs, seed=2))
-    profile = world.profile(spec, shard_docs=max(1, n_docs // 8), **settings)
+    profile = world.profile(spec, shard_docs=max(1, n_docs // shards), **settings)
     job = resolve_job(spec, data, profile, None, None, Store(root / "store"))
     missing = missing_shards(job)
     (worker,) = load_workers([(job, missing)])
@@ -64,7 +64,7 @@ def one_pass(root: Path, size: world.Size) -> pd.DataFrame:
     product in the model's dtype.
     """
     spec = world.build(root / "world", size)
-    ready = warm_up(root, spec, size.n_docs, token_budget=16384)
+    ready = warm_up(root, spec, size.n_docs, 8, token_budget=16384)
     job, run = ready.job, ready.worker.run
     before = run.n_tokens
     start = time.perf_counter()
@@ -97,7 +97,7 @@ def by_stage(root: Path, size: world.Size, budgets: tuple[int, ...]) -> pd.DataF
     peak = matmul_peak(torch.device("cpu"), torch.float32)
     rows = []
     for budget in budgets:
-        ready = warm_up(root / str(budget), spec, size.n_docs, token_budget=budget)
+        ready = warm_up(root / str(budget), spec, size.n_docs, 2, token_budget=budget)
         run = ready.worker.run
         positions: list[int] = []
         first = next(iter(run.saes))
