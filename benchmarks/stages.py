@@ -113,10 +113,9 @@ def by_stage(root: Path, size: world.Size, budgets: tuple[int, ...]) -> pd.DataF
         flops = {"model": model, "SAE encoders": saes, "all": model + saes}
         rows += [
             {
-                "token_budget": budget,
+                "budget": budget,
                 "stage": stage,
                 "seconds": round(seconds, 2),
-                "share_of_time": round(seconds / spent["all"], 3),
                 "tokens_per_second": round(n_tokens / seconds),
                 "padding": round(sum(positions) / n_tokens - 1, 3),
                 "share_of_gemm": round(flops[stage] / seconds / peak, 3) if stage in flops else "",

@@ -178,7 +178,7 @@ CUT = """[...document.querySelectorAll('article table, article pre')].filter(e =
 }).map(e => e.innerText.slice(0, 80))"""
 
 
-SCROLLED = {"cluster": 2, "real_encoder": 1}
+SCROLLED = {"cluster": 2}
 """Pages with measured tables of eleven columns and more, and how many scroll in their box."""
 
 

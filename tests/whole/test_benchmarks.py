@@ -94,12 +94,12 @@ def test_the_pass_alone_is_measured_against_the_matrix_product(
 def test_stages_add_up_and_padding_is_counted(modules: Any, tmp_path: Path) -> None:
     extraction, _, world = modules
     table = extraction.stages.by_stage(tmp_path, world.QUICK, (4096, 64))
-    for _, rows in table.groupby("token_budget"):
+    for _, rows in table.groupby("budget"):
         parts, whole = rows["seconds"][:-1], rows["seconds"].iloc[-1]
         assert (parts >= 0).all()
         assert parts.sum() == pytest.approx(whole, abs=0.05)
         assert 0 < rows["share_of_gemm"].iloc[-1] < 1
-    few, many = table.groupby("token_budget")["padding"].first()
+    few, many = table.groupby("budget")["padding"].first()
     assert 0 <= few < many, "batches of 64 positions pad less than batches of 4,096"
 
 
