@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from places import ROOT
@@ -23,6 +25,17 @@ GIVEN = {
 `real_models`), so that they mean the same everywhere; the Hub's cache is an empty folder."""
 
 
+class Book(NamedTuple):
+    """The build of the book that runs beside the tests which do not need it."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    log: Path
+
+
+BOOK = pytest.StashKey[Book]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "book: needs the executed notebooks and the built book")
     config.addinivalue_line("markers", "slow: minutes; left out of `make check` with the book")
@@ -32,8 +45,37 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.hookimpl(trylast=True)  # after tests were deselected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the book where a test asks for it; those tests go last, and the others beside it."""
+    items.sort(key=_reads_the_book)
+    if config.option.collectonly or not items or not _reads_the_book(items[-1]):
+        return
+    home = Path(tempfile.mkdtemp(prefix="mosaic-book-"))
+    folder, log = home / "a build", home / "log"
+    command = [sys.executable, "-m", "mosaic", "book", "--profile", "mini"]
+    with log.open("wb") as told:
+        process = subprocess.Popen(
+            [*command, "--build-dir", str(folder)],
+            cwd=ROOT,
+            stdout=told,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that its kernels can be ended with it
+        )
+    config.stash[BOOK] = Book(process, folder, log)
+
+
+def _reads_the_book(item: pytest.Item) -> bool:
+    return "build_dir" in getattr(item, "fixturenames", ())
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+    if book := config.stash.get(BOOK, None):
+        if book.process.poll() is None:
+            os.killpg(book.process.pid, signal.SIGTERM)
+            book.process.wait()
+        shutil.rmtree(book.folder.parent, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -53,15 +95,11 @@ def real_models() -> Path:
 
 
 @pytest.fixture(scope="session")
-def build_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build_dir(request: pytest.FixtureRequest) -> Path:
     """Every notebook executed on `mini` and the book built, once, into a path with a space."""
-    folder = tmp_path_factory.mktemp("a build")
-    command = [sys.executable, "-m", "mosaic", "book", "--profile", "mini"]
-    result = subprocess.run(
-        [*command, "--build-dir", str(folder)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
-    return folder
+    book = request.config.stash[BOOK]
+    assert book.process.wait() == 0, book.log.read_text()[-6000:]
+    return book.folder
 
 
 @pytest.fixture(scope="session")
