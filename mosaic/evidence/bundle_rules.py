@@ -19,7 +19,7 @@ from mosaic.storage.files import sha256
 
 SCHEMA_VERSION = 5
 """Tables of version 2 say neither a task's kind nor whether models and tasks are toys, those of
-version 3 nothing of probabilities."""
+version 3 nothing of probabilities, those of version 4 not how many texts were read in part."""
 
 BUNDLE_MANIFEST, SCORES = "manifest.json", "scores.csv"
 
