@@ -144,13 +144,14 @@ def explained_variances(
     """
     found, layers = resolve(model, profile), sorted({sae.layer for sae in saes})
     network, reader = load_model(found, max(layers) + 1), text_reader(found, profile)
+    firsts = [[text for text in some if text.strip()][:TEXTS_MEASURED] for some in texts]
+    budget = profile.token_budget
+    states = [residual_vectors(network, reader, first, layers, budget) for first in firsts]
     measured: list[dict[SAESpec, float]] = [{} for _ in texts]
-    for some, shares in zip(texts, measured, strict=True):
-        first, budget = [*filter(str.strip, some)][:TEXTS_MEASURED], profile.token_budget
-        states = residual_vectors(network, reader, first, layers, budget)
-        for sae in saes:
-            read = states[sae.layer]
-            whole = load_sae(sae, read.device, read.shape[1], found, decoder=True)
+    for sae in saes:  # one at a time is in memory, with its decoder
+        reads = [of[sae.layer] for of in states]
+        whole = load_sae(sae, reads[0].device, reads[0].shape[1], found, decoder=True)
+        for read, shares in zip(reads, measured, strict=True):
             if getattr(whole, "is_centred", False):  # what it was trained to explain
                 read = read - read.mean(dim=-1, keepdim=True)
             shares[sae] = measure_sae(whole, read)["explained_variance"]
