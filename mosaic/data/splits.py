@@ -159,15 +159,17 @@ def _drawn_units(unit: np.ndarray, labels: np.ndarray, share: float, seed: int) 
     """Which units are tested: bool `[n_units]`, drawn so that about `share` of the rows are.
 
     A unit of more rows than half a test part, such as the blank texts, would decide its size: it
-    is training, as long as the other units can give the test part in two classes or more.
+    is training, as long as the other units can give the test part in two classes or more. One
+    larger than a whole test part is training where half of the others is less than that, too.
     """
     rows = np.bincount(unit)
     wanted = share * len(unit)
-    small = np.flatnonzero(rows <= wanted / 2)
-    enough = rows[small].sum() >= 2 * wanted
-    enough &= (np.bincount(labels[small], minlength=1) > 1).sum() >= 2
-    if len(small) < len(rows) and enough:
-        share = float(wanted / rows[small].sum())
+    for most, least in ((wanted / 2, 2 * wanted), (wanted, 1)):
+        small = np.flatnonzero(rows <= most)
+        enough = rows[small].sum() >= least and len(small) < len(rows)
+        if enough and (np.bincount(labels[small], minlength=1) > 1).sum() >= 2:
+            share = min(0.5, float(wanted / rows[small].sum()))
+            break
     else:
         small = np.arange(len(rows))
     chosen = np.zeros(len(rows), dtype=bool)

@@ -157,6 +157,15 @@ def test_a_text_that_stands_often_does_not_decide_the_size_of_the_test_part(ofte
         assert len(split.train) == 80
 
 
+@pytest.mark.parametrize(("size", "tested"), [(15, 8), (30, 5), (34, 3)])
+def test_one_large_group_is_trained_on(size: int, tested: int) -> None:
+    """Of 40 rows; the test part is a fifth of them, or half of what the group leaves."""
+    groups = np.maximum(np.arange(40), size - 1)[::-1].copy()
+    for seed in range(5):
+        split = make_split(task_data(np.arange(40) % 2, groups=groups), seed)
+        assert (len(split.train), len(split.test)) == (40 - tested, tested)
+
+
 def test_a_class_that_training_lacks_is_refused() -> None:
     labels = np.repeat([0, 0, 1, 1, 1, 2, 0, 1], [20, 20, 20, 20, 20, 1, 3, 3])
     groups = np.asarray([*range(100), *[200] * 7])
