@@ -16,7 +16,7 @@ from mosaic.errors import ConfigError
 from mosaic.experiments.control_grid import explained_variances
 from mosaic.experiments.controls import control_width, with_controls
 from mosaic.experiments.latents import TokenActivations, contributions, read_tokens
-from mosaic.experiments.own_texts import reading_said, rows_said
+from mosaic.experiments.own_texts import parts_said, reading_said, rows_said
 from mosaic.models.resolve import resolve
 from mosaic.models.sae_metrics import LOW
 from mosaic.probes.saved import SavedProbe, check_same
@@ -54,6 +54,8 @@ def fit_probe(
     data = load_task(task, profile)
     if data.task.modality != "text":
         raise ConfigError(f"Task {task!r} holds images; probes are saved for texts only.")
+    for line in rows_said(data):
+        say(line)
     # What cannot be split is said before anything is extracted.
     split = make_split(data, seed, "nested", profile.n_train, profile.n_test)
     inner_folds(data.labels[split.train], split.train_groups, N_FOLDS, seed)
@@ -63,8 +65,7 @@ def fit_probe(
         raise ConfigError(
             f"Profile {profile.name!r} has no text model with an SAE; add one under `models`."
         )
-    for line in rows_said(data, split):
-        say(line)
+    say(parts_said(data, split))
     for model in {cell.model: profile.model(str(cell.model)) for cell in cells}.values():
         for line in reading_said(resolve(model, profile), data.inputs, profile):
             say(line)

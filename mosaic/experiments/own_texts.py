@@ -19,11 +19,14 @@ from mosaic.models.resolve import ResolvedModel
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NO_LABEL = {"", "nan", "none", "null", "na", "n/a", "-1"}
+NO_LABEL = {"", "nan", "none", "null", "na", "n/a", "-1", "-100", "?", "unlabelled", "unlabeled"}
 """What other programs write where a label is missing."""
 
 TEXTS_LOOKED_AT = 500
 """Texts whose tokens are looked at."""
+
+CLASSES_NAMED = 20
+"""Classes named with their sizes; of more the largest."""
 
 SPELT = 0.65
 """Share of words in scraps above which a model does not read the texts (ours). On 200 texts a set:
@@ -37,16 +40,13 @@ LETTERS = 1000
 """Entries below which a tokenizer reads letters or bytes by design."""
 
 
-def rows_said(data: TaskData, split: Split) -> list[str]:
-    """Rows, classes with their sizes and parts; blank and repeated texts; classes to look at."""
-    sizes = np.bincount(data.labels, minlength=len(data.label_names)).tolist()
-    named = ", ".join(f"{n!r} {size}" for n, size in zip(data.label_names, sizes, strict=True))
-    left = len(data) - len(split.train) - len(split.test)
-    lines = [
-        f"{data.task.key}: {len(data)} rows; classes: {named}",
-        f"{len(split.train)} texts train and {len(split.test)} test"
-        + (f"; {left} are left out by n_train, n_test" if left else ""),
-    ]
+def rows_said(data: TaskData) -> list[str]:
+    """Rows, classes with their sizes; blank and repeated texts; classes to look at."""
+    sizes = np.bincount(data.labels, minlength=len(data.label_names))
+    shown = np.sort(np.argsort(-sizes, kind="stable")[:CLASSES_NAMED])
+    named = ", ".join(f"{data.label_names[c]!r} {sizes[c]}" for c in shown)
+    more = f" and {len(sizes) - len(shown)} more" if len(sizes) > len(shown) else ""
+    lines = [f"{data.task.key}: {len(data)} rows; classes: {named}{more}"]
     if blank := sum(not text.strip() for text in data.inputs):
         lines.append(f"warning: {blank} texts are blank; a probe learns nothing of them")
     labels = defaultdict(set)
@@ -59,6 +59,13 @@ def rows_said(data: TaskData, split: Split) -> list[str]:
     return lines + [f"warning: {line}" for line in doubtful_classes(data.label_names)]
 
 
+def parts_said(data: TaskData, split: Split) -> str:
+    """How many texts train, how many test, and how many the profile's caps leave out."""
+    left = len(data) - len(split.train) - len(split.test)
+    said = f"{len(split.train)} texts train and {len(split.test)} test"
+    return said + (f"; {left} are left out by n_train, n_test" if left else "")
+
+
 def doubtful_classes(names: Sequence[str]) -> list[str]:
     """Sentences on classes that look like one class spelt twice, or like a missing label."""
     alike = defaultdict(list)
@@ -67,7 +74,7 @@ def doubtful_classes(names: Sequence[str]) -> list[str]:
             key = str(float(name))
         except ValueError:
             seen = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
-            key = " ".join(seen.casefold().split())
+            key = " ".join(re.split(r"[\s_-]+", seen.casefold())).strip() or name
         alike[key].append(name)
     twice = [f"{found} look like one class spelt twice" for found in alike.values() if found[1:]]
     return twice + [

@@ -12,7 +12,7 @@ from documents import task_data
 from mosaic.config.profiles import load_profile
 from mosaic.data.load import load_task
 from mosaic.data.splits import make_split
-from mosaic.experiments.own_texts import doubtful_classes, reading_said, rows_said
+from mosaic.experiments.own_texts import doubtful_classes, parts_said, reading_said, rows_said
 from mosaic.models.resolve import resolve
 
 REAL = [
@@ -24,13 +24,22 @@ REAL = [
 def test_rows_classes_and_parts_are_said() -> None:
     texts = ["", " ", "same", "same", *(f"text {i}" for i in range(46))]
     data = replace(task_data(np.arange(50) % 2, texts), label_names=("neg", "Neg "))
-    lines = rows_said(data, make_split(data, 0, n_train=30, n_test=10))
+    lines = rows_said(data)
     assert lines[0].endswith("50 rows; classes: 'neg' 25, 'Neg ' 25")
-    assert lines[1] == "30 texts train and 10 test; 10 are left out by n_train, n_test"
-    assert lines[2].startswith("warning: 2 texts are blank")
-    assert lines[3].startswith("1 rows repeat the text of another")
-    assert lines[4] == "warning: of 49 texts 1 stand with more than one label"
-    assert lines[5] == "warning: ['neg', 'Neg '] look like one class spelt twice"
+    assert lines[1].startswith("warning: 2 texts are blank")
+    assert lines[2].startswith("1 rows repeat the text of another")
+    assert lines[3] == "warning: of 49 texts 1 stand with more than one label"
+    assert lines[4] == "warning: ['neg', 'Neg '] look like one class spelt twice"
+    parts = parts_said(data, make_split(data, 0, n_train=30, n_test=10))
+    assert parts == "30 texts train and 10 test; 10 are left out by n_train, n_test"
+
+
+def test_of_many_classes_the_largest_are_named() -> None:
+    labels = np.r_[np.arange(1000), [700] * 5]
+    data = replace(task_data(labels), label_names=tuple(f"c{i}" for i in range(1000)))
+    said = rows_said(data)[0]
+    assert "1005 rows; classes: 'c0' 1, " in said
+    assert said.endswith("'c18' 1, 'c700' 6 and 980 more")
 
 
 @pytest.mark.parametrize(
@@ -41,11 +50,14 @@ def test_rows_classes_and_parts_are_said() -> None:
         (("caf\u00e9", "cafe\u0301", "x"), "look like one class spelt twice"),
         (("neg", "neg\u200b"), "look like one class spelt twice"),
         (("-1", "0", "1"), "the class '-1' looks like a missing label"),
+        (("-100", "0", "1"), "the class '-100' looks like a missing label"),
+        (("?", "pos"), "the class '?' looks like a missing label"),
+        (("non-toxic", "non toxic", "toxic"), "look like one class spelt twice"),
     ],
 )
 def test_classes_to_look_at_are_named(names: tuple[str, ...], says: str) -> None:
     assert [line for line in doubtful_classes(names) if says in line]
-    assert doubtful_classes(("neg", "pos", "1", "2")) == []
+    assert doubtful_classes(("neg", "pos", "1", "2", "+", "-", "C#", "C++")) == []
 
 
 def test_a_model_that_cannot_read_the_words_is_said() -> None:
