@@ -76,9 +76,9 @@ def beside(base: Path, folder: Any) -> str:
 
 def local_or_id(base: Path, source: str) -> str:
     """`owner/name` and `name` are Hub ids where nothing of that name is beside `base`; all else is
-    a path beside it, as a Hub id has no more parts and begins with no dot."""
+    a path beside it, as a Hub id has no more parts, begins with no dot and ends like no file."""
     path = beside(base, source)
-    is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source)
+    is_id = re.fullmatch(r"(?!.*\.(csv|tsv|tab|jsonl|ndjson)$)\w[\w.-]*(/\w[\w.-]*)?", source)
     return source if is_id and not os.path.exists(path) else path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.errors import MALFORMED, AccessError, IntegrityError
+from mosaic.storage.files import refuse_pointers
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
@@ -78,10 +80,18 @@ def read_texts(source: str, column: str) -> list[str]:
     texts = _lines(_content(path))
     if not texts:
         raise IntegrityError(f"{source} holds no text; write one text a line.")
-    if all(_is_object(text) for text in texts):
+    if all(_is_json(text) for text in texts):
         raise IntegrityError(
             f"{source} holds JSON lines where one text a line was expected; save them as a file "
             f"that ends in one of {JSON_LINES}, or take their texts."
+        )
+    header, *rest = (re.split("[,;\t|]", text) for text in texts)
+    is_table = column in (cell.strip(' "') for cell in header)
+    if is_table and rest and all(len(row) >= len(header) for row in rest):
+        raise IntegrityError(
+            f"{source} begins with {_short(texts[0])}, the header of a table, where one text a "
+            f"line was expected; save it as a file that ends in one of {tuple(SEPARATORS)}, or "
+            f"take the header out."
         )
     return texts
 
@@ -131,6 +141,7 @@ def _content(path: Path) -> str:
     standard = str(path) == "-"
     if not standard and not path.exists():
         raise AccessError(f"There is no file {path}; correct the path.")
+    refuse_pointers([] if standard else [path])
     try:
         content = sys.stdin.buffer.read() if standard else path.read_bytes()
         return content.decode("utf-8-sig")
@@ -139,7 +150,9 @@ def _content(path: Path) -> str:
             f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8."
         ) from error
     except OSError as error:
-        raise AccessError(f"{path} cannot be read ({error.strerror}); mend its access.") from error
+        raise AccessError(
+            f"{path} cannot be read ({error.strerror}); name a file that can."
+        ) from error
 
 
 def _lines(content: str) -> list[str]:
@@ -240,8 +253,8 @@ class _Pairs(dict[str, Any]):
         self.pairs = pairs
 
 
-def _is_object(line: str) -> bool:
+def _is_json(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(line), (dict, list))
     except MALFORMED:
         return False

@@ -16,6 +16,7 @@ from mosaic.config.profiles import Profile
 from mosaic.config.tasks import Task
 from mosaic.data.own_files import FILE_KINDS, as_labels, check_texts, read_file
 from mosaic.errors import MALFORMED, AccessError, ConfigError, IntegrityError
+from mosaic.storage.files import refuse_pointers
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def _table(task: Task, source: str, split: str, profile: Profile) -> Dataset:
     table = _load(task, source, split, profile)
     for name in names:
         if name not in table.column_names:
+            refuse_pointers(Path(profile.data_dir or "", source).rglob("*.*"))
             raise IntegrityError(
                 f"{called(task)} has no field {name!r}; it has {table.column_names}. "
                 f"Correct the task's fields or fetch the dataset again."
@@ -166,7 +168,12 @@ def _load(task: Task, name: str, split: str, profile: Profile) -> Dataset:
         options["name"] = task.config
     try:
         with cache as cache_dir, _without_bars():
-            return load_dataset(source, split=split, cache_dir=cache_dir, **options)
+            try:
+                return load_dataset(source, split=split, cache_dir=cache_dir, **options)
+            except Exception:
+                if os.path.isdir(source):  # else no folder of this machine
+                    refuse_pointers(Path(source).rglob("*.*"))
+                raise
     except FileNotFoundError as error:
         raise AccessError(
             f"A file of {called(task)} is missing ({error}). Fetch the dataset again."

@@ -13,7 +13,7 @@ import torch
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.errors import AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import NO_NEED, fitting, local_folder, reachable
-from mosaic.storage.files import digest_files
+from mosaic.storage.files import digest_files, refuse_pointers
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ def fetch_model(spec: ModelSpec) -> Path:
             f"{spec.source!r} is not whole in {folder}: a model needs config.json, its tokenizer "
             f"and *.safetensors, as `save_pretrained` writes them. Fetch it again. {NO_NEED}"
         )
+    used = ("*.safetensors", "config.json", *TOKENIZER_FILES)
+    refuse_pointers(path for pattern in used for path in folder.glob(pattern))
     found = digest_files(folder / name for name in spec.sha256 if (folder / name).is_file())
     for name, expected in spec.sha256.items():
         if found.get(name) != expected:

@@ -21,7 +21,7 @@ from mosaic.errors import FOREIGN, AccessError, ConfigError, IntegrityError
 from mosaic.models.hub import check_pin, reachable
 from mosaic.models.language_model import skeleton, truncated
 from mosaic.models.resolve import ResolvedModel
-from mosaic.storage.files import digest_files
+from mosaic.storage.files import digest_files, refuse_pointers
 from mosaic.storage.manifest import verify_folder
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ def sae_files(spec: SAESpec) -> tuple[dict[str, str], list[Path]]:
                     f"wrote with `save_model` (cfg.json, sae_weights.safetensors)."
                 )
         verify_folder(spec.folder)
-        scaler = [Path(spec.folder) / name for name in SCALER]
-        return {}, [*files, *(file for file in scaler if file.is_file())]
+        files += [file for name in SCALER if (file := Path(spec.folder) / name).is_file()]
+        refuse_pointers(files)
+        return {}, files
     from huggingface_hub import snapshot_download
 
     repo, path = registry_path(spec)

@@ -5,11 +5,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-from mosaic.errors import ResourceError
+from mosaic.errors import IntegrityError, ResourceError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,21 @@ def digest_files(paths: Iterable[Path]) -> dict[str, str]:
         stat = path.stat()
         found[path.name] = _sha256(path, stat.st_size, stat.st_mtime_ns)
     return found
+
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointers(paths: Iterable[Path]) -> None:
+    """IntegrityError for a file that a clone has only a Git LFS pointer of; of one that cannot be
+    opened its reader tells."""
+    for path in sorted(paths):
+        with suppress(OSError), path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise IntegrityError(
+                    f"{path} is a Git LFS pointer and not the file it stands for; run `git lfs "
+                    f"pull` in its clone, or download the file itself."
+                )
 
 
 @lru_cache(maxsize=4096)

@@ -410,6 +410,7 @@ def test_corpora_have_no_quoting_and_spreadsheets_have(tmp_path: Path) -> None:
         ("new.csv.txt", "text\na\n", "both table and text"),
         ("new.txt", '{"text": "a"}\n{"text": "b"}\n', "JSON lines where one text a line"),
         ("new", '{"text": "a"}\n', "JSON lines where one text a line"),
+        ("new.txt", '[{"text": "a"}]\n', "JSON lines where one text a line"),
         ("new.xlsx", "PK", "of a kind that is not read here"),
     ],
 )
@@ -419,6 +420,47 @@ def test_other_kinds_of_new_texts_are_refused(
     (tmp_path / name).write_text(content)
     with pytest.raises(IntegrityError, match=says):
         read_texts(str(tmp_path / name), "text")
+
+
+@pytest.mark.parametrize("first", ["text,label", '"id";"text"', "text\tlabel", "text"])
+def test_a_table_is_no_list_of_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    rows = first.replace("text", "The cook, 2;\tkind")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{first}\n{rows}".encode())))
+    with pytest.raises(IntegrityError, match="begins with .* the header of a table"):
+        read_texts("-", "text")
+    (tmp_path / "new.txt").write_text("no text, label\nThe cook, kind\n")
+    assert read_texts(str(tmp_path / "new.txt"), "text")[0] == "no text, label"
+    (tmp_path / "new.txt").write_text("text, please\nThe cook\n")
+    assert len(read_texts(str(tmp_path / "new.txt"), "text")) == 2
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 2457\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["mine.csv", "mine.tsv", "mine.jsonl", "set/train.parquet", "set/train.csv"]
+)
+def test_a_pointer_of_git_lfs_is_told_as_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / name).write_text(POINTER)
+    if name == "set/train.csv":  # read by `datasets`, as a set of the Hub is
+        (tmp_path / "set" / "README.md").write_text("A set.")
+    with pytest.raises(IntegrityError, match=f"{name} is a Git LFS pointer .* `git lfs pull`"):
+        load(tmp_path, dataset=f"./{name}" if "/" not in name else "./set")
+    if "/" not in name:
+        with pytest.raises(IntegrityError, match="is a Git LFS pointer"):
+            read_texts(str(tmp_path / name), "text")
+
+
+def test_a_missing_table_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    for name in ("data/none.csv", "none.jsonl"):
+        with pytest.raises(AccessError, match=f"There is no file {tmp_path / name}; correct"):
+            load(tmp_path, dataset=name)
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(AccessError, match="cannot be read .Is a directory.; name a file"):
+        read_texts(str(tmp_path / "a.csv"), "text")
 
 
 def test_answers_stand_beside_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
