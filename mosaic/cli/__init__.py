@@ -1,9 +1,11 @@
 """The command line: one verb per thing a reader does, none of which imports torch to say so."""
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -204,11 +206,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def warnings_once() -> Iterator[None]:
+    """Each warning of the package goes to standard error, and once however often it is met."""
+    handler, seen = logging.StreamHandler(), set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        return said not in seen and seen.add(said) is None
+
+    handler.addFilter(is_new)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logger = logging.getLogger("mosaic")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; a MosaicError prints its sentence and returns its exit code."""
     args = build_parser().parse_args(argv)
     try:
-        code = args.action(args) or 0
+        with warnings_once():
+            code = args.action(args) or 0
         sys.stdout.flush()
     except MosaicError as error:
         print(f"mosaic: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import shlex
 import subprocess
@@ -129,6 +130,23 @@ def test_no_private_path_reaches_a_bundle(tmp_path: Path, spelling: list[str]) -
         "mosaic sweep --profile mini --out lengths --tasks safety-en --feature base_rate "
         "--protocols nested --title 'text baselines'"
     )
+
+
+def test_a_warning_is_said_once_and_as_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("mosaic.models.somewhere")
+
+    def warn(_: object) -> None:
+        """Its help."""
+        for number in (1, 1, 2, 1):
+            log.warning("the SAE %d reads another model", number)
+
+    monkeypatch.setattr("mosaic.cli.verbs.do_doctor", warn)
+    said = [f"warning: the SAE {number} reads another model" for number in (1, 2)]
+    for _ in range(2):  # the next command says it again
+        assert main(["doctor"]) == 0
+        assert capsys.readouterr().err.splitlines() == said
 
 
 def test_an_interrupted_run_says_what_is_kept(
