@@ -302,6 +302,18 @@ def test_fewer_rows_than_folds_are_said(tmp_path: Path) -> None:
         fit_probe(open_workspace(str(tmp_path / "mine.yaml"), str(tmp_path / "build")))
 
 
+def test_contrary_labels_are_said_before_they_refuse_a_split(tmp_path: Path) -> None:
+    """Every text stands with both labels: no class is left, and why is said."""
+    write_csv(tmp_path / "mine.csv", text=TEXTS * 2, label=["x"] * 20 + ["y"] * 20)
+    own(tmp_path)
+    said: list[str] = []
+    workspace = open_workspace(str(tmp_path / "mine.yaml"), str(tmp_path / "build"))
+    with pytest.raises(ConfigError, match="two classes with at least 2 training documents"):
+        fit_probe(workspace, say=said.append)
+    assert said[0] == "mine: 40 rows; classes: 'x' 20, 'y' 20"
+    assert "warning: of 20 texts 20 stand with more than one label" in said
+
+
 def test_a_class_only_in_the_test_part_is_said(tmp_path: Path) -> None:
     parts = ["train"] * 15 + ["test"] * 5
     labels = ["x", "y"] * 7 + ["x"] + ["z"] * 5

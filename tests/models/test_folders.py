@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from mosaic.config.profiles import ModelSpec, SAESpec
-from mosaic.config.reading import local_or_id
+from mosaic.config.reading import beside, local_or_id
 from mosaic.errors import AccessError, ConfigError, MosaicError
 from mosaic.extraction.extract import extract
 from mosaic.models.hub import local_folder
@@ -22,6 +23,7 @@ from mosaic.models.language_model import find_blocks, load_model, positions, res
 from mosaic.models.readers import text_reader
 from mosaic.models.resolve import ResolvedModel, fetch_model, load_config
 from mosaic.models.saes import load_sae, sae_identity
+from mosaic.sweep.cells import paper_grid
 
 CPU = torch.device("cpu")
 X = torch.randn(6, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
@@ -154,6 +156,41 @@ def test_a_whitened_checkpoint_reads_whitened_states(tmp_path: Path, from_input:
     assert "activation_whitening.safetensors" in before["sha256"]
 
 
+TRAINED = ["standard", "gated", "topk", "jumprelu", "batchtopk", "matryoshka_batchtopk",
+           "matching_pursuit"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_checkpoint_of_every_architecture_is_what_sae_lens_would_make_of_it(
+    tmp_path: Path, kind: str
+) -> None:
+    from sae_lens import SAE
+    from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY as KNOWN
+
+    made, settings = KNOWN[kind]
+    more: dict[str, Any] = {"k": 8} if "topk" in kind else {}
+    more |= {"matryoshka_widths": [32, 96]} if kind.startswith("matryoshka") else {}
+    torch.manual_seed(0)
+    training = made(settings(d_in=tiny.D_MODEL, d_sae=96, **more))
+    for parameter in training.parameters():
+        parameter.data.normal_(std=0.3)
+    if "batchtopk" in kind:
+        training.topk_threshold.fill_(0.3)
+    training.save_model(tmp_path)
+    training.save_inference_model(tmp_path / "finished")
+    found = sae_at(tmp_path).encode(X)
+    assert found.count_nonzero()
+    torch.testing.assert_close(found, SAE.load_from_disk(tmp_path / "finished").encode(X))
+
+
+@pytest.mark.parametrize("kind", ["transcoder", "skip_transcoder", "jumprelu_transcoder"])
+def test_a_transcoder_is_refused(tmp_path: Path, kind: str) -> None:
+    settings = {"d_out": tiny.D_MODEL, "apply_b_dec_to_input": False}
+    tiny.write_sae(tmp_path, architecture=kind, **settings)
+    with pytest.raises(ConfigError, match=f"is a '{kind}' SAE, whose activations may"):
+        sae_at(tmp_path)
+
+
 SETTINGS = ("apply_b_dec_to_input", "normalize_activations")
 """What a reader may set: another value is another SAE, known by another checksum."""
 
@@ -239,6 +276,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
                   attn_layer_indices=[1]),
     "falcon_h1": dict(mamba_d_ssm=64, mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8,
                       mamba_chunk_size=8, head_dim=8),
+    "zamba2": dict(mamba_d_state=8, mamba_headdim=16, n_mamba_heads=4, mamba_ngroups=1,
+                   chunk_size=8, num_mem_blocks=1, adapter_rank=4,
+                   layers_block_type=["mamba", "hybrid", "mamba"]),
+    "nemotron_h": dict(mamba_num_heads=4, mamba_head_dim=8, ssm_state_size=8, n_groups=1,
+                       chunk_size=8, layers_block_type=["mamba", "attention", "mamba"]),
+    "falcon_mamba": {},
     "jamba": dict(attn_layer_period=2, attn_layer_offset=1, num_experts=2, mamba_d_state=8,
                   num_experts_per_tok=1, use_mamba_kernels=False, mamba_dt_rank=4),
 }  # fmt: skip
@@ -285,6 +328,41 @@ def test_quantized_weights_foreign_code_and_a_missing_tokenizer_are_one_sentence
         _ = at(folder).tokenizer
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "config.json", "tokenizer_config.json"]
+)
+def test_a_pointer_of_git_lfs_in_place_of_a_file_of_a_model_is_told(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tiny.write_model(tmp_path, "llama")
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\n")
+    (folder / "model.onnx").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(MosaicError, match=f"{name} is a Git LFS pointer .* `git lfs pull`"):
+        fetch_model(ModelSpec("own", str(folder), {"middle": 1}))
+    tiny.write_model(tmp_path, "llama")
+    assert fetch_model(ModelSpec("own", str(folder), {"middle": 1})) == folder  # ONNX is not read
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors"])
+def test_a_pointer_of_git_lfs_in_place_of_a_file_of_an_sae_is_told(
+    tmp_path: Path, name: str
+) -> None:
+    (tiny.write_sae(tmp_path) / name).write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(MosaicError, match=f"{name} is a Git LFS pointer .* `git lfs pull`"):
+        sae_identity(SAESpec(2, "96", folder=str(tmp_path)), tmp_path / "pins.json")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.model."])
+def test_weights_of_compiled_and_wrapped_models_are_refused(tmp_path: Path, prefix: str) -> None:
+    file = tiny.write_model(tmp_path, "llama") / "model.safetensors"
+    whole = load_file(file)
+    renamed = {prefix + name.removeprefix("model."): w for name, w in whole.items()}
+    for wrong in (renamed, {n: w for n, w in whole.items() if "embed_tokens" not in n}):
+        save_file(wrong, file, {"format": "pt"})
+        with pytest.raises(MosaicError, match="lacks embed_tokens.weight"):
+            load_model(at(tmp_path), 2)
+
+
 def test_places(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "data").mkdir()
@@ -294,6 +372,7 @@ def test_places(tmp_path: Path, monkeypatch: Any) -> None:
         assert local_or_id(tmp_path, name) == str(tmp_path / place)
     assert local_or_id(tmp_path, "C:\\m") == str(tmp_path / "C:\\m")
     assert local_folder("~/m") == tmp_path / "m"
+    assert beside(tmp_path / "data", "~/sae") == str(tmp_path / "sae")  # `folder` of an SAE
     with pytest.raises(AccessError, match="There is no folder"):
         fetch_model(ModelSpec("own", "~/m", {"middle": 1}))
     with pytest.raises(AccessError, match="nor a name that the Hub allows"):
@@ -308,3 +387,7 @@ def test_saes_are_told_apart_and_belong_to_a_layer() -> None:
         ModelSpec("own", "m", {"middle": 2}, (one,))
     model = ModelSpec("own", "m", {"early": 1, "late": 3}, (one, SAESpec(3, "64", folder="c")))
     assert (model.narrowest(1), model.narrowest(3)) == ("96", "64")
+    cells = paper_grid(tiny.profile(model), ["tiny"], [model])
+    assert {(c.layer, c.width) for c in cells if c.width} == {(1, "96"), (3, "64")}
+    bare = replace(model, saes=(one,))  # an SAE at one of two layers
+    assert {c.layer for c in paper_grid(tiny.profile(bare), ["tiny"], [bare]) if c.width} == {1}
