@@ -350,7 +350,7 @@ PROTECTIONS = (
     Protection(
         "JSON lines are texts",
         "data/own_files",
-        "if all(_is_object(text) for text in texts):",
+        "if all(_is_json(text) for text in texts):",
         "if False:",
         "test_own_files::test_other_kinds_of_new_texts_are_refused",
     ),
@@ -385,9 +385,37 @@ PROTECTIONS = (
     Protection(
         "large groups are drawn like others",
         "data/splits",
-        "small = np.flatnonzero(rows <= wanted / 2)",
+        "small = np.flatnonzero(rows <= most)",
         "small = np.arange(len(rows))",
         "test_splits::test_a_text_that_stands_often_does_not_decide_the_size_of_the_test_part",
+    ),
+    Protection(
+        "a group larger than a test part may be tested",
+        "data/splits",
+        "((wanted / 2, 2 * wanted), (wanted, 1))",
+        "((wanted / 2, 2 * wanted),)",
+        "test_splits::test_one_large_group_is_trained_on",
+    ),
+    Protection(
+        "the header of a table is a text",
+        "data/own_files",
+        "if is_table and rest and",
+        "if False and",
+        "test_own_files::test_a_table_is_no_list_of_texts",
+    ),
+    Protection(
+        "a pointer is a file like others",
+        "storage/files",
+        "if file.read(len(POINTER)) == POINTER:",
+        "if False:",
+        "test_own_files::test_a_pointer_of_git_lfs_is_told_as_one",
+    ),
+    Protection(
+        "warnings are not counted",
+        "cli/__init__",
+        "handler.addFilter(is_new)",
+        "pass",
+        "test_cli::test_a_warning_is_said_once_and_as_one",
     ),
     Protection(
         "a class may be tested only",
