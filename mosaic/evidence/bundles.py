@@ -233,29 +233,30 @@ def bundle_grid(
     return table[grid].reset_index(drop=True)
 
 
-def bundle_transfers(root: Path, *features: str) -> list[pd.DataFrame]:
+def bundle_transfers(root: Path, *features: str, whole: bool = True) -> list[pd.DataFrame]:
     """Cells of `features` tested in other languages than they were trained in, one table a bundle.
 
-    All seeds, at the whole training part, each with its native counterpart. A bundle without such
-    cells gives no table.
+    All seeds, at the whole training part or every share, each with its native counterpart. A bundle
+    without such cells gives no table.
     """
     settings = ["task", "feature", "model", "layer", "width", "pooling", "top_n", "threshold"]
     settings += ["selection", "k"]
     found = []
     for folder in bundle_folders(root):
         table = read_bundle(folder)
-        table = table[_usual(table) & table["seed"].notna() & table["feature"].isin(features)]
+        usual = _usual(table, whole)
+        table = table[usual & table["seed"].notna() & table["feature"].isin(features)]
         away = table[(table["train_language"] != table["language"]).fillna(False)]
         if len(away):
             found.append(table.merge(away[settings].drop_duplicates(), on=settings))
     return found
 
 
-def _usual(table: pd.DataFrame) -> pd.Series:
-    """Nested cells of the whole training part, scaled and pooled as this book does by default."""
-    whole = table["train_fraction"].fillna(1) == 1
+def _usual(table: pd.DataFrame, whole: bool = True) -> pd.Series:
+    """Nested cells, scaled and pooled as this book does by default; of the whole training part."""
+    share = (table["train_fraction"].fillna(1) == 1) | (not whole)
     default = table["scaling"].fillna("auto").eq("auto") & table["bos"].fillna("drop").eq("drop")
-    return (table["protocol"] == "nested") & whole & default
+    return (table["protocol"] == "nested") & share & default
 
 
 def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,14 @@ from mosaic.evidence.bundle_rules import read_manifest
 from mosaic.evidence.bundles import bundle_grids, bundle_transfers, read_bundle
 from mosaic.evidence.comparisons import shared_numbers
 from mosaic.evidence.published import best_on_test, published_scores
-from mosaic.evidence.transfer import above_chance, native_and_away, per_language, transfer_numbers
+from mosaic.evidence.transfer import (
+    above_chance,
+    labels_worth,
+    native_and_away,
+    per_language,
+    transfer_numbers,
+    worth_in_words,
+)
 from mosaic.experiments.transfer import (
     choose_depth,
     compare_transfer,
@@ -39,7 +47,7 @@ from mosaic.experiments.transfer import (
 from mosaic.extraction.features import Block
 from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
 from mosaic.scores.choose import select_by_cv
-from mosaic.scores.table import read_scores, write_scores
+from mosaic.scores.table import make_scores, read_scores, write_scores
 from mosaic.sweep.cells import Cell, recipe_cells
 from mosaic.sweep.compare import mean_over_seeds
 from mosaic.sweep.results import to_scores
@@ -425,6 +433,63 @@ def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
     again = read_scores(write_scores(table, tmp_path / "scores.csv"))
     assert set(again["train_fraction"]) == {0.5}
     assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
+
+
+CURVE = {"source": "run", "protocol": "nested", "profile": "mine", "task": "toxicity"}
+CURVE |= {"kind": "text", "toy": False, "probe": "linear", "feature": "sae", "model": "m"}
+CURVE |= {"layer": 3, "width": "1k", "pooling": "sum", "selection": "all", "threshold": 1.0}
+
+
+def curve(language: str, away: float, *native: float) -> list[dict[str, Any]]:
+    """Native scores at 25, 50 and 100 texts of two seeds, .02 apart, and those trained on en."""
+    rows = []
+    for seed, by in ((0, -0.01), (1, 0.01)):
+        cell = {**CURVE, "language": language, "seed": seed}
+        for share, score in zip((0.25, 0.5, 1.0), native, strict=True):
+            here = {"train_language": language, "train_fraction": share, "n_train": 100 * share}
+            rows.append({**cell, **here, "macro_f1": score + by})
+        rows.append({**cell, "train_language": "en", "n_train": 200, "macro_f1": away + by})
+        rows[-1]["train_fraction"] = 1.0
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("away", "native", "said"),
+    [
+        (0.55, (0.5, 0.6, 0.7), "about 35"),  # half way from 25 to 50, by their logarithms
+        (0.6, (0.5, 0.6, 0.7), "about 50"),
+        (0.45, (0.5, 0.6, 0.7), "at most 25"),
+        (0.5, (0.5, 0.6, 0.7), "at most 25"),
+        (0.8, (0.5, 0.6, 0.7), "more than 100"),
+        (0.65, (0.6, 0.7, 0.5), "about 35"),  # the first time, though it falls again
+    ],
+)
+def test_what_english_training_is_worth_in_native_labels(
+    away: float, native: tuple[float, ...], said: str
+) -> None:
+    early = {**curve("de", 0.1, *native)[0], "train_fraction": 0.1, "n_train": 10, "macro_f1": 0.99}
+    rows = curve("de", away, *native) + curve("en", 0.5, 0.5, 0.5, 0.5)
+    [row] = labels_worth([make_scores([*rows, early])], "en").to_dict("records")
+    assert row["labels"] == said, "a share that not all seeds have is no point of the curve"
+    assert (row["key"], row["n_train"]) == ("toxicity-de", 200)
+    assert row["macro_f1"] == pytest.approx(away)
+
+
+def test_what_english_training_is_worth_in_words() -> None:
+    rows = curve("de", 0.4, 0.5, 0.6, 0.7) + curve("fr", 0.65, 0.5, 0.6, 0.7)
+    table = labels_worth([make_scores(rows)], "en")
+    assert worth_in_words(table) == "in 1 of 2 languages (this run, profile mine)"
+    one = make_scores([{**row, "feature": "hidden", "selection": None} for row in rows])
+    assert worth_in_words(labels_worth([one], "en")) == "in no language, for there is no curve"
+
+
+def test_the_shipped_gemma_says_what_english_training_is_worth() -> None:
+    """Its shares of the training part were run, and no page showed what they are worth."""
+    shipped = bundle_transfers(RUNS, "sae", "hidden", whole=False)
+    table = labels_worth(shipped, "en")
+    latents = table[table["features"] == "all latents, sum > 1"]
+    assert list(latents["key"]) == [f"toxicity-{x}" for x in ("es", "de", "ru", "zh")]
+    assert (latents["most"] < 100).all()
 
 
 def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
