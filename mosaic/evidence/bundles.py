@@ -234,7 +234,7 @@ def bundle_grid(
 
 
 def bundle_transfers(root: Path, *features: str, whole: bool = True) -> list[pd.DataFrame]:
-    """Cells of `features` tested in other languages than they were trained in, one table a bundle.
+    """Cells of `features` tested in other languages than the one learnt from, one table a bundle.
 
     All seeds, at the whole training part or every share, each with its native counterpart. A bundle
     without such cells gives no table.
@@ -246,6 +246,7 @@ def bundle_transfers(root: Path, *features: str, whole: bool = True) -> list[pd.
         table = read_bundle(folder)
         usual = _usual(table, whole)
         table = table[usual & table["seed"].notna() & table["feature"].isin(features)]
+        table = table[~table["train_language"].str.contains("+", regex=False).fillna(False)]
         away = table[(table["train_language"] != table["language"]).fillna(False)]
         if len(away):
             found.append(table.merge(away[settings].drop_duplicates(), on=settings))

@@ -20,7 +20,8 @@ from scipy import sparse
 from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.data.load import load_task
-from mosaic.data.splits import make_split, thin, without_items
+from mosaic.data.splits import inner_folds, make_split
+from mosaic.data.training_part import joined, thin, without_items
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundle_rules import read_manifest
 from mosaic.evidence.bundles import bundle_grids, bundle_transfers, read_bundle
@@ -41,11 +42,14 @@ from mosaic.experiments.transfer import (
     languages_of,
     native_pairs,
     selected_latents,
+    several_sources,
+    source_pairs,
     transfer_cells,
     transfer_features,
 )
 from mosaic.extraction.features import Block
 from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
+from mosaic.probes.select import Candidate
 from mosaic.scores.choose import select_by_cv
 from mosaic.scores.table import make_scores, read_scores, write_scores
 from mosaic.sweep.cells import Cell, recipe_cells
@@ -292,6 +296,67 @@ def test_no_item_is_trained_on_in_one_language_and_tested_in_another(world: Worl
     cell = next(c for c in all_pairs(world) if c.train_task == KEYS[0] != c.task)
     row = score_cells([cell], world.workspace)[0].row
     assert row["n_train"] == len(apart.train)
+
+
+def test_one_probe_learns_from_several_languages(world: World) -> None:
+    """The same as a probe fitted by hand on the rows of both, one under the other."""
+    cells = several_sources(world.workspace.profile, KEYS, MODEL)
+    assert len(cells) == 3 * 2 * 2, "languages, features and shares"
+    results = score_cells(cells, world.workspace)
+    for result in results:
+        cell, shares = result.cell, []
+        german, chinese = (world.data(key) for key in cell.train_tasks)
+        others = [(world.data(key), make_split(world.data(key), 0)) for key in KEYS]
+        for data in (german, chinese):
+            part = thin(make_split(data, 0), data.labels, cell.train_fraction)
+            shares.append(without_items(part, data, others))
+        assert result.row["n_train"] == sum(len(part.train) for part in shares)
+        assert result.row["train_language"] == "+".join(key[5:] for key in cell.train_tasks)
+        described, y = [], []
+        for data, part in zip((german, chinese), shares, strict=True):
+            values = world.latents[data.task.key][part.train]
+            described.append(values[:, :12] if cell.feature == "hidden" else values > 1)
+            y.append(data.labels[part.train])
+        X = np.vstack(described).astype(np.float32)
+        rows = joined(list(zip((german, chinese), shares, strict=True)))
+        assert list(rows.train_ids) == [i for part in shares for i in part.train_ids]
+        by_hand = fit(
+            cell,
+            {"": Candidate(X if cell.feature == "hidden" else sparse.csr_array(X))},
+            np.concatenate(y),
+            replace(rows, train=np.arange(len(X))),
+        )
+        tested = make_split(world.data(cell.task), 0).test
+        values = world.latents[cell.task][tested]
+        values = values[:, :12] if cell.feature == "hidden" else sparse.csr_array(values > 1.0)
+        assert list(by_hand.predict(values.astype(np.float32))) == list(result.y_pred)
+    half, whole = (result.row["n_train"] for result in results[:2])
+    assert half == pytest.approx(whole / 2, abs=3)
+    pairs = source_pairs(cells, KEYS[0])
+    english = score_cells(list(dict.fromkeys(b for _, b in pairs)), world.workspace)
+    table = compare_transfer(pairs, [*results, *english])
+    assert len(table) == 2 * 2 * 2
+    assert set(table["trained_on"]) == {"mood-en+mood-zh", "mood-en+mood-de"}
+
+
+def test_what_several_languages_teach_is_never_tested(world: World) -> None:
+    """Neither a text of a test part nor its translation, and none on both sides of a fold."""
+    data = [world.data(key) for key in KEYS[:2]]
+    splits = [make_split(d, 0) for d in data]
+    home = joined(list(zip(data, splits, strict=True)))
+    assert home.train_groups is not None
+    items = np.concatenate([d.groups[s.train] for d, s in zip(data, splits, strict=True)])
+    shared = [g for g in set(items) if (items == g).sum() > 1]
+    assert shared, "some texts stand in both languages"
+    labels = np.concatenate([d.labels for d in data])[home.train]
+    for fitted, scored in inner_folds(labels, home.train_groups, 5, 0):
+        assert not set(items[fitted]) & set(items[scored])
+    assert joined([(data[0], splits[0])]) is splits[0]
+    alike = [replace(d, groups=None) for d in data]
+    alike[1].inputs[splits[1].train[0]] = alike[0].inputs[splits[0].train[2]]
+    linked = joined(list(zip(alike, splits, strict=True))).train_groups
+    assert linked[2] == linked[len(splits[0].train)], "an equal text is one item"
+    assert len(set(linked)) == len(linked) - 1
 
 
 def test_equal_texts_count_as_one_item_without_groups(world: World) -> None:
