@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -79,30 +79,30 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def compute_shards(work: Work, engine: str) -> dict[str, int]:
-    """Compute and store the missing shards of several jobs of one model.
+def compute_shards(work: Work, engine: str) -> Iterator[dict[str, int]]:
+    """Compute and store the missing shards of several jobs of one model, job by job.
 
-    Returns the number of latents by SAE block's key.
+    Yields after each the number of latents by SAE block's key: what is computed can be finished
+    before the next begins.
     """
+    if not work:
+        return
     import torch  # with all that loads models, which a sweep of scored cells needs nothing of
 
     from mosaic.extraction.jobs import load_workers
 
-    sizes: dict[str, int] = {}
     if engine == "ray":
         from mosaic.extraction.ray import compute_on_ray
 
         for job, missing in work:
             with _bar(job, missing) as bar:
-                sizes |= compute_on_ray(job, missing, bar)
-        return sizes
-    with torch.inference_mode():
-        for worker, (job, missing) in zip(load_workers(work), work, strict=True):
-            with _bar(job, missing) as bar:
-                for shard, blocks in missing.items():
-                    worker.shard(shard, blocks, bar)
-            sizes |= worker.sizes
-    return sizes
+                yield compute_on_ray(job, missing, bar)
+        return
+    for worker, (job, missing) in zip(load_workers(work), work, strict=True):
+        with torch.inference_mode(), _bar(job, missing) as bar:
+            for shard, blocks in missing.items():
+                worker.shard(shard, blocks, bar)
+        yield worker.sizes
 
 
 def _bar(job: Job, missing: Missing) -> tqdm:

@@ -96,11 +96,11 @@ def extract_all(
         with store.lock(sorted(keys)):
             # Another process may have done the work meanwhile.
             work = [(job, missing) for job in lacking if (missing := missing_shards(job))]
-            sizes = compute_shards(work, engine) if work else {}
-            for job, missing in work:
+            sizes = compute_shards(work, engine)
+            for (job, missing), d_sae in zip(work, sizes, strict=True):
                 for block in blocks_of(missing):
                     facts: dict[str, Any] = {"top_n": [], "d_sae": None, "name": block.name}
                     if block.width is not None:
-                        facts |= {"top_n": list(profile.top_n), "d_sae": sizes[block.key]}
+                        facts |= {"top_n": list(profile.top_n), "d_sae": d_sae[block.key]}
                     store.finish(block.key, job.n_shards, job.identities[block.key], **facts)
     return [Features(job.data.ids, store, tuple(job.blocks)) for job in jobs]

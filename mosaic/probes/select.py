@@ -84,9 +84,10 @@ def _stack(parts: Sequence[Candidate]) -> Candidate:
         return parts[0]
     if isinstance(parts[0].X, list):
         return replace(parts[0], X=[text for part in parts for text in part.X])
-    stack = sparse.vstack if sparse.issparse(parts[0].X) else np.vstack
-    found = stack([part.X for part in parts])
-    return replace(parts[0], X=found.tocsr() if sparse.issparse(found) else found)
+    blocks = [part.X for part in parts]
+    if sparse.issparse(parts[0].X):
+        return replace(parts[0], X=sparse.vstack(blocks, format="csr"))
+    return replace(parts[0], X=np.vstack(blocks))
 
 
 Candidates = Candidate | Matrix | Mapping[str, Candidate | Matrix]

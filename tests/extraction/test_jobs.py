@@ -113,6 +113,30 @@ def test_several_tasks_take_one_load(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert loads == [1]
 
 
+def test_a_task_is_whole_before_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of seventeen tasks, killed in the twelfth, computed the first eleven again."""
+    spec = tiny.model_spec(tmp_path / "m")
+    several = [tiny.task_data(), tiny.task_data(["other texts", "b"])]
+    from mosaic.extraction.jobs import ShardWorker
+
+    real, asked = ShardWorker.shard, []
+
+    def dies(self: Any, shard: int, blocks: Any, bar: Any) -> None:
+        asked.append(list(self.job.data.ids))
+        if asked.count(list(several[1].ids)) == 1:
+            raise KeyboardInterrupt
+        real(self, shard, blocks, bar)
+
+    monkeypatch.setattr(ShardWorker, "shard", dies)
+    with pytest.raises(KeyboardInterrupt):
+        extract_all(spec, several, tiny.profile(spec), store=tmp_path / "s")
+    before = len(asked)
+    extract_all(spec, several, tiny.profile(spec), store=tmp_path / "s")
+    assert asked[before:] == [list(several[1].ids)], "the first is not read again"
+
+
 def test_no_cluster_starts_where_nothing_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
