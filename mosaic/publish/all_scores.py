@@ -1,15 +1,16 @@
 """The page of all scores: published rows and every bundle's, to filter, sort and download."""
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mosaic.evidence.bundles import bundle_folders, open_bundle
+from mosaic.evidence.bundles import Bundle, bundle_folders, open_bundle
 from mosaic.evidence.published import published_scores
 from mosaic.publish.latent_browser import inline_code, inline_data
-from mosaic.scores.names import pooling_name
+from mosaic.scores.names import SOURCE_LABEL, pooling_name, run_name
 from mosaic.scores.table import F1
 
 N_PLAIN = 50
@@ -17,7 +18,7 @@ N_PLAIN = 50
 
 FEATURE_NAMES = {"sae": "SAE latents", "hidden": "hidden state", "tfidf": "TF-IDF"}
 
-WORDS = ("source", "task", "language", "model", "layer", "width", "pooling", "feature", "run")
+WORDS = ("source", "task", "language", "model", "layer", "width", "pooling", "feature", "repeat")
 
 
 def scores_page(runs: Path) -> str:
@@ -26,23 +27,38 @@ def scores_page(runs: Path) -> str:
     `runs` is the folder of bundles. Raises what reading bundles raises.
     """
     bundles = [open_bundle(folder) for folder in bundle_folders(runs)]
-    parts = [named_rows(published_scores(), "published")]
-    parts += [named_rows(bundle.table, bundle.folder.name) for bundle in bundles]
+    parts = [named_rows(published_scores(), SOURCE_LABEL["published"])]
+    names = source_names(bundles)
+    parts += [named_rows(b.table, name) for b, name in zip(bundles, names, strict=True)]
     rows = pd.concat(parts, ignore_index=True)
     sources = "".join(
-        f"<li>{html.escape(bundle.folder.name)}: {html.escape(bundle.manifest.title)}</li>"
+        f"<li>{html.escape(name)}: {html.escape(bundle.manifest.title)}</li>"
+        for bundle, name in zip(bundles, names, strict=True)
+        if name != bundle.manifest.title
+    )
+    lines = f"<li>published scores: the authors' own</li>{sources}"
+    return f"```{{raw}} html\n<ul>{lines}</ul>\n{score_table(rows)}\n```\n"
+
+
+def source_names(bundles: Sequence[Bundle]) -> list[str]:
+    """What readers call each bundle: a run that reads SAE latents by `run_name`, another by its
+    title; those of one name with their folder's as well."""
+    names = [
+        run_name(bundle.manifest.profile)
+        if bundle.table["feature"].eq("sae").any()
+        else bundle.manifest.title
         for bundle in bundles
-    )
-    return (
-        f"```{{raw}} html\n<ul><li>published: the authors' public scores</li>{sources}</ul>\n"
-        f"{score_table(rows)}\n```\n"
-    )
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name} ({bundle.folder.name})"
+        for bundle, name in zip(bundles, names, strict=True)
+    ]
 
 
 def named_rows(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     """Scores as the page names them: columns WORDS as text ("" where none applies), and F1.
 
-    `run` tells rows apart that are alike otherwise: the seed, how many seeds a mean is over, or
+    `repeat` tells rows apart that are alike otherwise: the seed, how many seeds a mean is over, or
     which of the authors' files of one configuration it is.
     """
     if scores.empty:
@@ -55,12 +71,12 @@ def named_rows(scores: pd.DataFrame, source: str) -> pd.DataFrame:
         feature=[_feature(row) for _, row in scores.iterrows()],
         task=task.where(asked.isna(), task + " (" + asked + " right?)"),
         language=language.where(away.isna(), away + " → " + language),
-        run=_run(scores, source == "published"),
+        repeat=_repeat(scores, source == SOURCE_LABEL["published"]),
     )
     return table[list(WORDS)].astype("object").fillna("").astype(str).join(table[list(F1)])
 
 
-def _run(scores: pd.DataFrame, published: bool) -> list[str]:
+def _repeat(scores: pd.DataFrame, published: bool) -> list[str]:
     said = []
     for seed, repeat in zip(scores["seed"], scores["repeat"], strict=True):
         if pd.notna(seed):

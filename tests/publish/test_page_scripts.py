@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 from browser import Tab, open_tab
 from places import ROOT, RUNS
 
+from mosaic.evidence.bundles import open_bundle
 from mosaic.experiments.latent_view import LatentView, ShownLatent, ShownText, Weight
-from mosaic.publish.all_scores import N_PLAIN, WORDS, named_rows, score_table, scores_page
+from mosaic.publish.all_scores import N_PLAIN, WORDS, named_rows, score_table, scores_page, source_names
 from mosaic.publish.latent_browser import show_latents
 from mosaic.scores.table import make_scores
 
@@ -260,7 +262,7 @@ def test_the_download_holds_what_is_chosen_and_computes_nothing(opens: Opens) ->
     tab.run(press_save)
     lines = list(csv.DictReader(io.StringIO(tab.run("saved.text()"))))
     assert tab.run("named") == "scores.csv"
-    assert [line["run"] for line in lines] == table["run"].tolist()
+    assert [line["repeat"] for line in lines] == table["repeat"].tolist()
     assert lines[7]["task"] == HOSTILE
     assert lines[8]["task"] == "'" + '=SUM(1,"2")'
     assert float(lines[4321]["macro_f1"]) == pytest.approx(4321 / 5000)
@@ -294,7 +296,7 @@ def test_the_page_holds_every_row_and_stays_quick(opens: Opens) -> None:
     tab = opens(body)
     total = int(tab.run(COUNT).split()[-3].replace(",", ""))
     assert total > 8000
-    assert {"published", "encoder"} <= set(
+    assert {"published scores", "MiniLM run", "Gemma run", "TF-IDF on real text, nested protocol"} <= set(
         tab.run("[...document.querySelector('select').options].map(o => o.text)")
     )
     took = tab.run(
@@ -315,13 +317,20 @@ def test_rows_say_what_tells_them_apart() -> None:
     table = named_rows(make_scores([{**shared, **one} for one in several]), "x")
     assert table["language"].tolist() == ["en → de", "", ""]
     assert table["pooling"].tolist() == ["sum > 1", "sum", "sum"]
-    assert table["run"].tolist() == ["seed 2", "mean of 3 seeds", ""]
+    assert table["repeat"].tolist() == ["seed 2", "mean of 3 seeds", ""]
     assert table["feature"].tolist() == [
         "SAE latents",
         "SAE latents, top 8, decision tree",
         "SAE latents, 10% of training, scaling none",
     ]
     assert table["task"].tolist() == ["t", "t", "t (m right?)"]
+
+
+def test_two_bundles_of_one_name_are_told_apart() -> None:
+    bundles = [open_bundle(RUNS / "encoder"), open_bundle(RUNS / "tfidf-nested")]
+    assert source_names(bundles) == ["MiniLM run", "TF-IDF on real text, nested protocol"]
+    twice = [bundles[0], replace(bundles[0], folder=RUNS / "mine")]
+    assert source_names(twice) == ["MiniLM run (encoder)", "MiniLM run (mine)"]
 
 
 def test_the_page_is_in_the_book() -> None:
