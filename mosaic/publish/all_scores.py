@@ -1,13 +1,12 @@
 """The page of all scores: published rows and every bundle's, to filter, sort and download."""
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mosaic.evidence.bundles import Bundle, bundle_folders, open_bundle
+from mosaic.evidence.bundles import bundle_folders, open_bundle
 from mosaic.evidence.published import published_scores
 from mosaic.publish.latent_browser import inline_code, inline_data
 from mosaic.scores.names import SOURCE_LABEL, pooling_name, run_name
@@ -26,33 +25,16 @@ def scores_page(runs: Path) -> str:
 
     `runs` is the folder of bundles. Raises what reading bundles raises.
     """
-    bundles = [open_bundle(folder) for folder in bundle_folders(runs)]
     parts = [named_rows(published_scores(), SOURCE_LABEL["published"])]
-    names = source_names(bundles)
-    parts += [named_rows(b.table, name) for b, name in zip(bundles, names, strict=True)]
-    rows = pd.concat(parts, ignore_index=True)
-    sources = "".join(
-        f"<li>{html.escape(name)}: {html.escape(bundle.manifest.title)}</li>"
-        for bundle, name in zip(bundles, names, strict=True)
-        if name != bundle.manifest.title
-    )
-    lines = f"<li>published scores: the authors' own</li>{sources}"
-    return f"```{{raw}} html\n<ul>{lines}</ul>\n{score_table(rows)}\n```\n"
-
-
-def source_names(bundles: Sequence[Bundle]) -> list[str]:
-    """What readers call each bundle: a run that reads SAE latents by `run_name`, another by its
-    title; those of one name with their folder's as well."""
-    names = [
-        run_name(bundle.manifest.profile)
-        if bundle.table["feature"].eq("sae").any()
-        else bundle.manifest.title
-        for bundle in bundles
-    ]
-    return [
-        name if names.count(name) == 1 else f"{name} ({bundle.folder.name})"
-        for bundle, name in zip(bundles, names, strict=True)
-    ]
+    titles: dict[str, list[str]] = {SOURCE_LABEL["published"]: ["the authors' own"]}
+    for bundle in map(open_bundle, bundle_folders(runs)):
+        name = run_name(bundle.manifest.profile)  # as everywhere, so that several may share it
+        titles.setdefault(name, []).append(bundle.manifest.title)
+        parts.append(named_rows(bundle.table, name))
+    said = (html.escape(f"{name}: {'; '.join(its)}") for name, its in titles.items())
+    sources = "".join(f"<li>{line}</li>" for line in said)
+    table = score_table(pd.concat(parts, ignore_index=True))
+    return f"```{{raw}} html\n<ul>{sources}</ul>\n{table}\n```\n"
 
 
 def named_rows(scores: pd.DataFrame, source: str) -> pd.DataFrame:

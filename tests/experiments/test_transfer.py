@@ -25,7 +25,13 @@ from mosaic.evidence.bundle_rules import read_manifest
 from mosaic.evidence.bundles import bundle_grids, bundle_transfers, read_bundle
 from mosaic.evidence.comparisons import shared_numbers
 from mosaic.evidence.published import best_on_test, published_scores
-from mosaic.evidence.transfer import above_chance, native_and_away, per_language, transfer_numbers
+from mosaic.evidence.transfer import (
+    above_chance,
+    native_and_away,
+    per_language,
+    scored_once,
+    transfer_numbers,
+)
 from mosaic.experiments.transfer import (
     choose_depth,
     compare_transfer,
@@ -408,7 +414,12 @@ def test_every_floor_between_languages_is_drawn_whatever_its_folder_is_called(
     tiny.mixed_bundle(runs)
     shutil.copytree(shipped / "tfidf-transfer-real-text", runs / "another-name")
     shutil.copytree(shipped / "tfidf-nested", runs / "native-only")
-    found = bundle_transfers(runs, "tfidf")
+    shutil.copytree(shipped / "tfidf-transfer-real-text", runs / "zz-the-same-again")
+    every = bundle_transfers(runs, "tfidf")
+    part = every[0].query("seed == 0").assign(profile="shorter", model=pd.NA)
+    found = scored_once([part, *every])
+    assert [len(table) for table in found] == [len(every[0]), len(every[1])]
+    assert scored_once([]) == []
     floor = fig_transfer_matrix(found, tmp_path, "fig-transfer-floor")
     values = pd.read_csv(floor.csv)
     assert set(values["profile"]) == {"encoder", "mine"}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from browser import Tab, open_tab
 from places import ROOT, RUNS
 
-from mosaic.evidence.bundles import open_bundle
+from mosaic.evidence.bundles import bundle_folders, open_bundle
 from mosaic.experiments.latent_view import LatentView, ShownLatent, ShownText, Weight
 from mosaic.publish.all_scores import (
     N_PLAIN,
@@ -23,9 +22,9 @@ from mosaic.publish.all_scores import (
     named_rows,
     score_table,
     scores_page,
-    source_names,
 )
 from mosaic.publish.latent_browser import show_latents
+from mosaic.scores.names import run_name
 from mosaic.scores.table import make_scores
 
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>"
@@ -304,7 +303,9 @@ def test_the_page_holds_every_row_and_stays_quick(opens: Opens) -> None:
     total = int(tab.run(COUNT).split()[-3].replace(",", ""))
     assert total > 8000
     named = tab.run("[...document.querySelector('select').options].map(o => o.text)")
-    assert {"published scores", "MiniLM run", "TF-IDF on real text, nested protocol"} <= set(named)
+    profiles = {open_bundle(folder).manifest.profile for folder in bundle_folders(RUNS)}
+    assert set(named) == {"all", "published scores", *map(run_name, profiles)}
+    assert "<li>Gemma run: A real Gemma" in page
     took = tab.run(
         """(() => { const start = performance.now();
         document.querySelector('th button').click(); return performance.now() - start; })()"""
@@ -330,13 +331,6 @@ def test_rows_say_what_tells_them_apart() -> None:
         "SAE latents, 10% of training, scaling none",
     ]
     assert table["task"].tolist() == ["t", "t", "t (m right?)"]
-
-
-def test_two_bundles_of_one_name_are_told_apart() -> None:
-    bundles = [open_bundle(RUNS / "encoder"), open_bundle(RUNS / "tfidf-nested")]
-    assert source_names(bundles) == ["MiniLM run", "TF-IDF on real text, nested protocol"]
-    twice = [bundles[0], replace(bundles[0], folder=RUNS / "mine")]
-    assert source_names(twice) == ["MiniLM run (encoder)", "MiniLM run (mine)"]
 
 
 def test_the_page_is_in_the_book() -> None:
