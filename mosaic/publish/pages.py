@@ -1,5 +1,6 @@
 """What staging adds to the book: how to rerun each chapter, and the index of figures."""
 
+import csv
 import json
 import shlex
 from collections.abc import Mapping
@@ -14,9 +15,12 @@ from mosaic.config.tasks import load_catalogue
 from mosaic.evidence.bundles import NUMBERLESS, command_line, public
 from mosaic.figures import CHAPTER_OF_FIGURE, figure_number
 from mosaic.figures.style import load_figure
-from mosaic.scores.markdown import markdown_table
+from mosaic.scores.markdown import markdown_table, stacked_table
 
 HEADING = "## Rerun exactly this"
+
+MOST_COLUMNS = 8
+"""Of a table that a page holds."""
 
 
 def repository(root: Path) -> str:
@@ -131,6 +135,23 @@ def task_table(catalogue: str) -> str:
     head = ("task (section)", "dataset, configuration, split", "text, label", "rows", "licence")
     remarks = [f"- {', '.join(keys)}: {note}." for note, keys in noted.items()]
     return "\n".join([markdown_table(head, rows), *remarks]) + "\n"
+
+
+def measured_tables(folder: Path) -> dict[str, str]:
+    """Markdown of each CSV of a folder, by `table_<name>`, with plain names of columns.
+
+    One with more columns than a page holds, and fewer rows, is turned.
+    """
+    tables = {}
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        if len(head) > max(MOST_COLUMNS, len(rows)):
+            head, *rows = map(list, zip(head, *rows, strict=True))
+        names = [name.replace("_", " ") for name in head]
+        named = [[first.replace("_", " "), *rest] for first, *rest in rows]
+        tables[f"table_{path.stem}"] = stacked_table(names, named, "mosaic-flow")
+    return tables
 
 
 def profile_table() -> str:

@@ -31,7 +31,7 @@ from mosaic.evidence.contrasts import texts_once, verdicts_twice
 from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
-from mosaic.scores.markdown import markdown_table
+from mosaic.scores.markdown import stacked_table
 from mosaic.scores.names import counted, run_name
 from mosaic.scores.table import concat_scores, read_scores
 
@@ -75,18 +75,13 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
-    said = [
-        # A phone shows no head.
-        [f"[{name}:]{{.source}} {verdict_cell(finding)}" for finding in found]
-        for name, found in columns.items()
-    ]
+    said = [[verdict_cell(finding) for finding in found] for found in columns.values()]
     links = [_link(finding.claim, chapters) for finding in columns[PUBLISHED]]
     rows = list(zip(links, *said, strict=True))
-    table = markdown_table(("The paper's claim", *columns), rows)
+    table = stacked_table(("The paper's claim", *columns), rows, "mosaic-scorecard")
     audit = f"{{doc}}`chapter 8 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 8"
     return (
-        f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
-        f"{_legend(columns)} Intervals and method: {audit}.\n"
+        f"{_sources(columns)}\n\n{table}\n{_legend(columns)} Intervals and method: {audit}.\n"
     )
 
 
