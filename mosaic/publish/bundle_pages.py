@@ -15,7 +15,7 @@ from mosaic.evidence.comparisons import wins
 from mosaic.evidence.contrasts import verdicts_twice
 from mosaic.publish.scorecard import effect_words, verdicts_in_words
 from mosaic.scores.choose import select_by_cv
-from mosaic.scores.markdown import markdown_table, stacked_table
+from mosaic.scores.markdown import stacked_table
 from mosaic.scores.names import COMPARED_WITH, pooling_name, series_of
 
 SAE_METRICS = ("l0", "explained_variance", "dead_share")
@@ -57,7 +57,7 @@ def origin_table(manifest: Manifest) -> str:
         rows.append(("model", f"{_code(model.name)} from {_code(model.source)}"))
         rows += [(f"sha256 of {_code(name)}", _code(sha)) for name, sha in model.sha256.items()]
     rows += [(f"sha256 of {_code(name)}", _code(sha)) for name, sha in manifest.files.items()]
-    return markdown_table(("", ""), rows)
+    return stacked_table(("", ""), rows)
 
 
 def sae_table(manifest: Manifest) -> str:

@@ -80,9 +80,7 @@ def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -
     rows = list(zip(links, *said, strict=True))
     table = stacked_table(("The paper's claim", *columns), rows, "mosaic-scorecard")
     audit = f"{{doc}}`chapter 8 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 8"
-    return (
-        f"{_sources(columns)}\n\n{table}\n{_legend(columns)} Intervals and method: {audit}.\n"
-    )
+    return f"{_sources(columns)}\n\n{table}\n{_legend(columns)} Intervals and method: {audit}.\n"
 
 
 def verdicts_in_words(found: Sequence[Finding]) -> str:

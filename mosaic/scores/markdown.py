@@ -13,11 +13,12 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str
 def stacked_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], look: str = "") -> str:
     """A Markdown table of the book whose rows are blocks on a phone, without a head.
 
-    So each cell but the first holds its column's name, which only a phone shows. `look` is a
-    further class.
+    So each cell but the first holds its column's name, which only a phone shows; an empty cell, and
+    one of a column without a name, stays as it is. `look` is a further class.
     """
+    before = [f"[{name}:]{{.source}} " if name else "" for name in columns[1:]]
     named = [
-        [first, *(x and f"[{n}:]{{.source}} {x}" for n, x in zip(columns[1:], rest, strict=True))]
+        [first, *(x and f"{name}{x}" for name, x in zip(before, rest, strict=True))]
         for first, *rest in rows
     ]
     look = f"mosaic-stacked {look}".strip()
