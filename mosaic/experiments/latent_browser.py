@@ -1,6 +1,7 @@
 """Latents to look into: the texts they fire on, their histogram, and the tokens they promote."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,9 @@ def browse_latents(
                 random=shown(latent, chosen[latent][1]),
             )
         )
-    about = {"task": data.task.key, "dataset": data.task.dataset, "licence": data.task.licence}
+    place = Path(data.task.dataset)  # where a file lies is of one machine
+    dataset = place.name if place.is_absolute() else data.task.dataset
+    about = {"task": data.task.key, "dataset": dataset, "licence": data.task.licence}
     return LatentView(
         **about,
         role=data.task.role,

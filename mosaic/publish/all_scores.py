@@ -27,8 +27,13 @@ def scores_page(runs: Path) -> str:
     """
     parts = [named_rows(published_scores(), SOURCE_LABEL["published"])]
     titles: dict[str, list[str]] = {SOURCE_LABEL["published"]: ["the authors' own"]}
+    seen: set[str] = set()
     for bundle in map(open_bundle, bundle_folders(runs)):
-        name = run_name(bundle.manifest.profile)  # as everywhere, so that several may share it
+        profile = bundle.manifest.profile
+        name = run_name(profile)  # as everywhere: parts of a run share it, a second run does not
+        if (bundle.table["feature"] == "sae").any():
+            name += f" ({bundle.folder.name})" if profile in seen else ""
+            seen.add(profile)
         titles.setdefault(name, []).append(bundle.manifest.title)
         parts.append(named_rows(bundle.table, name))
     said = (html.escape(f"{name}: {'; '.join(its)}") for name, its in titles.items())

@@ -234,6 +234,7 @@ def test_the_latents_of_the_reasons_can_be_looked_into(fitted: Path) -> None:
     layer, width = saved.card["sae"]["layer"], saved.card["sae"]["width"]
     top = top.assign(page=None, explanation=None)
     view = browse_latents(reading, top, own.profile.model("own"), layer, width, own.profile)
+    assert view.dataset == "mine.csv", "where it lies is of one machine"
     weights = {latent.latent: abs(latent.weights[0].weight) for latent in view.latents}
     named = {e.latent: abs(e.weight) for p in found for e in p.evidence}
     assert weights == pytest.approx(named, rel=1e-3)
