@@ -201,7 +201,7 @@ def _add_label(axes: Axes, row: int, words: str) -> None:
             label.set_text(f"{label.get_text()}\n{words}")
             return
     style: dict[str, Any] = {"fontsize": 7.5, "linespacing": 1.05, "va": "center"}
-    place = {"xytext": (6, 0), "textcoords": "offset points", "gid": f"row {row}"}
+    place: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "gid": f"row {row}"}
     axes.annotate(words, (1, row), xycoords=("axes fraction", "data"), **place, **style)
 
 
@@ -210,7 +210,7 @@ def room_for_labels(figure: Figure, axes: Sequence[Axes], row: float) -> None:
 
     They are the first of the figure's one column, and their height ratios count rows.
     """
-    grid = axes[0].get_gridspec()
+    grid: Any = axes[0].get_gridspec()
     ratios = np.array(grid.get_height_ratios(), dtype=float)
     for i, panel in enumerate(axes):
         lines = max((label.get_text().count("\n") + 1 for label in panel.texts), default=1)
