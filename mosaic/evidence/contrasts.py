@@ -15,7 +15,7 @@ import pandas as pd
 from mosaic.config.choices import DEPTHS
 from mosaic.evidence.claims import Claim, Finding, judge_claims, judge_pairs, load_claims
 from mosaic.evidence.comparisons import SAME_TEXTS
-from mosaic.scores.names import pooling_name, source_label
+from mosaic.scores.names import counted, pooling_name, source_label
 
 LATENTS = {"feature": "sae"}
 
@@ -108,14 +108,14 @@ def compared(finding: Finding) -> str:
     effect, by_task = finding.effect or 0.0, finding.by_task
     agree = int((by_task * effect > 0).sum())
     word = "higher" if effect > 0 else "lower"
-    return f"{abs(effect):.3f} {word} ({agree} of {finding.n_tasks} tasks)"
+    return f"{abs(effect):.3f} {word} ({agree} of {counted(finding.n_tasks, 'task')})"
 
 
 def in_words(finding: Finding | None) -> str:
     """`+0.046 (95% interval +0.000 to +0.092, 9 tasks)`; below `MIN_TASKS` no interval."""
     if finding is None or finding.effect is None:
         return "(not measured)"
-    tasks = f"{finding.n_tasks} task" + ("s" if finding.n_tasks != 1 else "")
+    tasks = counted(finding.n_tasks, "task")
     if finding.low is None:
         return f"{finding.effect:+.3f} ({tasks})"
     span = f"95% interval {finding.low:+.3f} to {finding.high:+.3f}"

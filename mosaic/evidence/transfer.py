@@ -153,6 +153,19 @@ def per_language(chosen: list[pd.DataFrame], run: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def scored_once(tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """TF-IDF of `bundle_transfers`, without what a longer table holds as well.
+
+    It reads no model: of one task, split and seed it is the same in every run.
+    """
+    if not tables:
+        return []
+    every = pd.concat([t.assign(place=i, length=len(t)) for i, t in enumerate(tables)])
+    every = every.sort_values("length", ascending=False, kind="stable")
+    kept = every.drop_duplicates(["task", "language", "train_language", "split", "seed"])
+    return [part.drop(columns=["place", "length"]) for _, part in kept.groupby("place")]
+
+
 def native_and_away(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Mean macro-F1 on the training language and on others, one row per table and task."""
     rows = []

@@ -14,6 +14,7 @@ that it fires on as many of their tokens as the SAE's latent of that number does
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -38,6 +39,8 @@ from mosaic.storage.shards import Store, make_key
 
 if TYPE_CHECKING:
     from sae_lens import SAE
+
+log = logging.getLogger(__name__)
 
 CONTROL_RECIPE = "controls 1"
 """Part of every control's identity: rename it when the way of making changes."""
@@ -85,7 +88,7 @@ def with_controls(
     with Store(home.parent).lock([home.name]), storage_errors(home):
         missing = [kind for kind in kinds if not is_whole(home / kind)]
         if missing:
-            print(f"{model.name} {sae.name}: controls {', '.join(missing)} ...", flush=True)
+            log.info("%s %s: controls %s ...", model.name, sae.name, ", ".join(missing))
             _make(found, sae, workspace, texts, home, missing)
     made = [SAESpec(layer, control_width(width, kind), folder=str(home / kind)) for kind in kinds]
     known = replace(model, saes=(*model.saes, *made))

@@ -1,6 +1,7 @@
 """Latents to look into: the texts they fire on, their histogram, and the tokens they promote."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from mosaic.config.profiles import ModelSpec, Profile, SAESpec
+from mosaic.config.workspace import Workspace
 from mosaic.experiments.latent_view import (
     MOST_CHARACTERS,
     MOST_LATENTS,
@@ -20,12 +22,17 @@ from mosaic.experiments.latent_view import (
 from mosaic.experiments.latents import (
     Reading,
     TokenActivations,
+    read_cell,
     strongest_documents,
     token_activations,
+    top_latents,
 )
+from mosaic.experiments.own_data import Prediction
 from mosaic.models.language_model import load_weights, truncated
 from mosaic.models.resolve import resolve
 from mosaic.models.saes import sae_files
+from mosaic.probes.saved import SavedProbe
+from mosaic.sweep.cells import Cell
 
 HISTOGRAM_BINS, N_PROMOTED = 20, 10
 
@@ -86,7 +93,9 @@ def browse_latents(
                 random=shown(latent, chosen[latent][1]),
             )
         )
-    about = {"task": data.task.key, "dataset": data.task.dataset, "licence": data.task.licence}
+    place = Path(data.task.dataset)  # where a file lies is of one machine
+    dataset = place.name if place.is_absolute() else data.task.dataset
+    about = {"task": data.task.key, "dataset": dataset, "licence": data.task.licence}
     return LatentView(
         **about,
         role=data.task.role,
@@ -97,6 +106,26 @@ def browse_latents(
         documents=len(data),
         latents=found,
     )
+
+
+def read_reasons(
+    saved: SavedProbe, predictions: Sequence[Prediction], workspace: Workspace
+) -> tuple[Reading, pd.DataFrame]:
+    """The texts that a probe was made of, read again, and the latents that predictions name.
+
+    The second has the columns of `latents.top_latents`, largest effect first, for at most
+    MOST_LATENTS latents; where they name none, of those that move the probe most. Raises what
+    `latents.read_cell` raises.
+    """
+    row = saved.card["score"]
+    names = ("model", "layer", "width", "pooling", "top_n", "threshold", "seed")
+    cell = Cell(saved.card["task"]["key"], "sae", **{name: row[name] for name in names})
+    reading = read_cell(cell, workspace)
+    named = sorted({evidence.latent for p in predictions for evidence in p.evidence})
+    labels, rows = reading.data.labels, len(named) * len(reading.data.label_names)
+    top = top_latents(reading.outcome.probe, reading.X, labels, rows or MOST_LATENTS, named)
+    kept = top["latent"].unique()[:MOST_LATENTS]
+    return reading, top[top["latent"].isin(kept)].reset_index(drop=True)
 
 
 def _documents_of(reading: Reading, latent: int) -> tuple[np.ndarray, np.ndarray]:

@@ -182,8 +182,12 @@ def deciding_latents(reading: Reading, k: int = 10) -> pd.DataFrame:
     return top.merge(closest, on="latent", how="left", validate="many_to_one")
 
 
-def top_latents(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> pd.DataFrame:
+def top_latents(
+    probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10, among: Sequence[int] = ()
+) -> pd.DataFrame:
     """The k latents that move the probe's decision most on documents `X [n_docs, d_sae]`.
+
+    `among`, where there are any, is what they are taken from.
 
     `effect` is the weight times the difference of the latent's mean between the class it speaks
     for and the rest, in logits. Two classes: positive weights speak for class 1. Columns: latent,
@@ -201,7 +205,10 @@ def top_latents(probe: FittedProbe, X: Any, y: np.ndarray, k: int = 10) -> pd.Da
         label = probe.classes[1] if binary else probe.classes[position]
         inside = np.asarray(y == label)
         share, other = _mean(active, inside), _mean(active, ~inside)
-        for j in np.argsort(-np.abs(effect), kind="stable")[:k]:
+        order = np.argsort(-np.abs(effect), kind="stable")
+        if len(among):
+            order = order[np.isin(np.asarray(probe.columns)[order], among)]
+        for j in order[:k]:
             speaks_for = label if weights[j] > 0 or not binary else probe.classes[0]
             swap = binary and weights[j] <= 0
             rows.append(

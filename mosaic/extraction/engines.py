@@ -31,7 +31,7 @@ def check_engine(name: str) -> None:
             import ray  # noqa: F401
         except ImportError as error:
             raise ConfigError(
-                "The engine 'ray' needs Ray; run `pip install 'mosaic-companion[ray]'`, or use "
+                "The engine 'ray' needs Ray; run `pip install -e '.[ray]'` in the clone, or use "
                 "the engine 'local'."
             ) from error
 

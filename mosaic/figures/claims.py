@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mosaic.evidence.claims import NOT_SUPPORTED, SUPPORTED, TOY, Finding
-from mosaic.figures.panels import arrows, differences, interval_bars, mark
+from mosaic.figures.panels import arrows, differences, interval_bars, mark, room_for_labels
 from mosaic.figures.style import CYCLE, GREY, MEAN, SavedFigure, new_figure, save_figure
 
 LIMITS = (-0.32, 0.32)
@@ -67,6 +67,7 @@ def fig_claims(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Save
                 style["label"] = source if face == colour else None
                 look = (colour, marker, "")
                 arrows(axes, of["effect"][which], places[which], look, limits, xerr=bars, **style)
+    room_for_labels(figure, figure.axes, 0.33)
     counted = [
         f"{of['holds'].sum()} of {len(of)} ({source})"
         for source, of in table.groupby("source", sort=False)

@@ -24,9 +24,19 @@ from mosaic.evidence.contrasts import (
     effect_table,
     failed_fits,
 )
-from mosaic.figures.panels import arrows, differences, interval_bars, mark, reach
+from mosaic.figures.panels import (
+    arrows,
+    differences,
+    interval_bars,
+    mark,
+    reach,
+    room_for_labels,
+)
 from mosaic.figures.style import CYCLE, MEAN, PALE, Look, SavedFigure, new_figure, save_figure
 from mosaic.scores.names import in_source, source_label
+
+ROW = 0.34
+"""Inches a row of differences is high."""
 
 
 class _Panel(NamedTuple):
@@ -60,7 +70,7 @@ def _differences(
     """Every task's difference as a dot and their mean, one panel a source, on one axis."""
     found = _panels(tables, contrasts)
     lines = [len(panel.rows) for panel in found]
-    height = 1.0 + 0.34 * sum(lines) + 0.3 * len(lines)
+    height = 1.0 + ROW * sum(lines) + 0.3 * len(lines)
     figure = new_figure(len(found), 1, height=height, height_ratios=lines, sharex=True)
     drawn = _draw_panels(figure, found)
     *_, overall = found[0].rows.values()
@@ -110,12 +120,11 @@ def _draw_panels(figure: Figure, found: list[_Panel]) -> pd.DataFrame:
         for (said, name), part in panel.dots.groupby(["mark", "contrast"]):
             failed = said != "task"
             places = row_of[name] + (-0.32 if failed else np.linspace(-0.24, 0.24, len(part)))
-            text = f"{said}, " if failed else ""
             dot: Look = (PALE, "o", "")
-            arrows(axes, part["difference"], places, dot, limits, text, size=3.5, zorder=1)
+            arrows(axes, part["difference"], places, dot, limits, said, size=3.5, zorder=1)
         effects = panel.effects
         moved = effects[effects["moved"]]
-        hollow: dict[str, Any] = {"markerfacecolor": "white", "zorder": 4}
+        hollow: dict[str, Any] = {"markerfacecolor": "white", "zorder": 4, "said": "hollow mean"}
         arrows(axes, moved["without_failed"], moved.index, MEAN, limits, size=6, **hollow)
         known = effects["low"].notna()
         for part, bars in (
@@ -123,8 +132,10 @@ def _draw_panels(figure: Figure, found: list[_Panel]) -> pd.DataFrame:
             (effects[~known], None),
         ):
             style: dict[str, Any] = {"width": 2.0, "capsize": 3, "zorder": 3, "size": 5.5}
+            style["said"] = "mean"
             arrows(axes, part["effect"], part.index, MEAN, limits, xerr=bars, **style)
         tables += [effects, panel.dots.assign(source=source_label(panel.table))]
+    room_for_labels(figure, figure.axes[: len(found)], ROW)
     figure.axes[len(found) - 1].set_xlabel("difference in macro-F1")
     return pd.concat(tables, ignore_index=True)
 
@@ -143,9 +154,7 @@ def fig_binarize(
     """
     found = _panels(tables, by_binarization)
     lines = [len(panel.rows) for panel in found]
-    figure = new_figure(
-        len(found) + 1, 1, height=4.3 + 0.34 * sum(lines), height_ratios=[*lines, 6]
-    )
+    figure = new_figure(len(found) + 1, 1, height=4.3 + ROW * sum(lines), height_ratios=[*lines, 6])
     summaries = _draw_panels(figure, found)
     drawn = _draw_budget(figure.axes[-1], sweep, selection)
     rows = found[0].rows

@@ -18,6 +18,9 @@ from mosaic.figures.style import BAND, CYCLE, GREY, SERIES_STYLE, Look, new_figu
 from mosaic.scores.names import source_label
 from mosaic.scores.table import F1
 
+LABEL_LINE = 0.145
+"""Inches of one line of a label beside a row, with the space to the next."""
+
 
 def lines(
     axes: Axes,
@@ -164,20 +167,57 @@ def arrows(
     xerr: np.ndarray | None = None,
     **more: Any,
 ) -> None:
-    """`mark` of what lies inside the limits; the rest as arrows at the edge with their number."""
+    """`mark` of what lies inside the limits; the rest as arrowheads at the edge.
+
+    Right of the frame, where nothing is drawn, each row says in one label how far its arrows reach,
+    a line for every call and side; `said` is what one value is.
+    """
     values, rows = np.asarray(values, dtype=float), np.broadcast_to(rows, len(values))
     axes.set_xlim(*limits)
     axes.locator_params(axis="x", nbins=6)
     inside = (values >= limits[0]) & (values <= limits[1])
     bars = None if xerr is None else xerr[:, inside]
     mark(axes, values[inside], rows[inside], look, xerr=bars, **more)
-    for value, y in zip(values[~inside], rows[~inside], strict=True):
-        end, head, align, away = (limits[1], ">", "right", -6)
-        if value < 0:
-            end, head, align, away = (limits[0], "<", "left", 6)
-        axes.plot(end, y, head, color=GREY, markersize=5, clip_on=False, gid="arrow")
-        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "va": "center"}
-        axes.annotate(f"{said}{value:+.2f}", (end, y), xytext=(away, 0), ha=align, **style)
+    for head, end, there in (
+        ("<", limits[0], values < limits[0]),
+        (">", limits[1], values > limits[1]),
+    ):
+        if not there.any():
+            continue  # an empty line would stand in the figure's corner, and the layout make room
+        style: dict[str, Any] = {"color": look[0], "linestyle": "", "clip_on": False}
+        axes.plot(np.full(there.sum(), end), rows[there], head, markersize=5, gid="arrow", **style)
+        line = np.rint(rows[there]).astype(int)
+        for y, far in pd.Series(values[there]).groupby(line):
+            furthest = far[far.abs().idxmax()]
+            words = f"{said} " if len(far) == 1 and said else ""
+            words = f"{len(far)} {said or 'value'}s to " if len(far) > 1 else words
+            _add_label(axes, int(y), f"{'← ' if head == '<' else ''}{words}{furthest:+.2f}")
+
+
+def _add_label(axes: Axes, row: int, words: str) -> None:
+    """One more line of a row's label at the right of the frame."""
+    for label in axes.texts:
+        if label.get_gid() == f"row {row}":
+            label.set_text(f"{label.get_text()}\n{words}")
+            return
+    style: dict[str, Any] = {"fontsize": 7.5, "linespacing": 1.05, "va": "center"}
+    place: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "gid": f"row {row}"}
+    axes.annotate(words, (1, row), xycoords=("axes fraction", "data"), **place, **style)
+
+
+def room_for_labels(figure: Figure, axes: Sequence[Axes], row: float) -> None:
+    """Heighten panels of rows `row` inches high until the lines of their labels fit.
+
+    They are the first of the figure's one column, and their height ratios count rows.
+    """
+    grid: Any = axes[0].get_gridspec()
+    ratios = np.array(grid.get_height_ratios(), dtype=float)
+    for i, panel in enumerate(axes):
+        lines = max((label.get_text().count("\n") + 1 for label in panel.texts), default=1)
+        more = ratios[i] * max(0.0, LABEL_LINE * lines / row - 1)
+        ratios[i] += more
+        figure.set_figheight(figure.get_figheight() + more * row)
+    grid.set_height_ratios(ratios)
 
 
 def bands(axes: Axes, low: pd.Series, high: pd.Series, label: str, height: float = 0.6) -> None:

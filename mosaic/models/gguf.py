@@ -88,7 +88,7 @@ def _read_facts(file: Path) -> dict[str, Any]:
     except ImportError as error:
         raise ConfigError(
             "Reading GGUF takes the package `gguf`; install it with "
-            "`pip install 'mosaic-companion[gguf]'`."
+            "`pip install -e '.[gguf]'` in the clone."
         ) from error
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 

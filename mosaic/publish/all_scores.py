@@ -9,7 +9,7 @@ import pandas as pd
 from mosaic.evidence.bundles import bundle_folders, open_bundle
 from mosaic.evidence.published import published_scores
 from mosaic.publish.latent_browser import inline_code, inline_data
-from mosaic.scores.names import pooling_name
+from mosaic.scores.names import SOURCE_LABEL, pooling_name, run_name
 from mosaic.scores.table import F1
 
 N_PLAIN = 50
@@ -17,7 +17,7 @@ N_PLAIN = 50
 
 FEATURE_NAMES = {"sae": "SAE latents", "hidden": "hidden state", "tfidf": "TF-IDF"}
 
-WORDS = ("source", "task", "language", "model", "layer", "width", "pooling", "feature", "run")
+WORDS = ("source", "task", "language", "model", "layer", "width", "pooling", "feature", "repeat")
 
 
 def scores_page(runs: Path) -> str:
@@ -25,24 +25,27 @@ def scores_page(runs: Path) -> str:
 
     `runs` is the folder of bundles. Raises what reading bundles raises.
     """
-    bundles = [open_bundle(folder) for folder in bundle_folders(runs)]
-    parts = [named_rows(published_scores(), "published")]
-    parts += [named_rows(bundle.table, bundle.folder.name) for bundle in bundles]
-    rows = pd.concat(parts, ignore_index=True)
-    sources = "".join(
-        f"<li>{html.escape(bundle.folder.name)}: {html.escape(bundle.manifest.title)}</li>"
-        for bundle in bundles
-    )
-    return (
-        f"```{{raw}} html\n<ul><li>published: the authors' public scores</li>{sources}</ul>\n"
-        f"{score_table(rows)}\n```\n"
-    )
+    parts = [named_rows(published_scores(), SOURCE_LABEL["published"])]
+    titles: dict[str, list[str]] = {SOURCE_LABEL["published"]: ["the authors' own"]}
+    seen: set[str] = set()
+    for bundle in map(open_bundle, bundle_folders(runs)):
+        profile = bundle.manifest.profile
+        name = run_name(profile)  # as everywhere: parts of a run share it, a second run does not
+        if (bundle.table["feature"] == "sae").any():
+            name += f" ({bundle.folder.name})" if profile in seen else ""
+            seen.add(profile)
+        titles.setdefault(name, []).append(bundle.manifest.title)
+        parts.append(named_rows(bundle.table, name))
+    said = (html.escape(f"{name}: {'; '.join(its)}") for name, its in titles.items())
+    sources = "".join(f"<li>{line}</li>" for line in said)
+    table = score_table(pd.concat(parts, ignore_index=True))
+    return f"```{{raw}} html\n<ul>{sources}</ul>\n{table}\n```\n"
 
 
 def named_rows(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     """Scores as the page names them: columns WORDS as text ("" where none applies), and F1.
 
-    `run` tells rows apart that are alike otherwise: the seed, how many seeds a mean is over, or
+    `repeat` tells rows apart that are alike otherwise: the seed, how many seeds a mean is over, or
     which of the authors' files of one configuration it is.
     """
     if scores.empty:
@@ -55,12 +58,12 @@ def named_rows(scores: pd.DataFrame, source: str) -> pd.DataFrame:
         feature=[_feature(row) for _, row in scores.iterrows()],
         task=task.where(asked.isna(), task + " (" + asked + " right?)"),
         language=language.where(away.isna(), away + " → " + language),
-        run=_run(scores, source == "published"),
+        repeat=_repeat(scores, source == SOURCE_LABEL["published"]),
     )
     return table[list(WORDS)].astype("object").fillna("").astype(str).join(table[list(F1)])
 
 
-def _run(scores: pd.DataFrame, published: bool) -> list[str]:
+def _repeat(scores: pd.DataFrame, published: bool) -> list[str]:
     said = []
     for seed, repeat in zip(scores["seed"], scores["repeat"], strict=True):
         if pd.notna(seed):

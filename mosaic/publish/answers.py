@@ -7,9 +7,9 @@ the published scores, the bundles, and this run where it is no toy. What a toy r
 import html
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -25,14 +25,17 @@ from mosaic.evidence.claims import (
     LEANS,
     LEANS_AGAINST,
     NO_DIFFERENCE,
+    NOT_SUPPORTED,
     NOT_TESTED,
+    SUPPORTED,
     TOO_FEW,
     TOY,
     Finding,
     judge_claims,
     load_claims,
 )
-from mosaic.publish.scorecard import PUBLISHED, listed, scorecard_columns
+from mosaic.publish.scorecard import PUBLISHED, counts_in_words, listed, scorecard_columns
+from mosaic.scores.names import counted
 
 ANSWERS = ASSETS / "answers.yaml"
 
@@ -45,6 +48,8 @@ THIS_RUN = "this run"
 
 FIRST_QUESTION = "04_baselines"
 """The chapter whose question stands on the first page."""
+
+DECIDED, LEANING = (SUPPORTED, NOT_SUPPORTED), (LEANS, LEANS_AGAINST)
 
 HEDGE = {
     LEANS: ", though not surely,",
@@ -124,6 +129,7 @@ def chapter_answer(
             place, sure, clause = "", "", point["up" if settled[key] else "down"]
         elif told:
             place, sure, clause = _clause(point, *told[0])
+            clause = f"{clause}{_against(told)}"
         if "up" in point:
             clauses.setdefault(place, {}).setdefault(sure, []).append(clause)
         bullets += [_bullet(point, *one) for one in told[:1]]
@@ -156,9 +162,9 @@ def first_page(columns: Mapping[str, Sequence[Finding]]) -> str:
     for name, found in columns.items():
         by_key = {f.claim.key: f for f in found}
         said = chapter_answer(FIRST_QUESTION, {name: by_key}, toy=False).verdict
-        counts = Counter(f.verdict for f in found if f.verdict != NOT_TESTED)
-        verdicts = listed([f"{n} {verdict}" for verdict, n in counts.most_common()])
-        lines.append(f"- **{said}** Of {counts.total()} claims tested there: {verdicts}.\n")
+        said = said.replace("; nothing here", "; nothing there")
+        said = said.replace("Nothing here", f"Nothing in the {_in_text(name)}")
+        lines.append(f"- **{said}** {counts_in_words(found)}\n")
     return "".join(lines)
 
 
@@ -198,14 +204,35 @@ def _clause(point: Mapping[str, str], source: str, finding: Finding) -> tuple[st
     return place, HEDGE.get(finding.verdict, ""), clause
 
 
+def _against(told: Sequence[tuple[str, Finding]]) -> str:
+    """` (the Gemma run shows the opposite)`: which later sources contradict the first, if any.
+
+    Only verdicts count, on both sides, and a leaning is one.
+    """
+    if told[0][1].verdict not in (*DECIDED, *LEANING):
+        return ""
+    said = []
+    for verdicts, one, several in (
+        (DECIDED, "shows the opposite", "show the opposite"),
+        (LEANING, "leans the other way", "lean the other way"),
+    ):
+        names = [
+            source if source == THIS_RUN else f"the {_in_text(source)}"
+            for source, finding in told[1:]
+            if finding.verdict in verdicts and finding.points_at_claim != told[0][1].points_at_claim
+        ]
+        said += [f"{listed(names)} {one if len(names) == 1 else several}"] if names else []
+    return f" ({', '.join(said)})" if said else ""
+
+
 def _joined(sure: str, clauses: Sequence[str]) -> str:
-    return ", or whether ".join(clauses) if sure.endswith("whether") else listed(clauses)
+    return (", or whether " if sure.endswith("whether") else ", and ").join(clauses)
 
 
 def _bullet(point: Mapping[str, str], source: str, finding: Finding) -> str:
     """`Middle minus early layer: +0.011 macro-F1 over 9 data sets (published scores, leans).`"""
     sign = "" if finding.claim.several else "+"
-    sets = f"{finding.n_tasks} data set" + ("s" if finding.n_tasks != 1 else "")
+    sets = counted(finding.n_tasks, "data set")
     where = f"{_in_text(source)}, {finding.verdict}"
     return f"{point['name']}: {finding.effect:{sign}.3f} macro-F1 over {sets} ({where})."
 
@@ -225,8 +252,17 @@ def _filled(lines: Sequence[str], numbers: Mapping[str, Any]) -> list[str]:
         if unknown := set(names) - set(numbers):
             raise ConfigError(f"The Answer needs {sorted(unknown)} for {line!r}; pass it, or None.")
         if all(pd.notna(numbers[name]) for name in names):
-            found.append(line.format(**numbers))
+            counts = {k: _Count(n) for k, n in numbers.items() if isinstance(n, Integral)}
+            found.append(line.format(**{**numbers, **counts}))
     return found
+
+
+class _Count(int):
+    """A count that a line may follow with the word it asks for: `{n} {n:claim|claims}`."""
+
+    def __format__(self, form: str) -> str:
+        one, bar, several = form.partition("|")
+        return (one if self == 1 else several) if bar else super().__format__(form)
 
 
 def _plain(text: str) -> str:

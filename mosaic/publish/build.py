@@ -22,6 +22,7 @@ from mosaic.publish.pages import (
     book_config,
     clone_lines,
     figure_index,
+    measured_tables,
     profile_table,
     repository,
     rerun_box,
@@ -87,6 +88,7 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     pages = {f"{catalogue}_tasks": task_table(catalogue) for catalogue in CATALOGUES}
     pages["clone"] = clone_lines(repository(root))
     pages["profiles"] = profile_table()
+    pages |= measured_tables(root / "book")
     columns = scorecard_columns(runs)
     pages["scorecard"] = scorecard_page(columns, chapters(root))
     pages["findings"] = first_page(columns)

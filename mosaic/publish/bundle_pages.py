@@ -24,7 +24,7 @@ from mosaic.evidence.comparisons import wins
 from mosaic.evidence.contrasts import verdicts_twice
 from mosaic.publish.scorecard import effect_words, verdicts_in_words
 from mosaic.scores.choose import select_by_cv
-from mosaic.scores.markdown import markdown_table
+from mosaic.scores.markdown import stacked_table
 from mosaic.scores.names import COMPARED_WITH, pooling_name, series_of
 
 SAE_METRICS = ("l0", "explained_variance", "dead_share")
@@ -95,7 +95,7 @@ def origin_table(manifest: Manifest) -> str:
         rows.append(("model", f"{_code(model.name)} from {_code(model.source)}"))
         rows += [(f"sha256 of {_code(name)}", _code(sha)) for name, sha in model.sha256.items()]
     rows += [(f"sha256 of {_code(name)}", _code(sha)) for name, sha in manifest.files.items()]
-    return markdown_table(("", ""), rows)
+    return stacked_table(("", ""), rows)
 
 
 def sae_table(manifest: Manifest) -> str:
@@ -105,7 +105,8 @@ def sae_table(manifest: Manifest) -> str:
         l0, explained, dead = (facts[metric] for metric in SAE_METRICS)
         measured = (f"{l0:.1f}", f"{explained:.3f}", f"{dead:.1%}")
         rows.append((_code(name), f"{int(facts['latents']):,}", *measured))
-    return markdown_table(("SAE", "latents", "L0", "explained variance", "dead latents"), rows)
+    columns = ("SAE", "latents", "L0", "explained variance", "dead latents")
+    return stacked_table(columns, rows, "mosaic-flow")
 
 
 def languages_table(manifest: Manifest) -> str:
@@ -119,7 +120,8 @@ def languages_table(manifest: Manifest) -> str:
             for x in languages
         ]
         rows.append((_code(name), *found))
-    return markdown_table(("SAE", *map(_code, languages)), rows) if languages else ""
+    columns = ("SAE", *map(_code, languages))
+    return stacked_table(columns, rows, "mosaic-flow") if languages else ""
 
 
 def verdicts_table(table: pd.DataFrame) -> str:
@@ -135,7 +137,7 @@ def verdicts_table(table: pd.DataFrame) -> str:
             noise = f"beyond noise {above} above, {below} below"
             tasks = f"{finding.n_above} of {finding.n_tasks}; {noise}"
             rows.append((finding.claim.says, effect_words(finding), bound, tasks, verdict))
-    return markdown_table(("claim", "effect (95%)", "holds above", "data sets", "verdict"), rows)
+    return stacked_table(("claim", "effect (95%)", "holds above", "data sets", "verdict"), rows)
 
 
 def training_in_words(manifest: Manifest) -> str:
@@ -193,7 +195,7 @@ def seeds_table(table: pd.DataFrame) -> str:
 
 def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that is too long to stand open; texts are those trained on / tested on."""
-    table = markdown_table(head, rows)
+    table = stacked_table(head, rows, "mosaic-flow")
     return f":::{{dropdown}} {title} ({len(rows)} rows; texts: training / test)\n{table}:::\n"
 
 

@@ -1,5 +1,6 @@
 """What staging adds to the book: how to rerun each chapter, and the index of figures."""
 
+import csv
 import json
 import shlex
 from collections.abc import Mapping
@@ -14,9 +15,12 @@ from mosaic.config.tasks import load_catalogue
 from mosaic.evidence.pack import NUMBERLESS, command_line, public
 from mosaic.figures import CHAPTER_OF_FIGURE, figure_number
 from mosaic.figures.style import load_figure
-from mosaic.scores.markdown import markdown_table
+from mosaic.scores.markdown import stacked_table
 
 HEADING = "## Rerun exactly this"
+
+MOST_COLUMNS = 8
+"""Of a table that a page holds."""
 
 
 def repository(root: Path) -> str:
@@ -113,24 +117,51 @@ def _escaped(text: str) -> str:
 def task_table(catalogue: str) -> str:
     """One row per task of a catalogue, and below it replaced repositories and what is noted.
 
-    A note that several tasks share is written once.
+    Languages of one task share a row, and so do models that it asks; tasks that share a note share
+    its line.
     """
-    rows = []
+    rows: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     noted: dict[str, list[str]] = {}
     for task in load_catalogue(catalogue).values():
-        where = ", ".join(filter(None, (f"`{task.dataset}`", task.config, task.split)))
         fields = f"`{task.input_field}`, `{task.label_field}`"
         count = "" if task.rows is None else f"{task.rows:,}"
-        rows.append((f"{task.key} ({task.section})", where, fields, count, task.licence))
+        part = ", ".join(filter(None, (task.config, task.split)))
+        alike = (task.name, task.section, task.dataset, fields, count, task.licence)
+        rows.setdefault(alike, []).append((task.language or task.label_model or "", part))
         if task.replaces:
             revision = f", revision `{task.revision}`" if task.revision else ""
             replaced = f"the authors name {task.replaces}; loaded here from `{task.dataset}`"
             noted.setdefault(replaced + revision, []).append(task.key)
         if task.note:
             noted.setdefault(task.note.rstrip("."), []).append(task.key)
+    shown = []
+    for (name, section, dataset, fields, count, licence), of in rows.items():
+        whose = ", ".join(filter(None, (one for one, _ in of)))
+        named = f"{name}, {whose} ({section})" if whose else f"{name} ({section})"
+        where = "; ".join(dict.fromkeys(filter(None, (part for _, part in of))))
+        shown.append(
+            (named, ", ".join(filter(None, (f"`{dataset}`", where))), fields, count, licence)
+        )
     head = ("task (section)", "dataset, configuration, split", "text, label", "rows", "licence")
     remarks = [f"- {', '.join(keys)}: {note}." for note, keys in noted.items()]
-    return "\n".join([markdown_table(head, rows), *remarks]) + "\n"
+    return "\n".join([stacked_table(head, shown), *remarks]) + "\n"
+
+
+def measured_tables(folder: Path) -> dict[str, str]:
+    """Markdown of each CSV of a folder, by `table_<name>`, with plain names of columns.
+
+    One with more columns than a page holds, and fewer rows, is turned.
+    """
+    tables = {}
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        if len(head) > max(MOST_COLUMNS, len(rows)):
+            head, *rows = map(list, zip(head, *rows, strict=True))
+        names = [name.replace("_", " ") for name in head]
+        named = [[first.replace("_", " "), *rest] for first, *rest in rows]
+        tables[f"table_{path.stem}"] = stacked_table(names, named, "mosaic-flow")
+    return tables
 
 
 def profile_table() -> str:
@@ -142,6 +173,6 @@ def profile_table() -> str:
         caps = ["all" if n is None else f"{n:,}" for n in (profile.max_docs, n_train, n_test)]
         share = n_test / (n_train + n_test) if n_train and n_test else TEST_SHARE
         length = f"{profile.max_length:,}"
-        rows.append((f"`{name}`", *caps, f"{share:.0%}", length, len(profile.seeds)))
+        rows.append((f"`{name}`", *caps, f"{share:.0%}", length, str(len(profile.seeds))))
     head = ("profile", "documents read", "training", "test", "test share", "tokens", "seeds")
-    return markdown_table(head, rows)
+    return stacked_table(head, rows, "mosaic-flow")

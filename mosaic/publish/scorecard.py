@@ -1,5 +1,6 @@
 """The scorecard: what published scores, shipped runs and this run say of each claim."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,12 +31,24 @@ from mosaic.evidence.contrasts import texts_once, verdicts_twice
 from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
-from mosaic.scores.markdown import markdown_table
+from mosaic.scores.markdown import stacked_table
+from mosaic.scores.names import counted
 from mosaic.scores.table import concat_scores, read_scores
 
 AUDIT = "08_audit"
 
 PUBLISHED = "Published scores"
+
+OF_CLAIMS = {
+    SUPPORTED: ("is supported", "are supported"),
+    NOT_SUPPORTED: ("is not supported", "are not supported"),
+    LEANS: ("leans", "lean"),
+    LEANS_AGAINST: ("leans against", "lean against"),
+    INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
+    NO_DIFFERENCE: ("shows no difference", "show no difference"),
+    TOO_FEW: ("has too few tasks", "have too few tasks"),
+}
+"""What one claim with a verdict does, and what several do."""
 
 
 def run_scores(workspace: Workspace) -> pd.DataFrame:
@@ -62,19 +75,12 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
 
 def scorecard_page(columns: dict[str, list[Finding]], chapters: Sequence[str]) -> str:
     """The scorecard as Markdown for the landing page; `chapters` are those the book has."""
-    said = [
-        # A phone shows no head.
-        [f"[{name}:]{{.source}} {verdict_cell(finding)}" for finding in found]
-        for name, found in columns.items()
-    ]
+    said = [[verdict_cell(finding) for finding in found] for found in columns.values()]
     links = [_link(finding.claim, chapters) for finding in columns[PUBLISHED]]
     rows = list(zip(links, *said, strict=True))
-    table = markdown_table(("The paper's claim", *columns), rows)
+    table = stacked_table(("The paper's claim", *columns), rows, "mosaic-scorecard")
     audit = f"{{doc}}`chapter 8 <../notebooks/{AUDIT}>`" if AUDIT in chapters else "chapter 8"
-    return (
-        f"{_sources(columns)}\n\n```{{table}}\n:class: mosaic-scorecard\n\n{table}```\n\n"
-        f"{_legend(columns)} Intervals and method: {audit}.\n"
-    )
+    return f"{_sources(columns)}\n\n{table}\n{_legend(columns)} Intervals and method: {audit}.\n"
 
 
 def verdicts_in_words(found: Sequence[Finding]) -> str:
@@ -106,6 +112,15 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
     return " ".join(said)
 
 
+def counts_in_words(found: Sequence[Finding]) -> str:
+    """`Of 3 claims tested there, 2 lean and 1 is inconclusive.`"""
+    counts = Counter(f.verdict for f in found if f.verdict != NOT_TESTED)
+    if not counts:
+        return "No claim can be tested there."
+    said = listed([counted(n, *OF_CLAIMS[verdict]) for verdict, n in counts.most_common()])
+    return f"Of {counted(counts.total(), 'claim')} tested there, {said}."
+
+
 def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
     """How many claims were tested, decided, supported, and lean."""
     verdicts = [f.verdict for f in found]
@@ -128,7 +143,8 @@ def _legend(columns: dict[str, list[Finding]]) -> str:
         f"together, *leans* only before that. Fewer than {MIN_TASKS} tasks give no verdict, and "
         f"{MIN_TASKS} that all agree have p = {2 / 2**MIN_TASKS:.2g}, which decides nothing. "
         f"Languages of one set are one task. The published scores can test {n['n_tested']} of "
-        f"{len(published)} claims: {n['n_decided']} are decided and {n['n_leaning']} lean. Tasks "
+        f"{len(published)} claims: {counted(n['n_decided'], 'is', 'are')} decided and "
+        f"{counted(n['n_leaning'], *OF_CLAIMS[LEANS])}. Tasks "
         f"that label the same texts, such as intent and scenario, are tasks of their own; counted "
         f"as one, the published verdict is another on: {'; '.join(changed) or 'no claim'}."
     )

@@ -26,6 +26,11 @@ HIDDEN_SERIES = ("hidden state, last token", "hidden state, mean")
 UNTRAINED = "SAE, untrained connector"
 
 
+def counted(n: int, one: str, several: str = "") -> str:
+    """`1 task`, `2 tasks`; `several` is said where the plural is not `one` with an s."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"
+
+
 def series_of(row: pd.Series) -> str:
     """Name of the series a score row belongs to in a comparison of feature types."""
     if row["feature"] == "hidden":

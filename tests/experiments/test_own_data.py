@@ -25,6 +25,7 @@ from mosaic.config.profiles import load_profile
 from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.data.load import load_task
 from mosaic.errors import ConfigError, IntegrityError
+from mosaic.experiments.latent_browser import browse_latents, read_reasons
 from mosaic.experiments.latents import contributions
 from mosaic.experiments.own_data import Prediction, controls_report, fit_probe, predict
 from mosaic.extraction import forward
@@ -221,6 +222,27 @@ def test_evidence_adds_up_and_its_tokens_are_in_the_text(moved: Path) -> None:
         assert all(
             e.tokens and set("".join(e.tokens)) <= {*found.text, "␣"} for e in found.evidence
         )
+
+
+def test_the_latents_of_the_reasons_can_be_looked_into(fitted: Path) -> None:
+    """On the texts the probe was made of, with the weights the predictions name."""
+    saved = load_probe(fitted / "probe")
+    own = open_workspace(str(fitted / "mine.yaml"), str(fitted / "build"))
+    found = predict(saved, NEW)
+    reading, top = read_reasons(saved, found, own)
+    assert reading.interval.value == pytest.approx(saved.card["score"]["macro_f1"])
+    layer, width = saved.card["sae"]["layer"], saved.card["sae"]["width"]
+    top = top.assign(page=None, explanation=None)
+    view = browse_latents(reading, top, own.profile.model("own"), layer, width, own.profile)
+    assert view.dataset == "mine.csv", "where it lies is of one machine"
+    weights = {latent.latent: abs(latent.weights[0].weight) for latent in view.latents}
+    named = {e.latent: abs(e.weight) for p in found for e in p.evidence}
+    assert weights == pytest.approx(named, rel=1e-3)
+    texts = set(pd.read_csv(fitted / "mine.csv")["body"])
+    shown = ["".join(part for part, _ in t.pieces) for x in view.latents for t in x.strongest]
+    assert shown
+    assert set(shown) <= texts
+    assert len(read_reasons(saved, [], own)[1]) > 1, "no reason: what moves the probe most"
 
 
 def test_evidence_of_three_classes_speaks_for_the_answer() -> None:

@@ -32,6 +32,7 @@ from mosaic.evidence.transfer import (
     labels_worth,
     native_and_away,
     per_language,
+    scored_once,
     transfer_numbers,
     worth_in_words,
 )
@@ -481,7 +482,12 @@ def test_every_floor_between_languages_is_drawn_whatever_its_folder_is_called(
     tiny.mixed_bundle(runs)
     shutil.copytree(shipped / "tfidf-transfer-real-text", runs / "another-name")
     shutil.copytree(shipped / "tfidf-nested", runs / "native-only")
-    found = bundle_transfers(runs, "tfidf")
+    shutil.copytree(shipped / "tfidf-transfer-real-text", runs / "zz-the-same-again")
+    every = bundle_transfers(runs, "tfidf")
+    part = every[0].query("seed == 0").assign(profile="shorter", model=pd.NA)
+    found = scored_once([part, *every])
+    assert [len(table) for table in found] == [len(every[0]), len(every[1])]
+    assert scored_once([]) == []
     floor = fig_transfer_matrix(found, tmp_path, "fig-transfer-floor")
     values = pd.read_csv(floor.csv)
     assert set(values["profile"]) == {"encoder", "mine"}

@@ -107,13 +107,15 @@ def moved(flipped: bool) -> pd.DataFrame:
     return scores(*parts, flipped=flipped).assign(repeat=2)
 
 
-def draw_binarize(flipped: bool, folder: Path) -> SavedFigure:
+def draw_binarize(
+    flipped: bool, folder: Path, tables: list[pd.DataFrame] | None = None
+) -> SavedFigure:
     table = grid(flipped)
     sums = table[(table["pooling"] == "sum") & (table["width"] == "1k")]
     kept = pd.concat([sums.assign(k=k, n_features=n) for k, n in ((8, 8), (pd.NA, 99))])
     sweep = pd.concat([sums.dropna(subset="threshold").assign(threshold=t, n_features=n)
                        for t, n in ((0.0, 99), (5.0, 20))])  # fmt: skip
-    return fig_binarize([table], sweep, kept, folder)
+    return fig_binarize(tables or [table], sweep, kept, folder)
 
 
 def draw_anatomy(flipped: bool, folder: Path) -> SavedFigure:
@@ -303,12 +305,94 @@ def test_a_mark_that_is_not_in_the_table_is_found(kept: list[Figure], tmp_path: 
 def test_a_failed_fit_is_an_arrow_and_not_a_dot(kept: list[Figure], tmp_path: Path) -> None:
     saved = fig_width([grid(False)], tmp_path)
     texts = [t.get_text() for t in kept[0].axes[0].texts]
-    assert any(text.startswith("failed fit, +0.") for text in texts), texts
+    assert any(text.startswith("failed fit +0.") for text in texts), texts
     drawn = pd.read_csv(saved.csv)
     failed = drawn[drawn["mark"] == "failed fit"]
     assert set(failed["task"]) == {"banking77"}
     assert failed["difference"].min() > kept[0].axes[0].get_xlim()[1]
     assert "without failed fits" in saved.caption.finding
+
+
+def wild(seed: int) -> pd.DataFrame:
+    """Toys far beyond what is real, with several failed fits among them, up and down."""
+    toys = grid(False).assign(source="run", profile="mini", toy=True, protocol="nested", seed=0)
+    random = np.random.default_rng(seed)
+    toys["macro_f1"] = (toys["macro_f1"] + random.normal(0, 0.4, len(toys))).clip(0, 1)
+    failed = toys.sample(12, random_state=seed).index
+    toys.loc[failed, ["accuracy", "macro_f1"]] = 0.02
+    return toys
+
+
+def far_claims(folder: Path) -> SavedFigure:
+    """Three sources whose effects all lie beyond the axis, two to one side of it."""
+    [claim] = [claim for claim in load_claims() if claim.key == "above-hidden"]
+    rows = pd.DataFrame({"task": TASKS, "toy": False, "variance": 1e-4})
+    found = {
+        source: {claim.key: judge_pairs([claim], [rows.assign(value=x + np.arange(5) / 100)])[0]}
+        for source, x in (("a", 0.5), ("b", 0.6), ("c", -0.7))
+    }
+    return fig_claims(found, folder)
+
+
+CROWDED: dict[str, Draw] = {
+    "fig-width": lambda _, to: fig_width([grid(False), wild(0)], to),
+    "fig-topn": lambda _, to: fig_topn([grid(False), wild(1), wild(2)], to),
+    "fig-binarize": lambda _, to: draw_binarize(False, to, [grid(False), wild(3)]),
+    "fig-layers": lambda _, to: fig_layers([grid(False), wild(4)], to),
+    "fig-scale": lambda _, to: fig_scale([grid(False), wild(5)], to),
+    "fig-claims": lambda _, to: far_claims(to),
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_no_label_lies_on_a_mark_a_frame_or_another_label(
+    name: str, kept: list[Figure], tmp_path: Path
+) -> None:
+    CROWDED[name](False, tmp_path)
+    figure = kept[0]
+    figure.draw_without_rendering()
+    drawn = [axes for axes in figure.axes if axes.get_visible()]
+    labels = [text for axes in drawn for text in axes.texts if text.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in labels]
+    assert any("+" in words or "-" in words for words, _ in boxes), "nothing lies beyond the axis"
+    crowd = [
+        (a, b) for i, (a, one) in enumerate(boxes) for b, two in boxes[:i] if one.overlaps(two)
+    ]
+    assert not crowd, "one label on another"
+    for axes in drawn:
+        frame = axes.get_window_extent()
+        lines = [line for line in axes.lines if line.get_marker() not in ("None", "", None)]
+        places = [
+            np.c_[line.get_transform().transform(np.column_stack(line.get_data())),
+                  np.full(len(line.get_xdata()), line.get_markersize() * figure.dpi / 144)]
+            for line in lines
+        ]  # fmt: skip
+        x, y, half = np.concatenate(places).T
+        seen = (x >= frame.x0 - 1) & (x <= frame.x1 + 1) & (y >= frame.y0) & (y <= frame.y1)
+        for words, box in boxes:
+            hit = seen & (x > box.x0 - half) & (x < box.x1 + half)
+            hit &= (y > box.y0 - half) & (y < box.y1 + half)
+            assert not hit.any(), f"{words!r} lies on a mark"
+            inside = frame.x0 < box.x0 < box.x1 < frame.x1 and frame.y0 < box.y0 < box.y1 < frame.y1
+            assert inside or not box.overlaps(frame), f"{words!r} lies on a frame"
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for _, box in boxes), "a label is cut"
+
+
+def test_a_label_says_how_far_the_arrows_of_its_row_reach(
+    kept: list[Figure], tmp_path: Path
+) -> None:
+    drawn = pd.read_csv(fig_topn([grid(False), wild(1)], tmp_path).csv)
+    panel = kept[0].axes[1]
+    low, high = panel.get_xlim()
+    mine = drawn[drawn["source"].str.contains("mini")]
+    for y, contrast in enumerate(dict.fromkeys(mine["contrast"])):
+        said = [t.get_text() for t in panel.texts if t.get_gid() == f"row {y}"]
+        lines = " ".join(said).count("failed fit")
+        failed = mine[(mine["contrast"] == contrast) & (mine["mark"] == "failed fit")]["difference"]
+        below, above = failed[failed < low], failed[failed > high]
+        assert lines == (len(below) > 0) + (len(above) > 0)
+        if len(above) > 1:
+            assert f"{len(above)} failed fits to {above.max():+.2f}" in said[0]
 
 
 def test_the_finding_has_the_direction_of_the_numbers(kept: list[Figure], tmp_path: Path) -> None:

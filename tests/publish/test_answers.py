@@ -27,7 +27,7 @@ from mosaic.publish.answers import (
     first_page,
     lift_answer,
 )
-from mosaic.publish.scorecard import PUBLISHED
+from mosaic.publish.scorecard import PUBLISHED, counts_in_words
 
 SAYS: dict[str, Any] = yaml.safe_load(ANSWERS.read_text(encoding="utf-8"))
 CLAIMS = {claim.key: claim for claim in load_claims()}
@@ -44,8 +44,8 @@ def finding(key: str, effect: float, n: int = 8, toy: bool = False) -> Finding:
     return judge_pairs([claim], [pairs])[0]
 
 
-def answer(chapter: str, toy: bool = True, **columns: dict[str, Any]) -> Answer:
-    """The chapter's Answer where a source has every point at an effect, and every number is 0.5."""
+def answer(chapter: str, toy: bool = True, number: int = 1, **columns: dict[str, Any]) -> Answer:
+    """The chapter's Answer where a source has every point at an effect, and all numbers are one."""
     points = SAYS[chapter]["points"]
     keys = [point["of"] for point in points if "name" in point]
     effects = [how["effect"] for how in columns.values()]
@@ -56,7 +56,7 @@ def answer(chapter: str, toy: bool = True, **columns: dict[str, Any]) -> Answer:
     }
     lines = SAYS[chapter].get("run", []) + SAYS[chapter].get("also", [])
     fields = {f for line in lines for _, f, _, _ in Formatter().parse(line) if f}
-    return chapter_answer(chapter, found, toy, settled, **dict.fromkeys(fields, 0.5))
+    return chapter_answer(chapter, found, toy, settled, **dict.fromkeys(fields, number))
 
 
 @pytest.mark.parametrize("chapter", SAYS)
@@ -98,9 +98,14 @@ def test_published_scores_come_before_runs_and_runs_before_nothing() -> None:
     )
     both = answer(chapter, published={"effect": 0.1}, bundle={"effect": -0.1, "n": 6})
     assert both.verdict.startswith("In the published scores SAE latents beat")
-    assert "contributed" not in both.verdict
     assert "+0.100 macro-F1 over 8 data sets (published scores, supported)" in both.bullets[0]
     assert "-0.100 macro-F1 over 6 data sets (real run, " in both.bullets[-1]
+
+
+def filled(chapter: str, numbers: dict[str, int]) -> list[str]:
+    """Every line of a chapter that holds numbers, as a toy run folds and shows them."""
+    said = chapter_answer(chapter, {}, True, settled={"most": True, "noise": True}, **numbers)
+    return [*said.bullets, *said.toy]
 
 
 def nothing(chapter: str) -> dict[str, None]:
@@ -136,11 +141,11 @@ def test_a_toy_run_is_folded_and_a_real_one_counts() -> None:
     assert "Nothing here tests" in toy.verdict
     assert not any("0.300" in line or "reach" in line for line in toy.bullets)
     assert "+0.300 macro-F1 over 8 data sets (this run, toy)" in toy.toy[0]
-    assert "reach 0.50" in " ".join(toy.toy)
+    assert "reach 1.00" in " ".join(toy.toy)
     assert toy.fold().count("<li>") == len(toy.toy) > 1
     real = answer("07_cross_modal", False, run={"effect": 0.3})
     assert real.verdict.startswith("In this run SAE latents beat")
-    assert "reach 0.50" in " ".join(real.bullets)
+    assert "reach 1.00" in " ".join(real.bullets)
     assert real.toy == ()
 
 
@@ -227,8 +232,66 @@ def test_the_first_page_says_of_each_source_what_its_scores_say() -> None:
     up, down = page(0.2), page(-0.2)
     assert len(up) == len(down) == 2
     assert up[0].startswith("- **In the published scores SAE latents beat the last token's hidden")
-    assert "nothing here tests whether they beat the mean hidden state" in up[0]
+    assert "; nothing there tests whether they beat the mean hidden state" in up[0]
     assert "- **In the real run SAE latents lose to the last token's hidden state" in down[1]
     assert "lose" not in up[1]
-    assert "Of 3 claims tested there: 3 supported." in up[1]
-    assert "Of 3 claims tested there: 3 not supported." in down[1]
+    assert "Of 3 claims tested there, 3 are supported." in up[1]
+    assert "Of 3 claims tested there, 3 are not supported." in down[1]
+    [untested] = first_page({"real run": []}).splitlines()
+    assert "**Nothing in the real run tests whether" in untested
+    assert untested.endswith("No claim can be tested there.")
+
+
+def test_the_verdict_says_which_runs_contradict_it() -> None:
+    """One that leans at least; what is open, or has too few data sets, contradicts nothing."""
+
+    def said(*verdicts: str, effect: float = 0.1, first: str = "supported") -> str:
+        key = "middle-above-early"
+        found = {PUBLISHED: {key: replace(finding(key, effect), verdict=first)}}
+        for i, verdict in enumerate(verdicts):
+            run = replace(finding(key, -effect), verdict=verdict)
+            found[f"run {'ab'[i]}"] = {key: run}
+        return chapter_answer("02_layers_and_scale", found, True).verdict
+
+    assert "beat early ones (the run a leans the other way); nothing" in said("leans against")
+    assert "beat early ones (the run a shows the opposite); nothing" in said("not supported")
+    assert "(the run a and run b" not in said("leans against", "leans against")
+    assert "(the run a and the run b lean the other way)" in said("leans against", "leans against")
+    assert (
+        "early layers beat middle ones (the run b shows the opposite, the run a leans the other way"
+        in said("leans", "supported", effect=-0.1, first="leans against")
+    )
+    for quiet in ("inconclusive", "too few tasks", "no difference"):
+        assert "(" not in said(quiet)
+    assert "(" not in said("not supported", first="inconclusive")
+    agrees = {name: {"larger": finding("larger", 0.1)} for name in (PUBLISHED, "run a")}
+    assert "(" not in chapter_answer("02_layers_and_scale", agrees, True).verdict
+
+
+@pytest.mark.parametrize("chapter", SAYS)
+def test_every_count_of_an_answer_has_its_grammar(chapter: str) -> None:
+    """Nothing that is said of one is said of two, and none is like several."""
+    one, two, none = (answer(chapter, False, n, published={"effect": 0.2}) for n in (1, 2, 0))
+    wrong = re.compile(r"\b1 (?:label )?(?!is\b|has\b|lies\b)(?:\w+s|are|have|lie)\b")
+    lines = SAYS[chapter].get("run", []) + SAYS[chapter].get("also", [])
+    fields = {f for line in lines for _, f, _, _ in Formatter().parse(line) if f}
+    for n, plural in ((1, False), (2, True), (0, True)):
+        for line in filled(chapter, dict.fromkeys(fields, n)):
+            assert plural or not wrong.search(line), line
+            assert not plural or not re.search(rf"(?<![\w.]){n} (?:is|has|lies)\b", line), line
+    assert one.verdict == two.verdict == none.verdict
+
+
+def test_counts_of_verdicts_are_sentences() -> None:
+    def said(*verdicts: str) -> str:
+        return counts_in_words([replace(finding("images", 0.1), verdict=v) for v in verdicts])
+
+    assert said() == "No claim can be tested there."
+    assert said("not tested") == "No claim can be tested there."
+    assert said("leans") == "Of 1 claim tested there, 1 leans."
+    assert said("leans", "leans", "leans against", "too few tasks") == (
+        "Of 4 claims tested there, 2 lean, 1 leans against and 1 has too few tasks."
+    )
+    assert said("supported", "supported", "no difference") == (
+        "Of 3 claims tested there, 2 are supported and 1 shows no difference."
+    )

@@ -67,8 +67,14 @@ def test_notebook_was_executed_from_top_to_bottom(build_dir: Path, chapter: str)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error"]
-    warned = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
-    assert not any("Warning" in text for text in warned), warned
+    printed = [
+        (output.name, output.text)
+        for cell in code
+        for output in cell.outputs
+        if output.output_type == "stream"
+        and (output.name == "stderr" or "print(" not in cell.source)
+    ]
+    assert not printed, "a page has a line that no cell of it prints"
 
 
 @pytest.mark.parametrize("figure", sorted(CHAPTER_OF_FIGURE))
@@ -178,21 +184,34 @@ CUT = """[...document.querySelectorAll('article table, article pre')].filter(e =
 }).map(e => e.innerText.slice(0, 80))"""
 
 
-SCROLLED = {"cluster": 2}
-"""Pages with measured tables of eleven columns and more, and how many scroll in their box."""
-
-
 def test_no_table_and_no_code_is_cut_at_desktop_width(tab: Tab, pages: dict[Path, Page]) -> None:
     """Folded ones as well; and every table of a chapter has a name and headed rows."""
     for path in pages:
         if path.parent.name in ("book", "notebooks"):
             tab.open(path.as_uri(), width=1280)
             tab.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-            assert len(tab.run(CUT)) <= SCROLLED.get(path.stem, 0), path.name
+            assert tab.run(CUT) == [], path.name
             bare = (
                 "[...document.querySelectorAll('.mosaic-table')].filter(t => !t.caption.innerText)"
             )
             assert tab.run(f"{bare}.length") == 0, path.name
+
+
+def test_a_stacked_table_is_read_on_a_phone_without_scrolling(
+    tab: Tab, pages: dict[Path, Page]
+) -> None:
+    """No line of it is cut, and each value stands behind the name of its column."""
+    stacked, found = ".mosaic-stacked", 0
+    for path in (p for p in pages if p.parent.name == "book"):
+        tab.open(path.as_uri(), width=390)
+        tab.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        found += tab.run(f"document.querySelectorAll('{stacked}').length")
+        cut = f"[...document.querySelectorAll('{stacked}, {stacked} *')]"
+        cut += ".filter(e => e.getBoundingClientRect().right > 390 || e.scrollWidth > 390)"
+        assert tab.run(f"{cut}.length") == 0, path.name
+        hidden = f"[...document.querySelectorAll('{stacked} .source')].filter(e => !e.offsetWidth)"
+        assert tab.run(f"{hidden}.length") == 0, path.name
+    assert found > 10
 
 
 def test_a_chapter_shows_its_parameters_and_one_call_and_folds_other_code(

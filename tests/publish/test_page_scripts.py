@@ -14,9 +14,17 @@ import pytest
 from browser import Tab, open_tab
 from places import ROOT, RUNS
 
+from mosaic.evidence.bundles import bundle_folders, open_bundle
 from mosaic.experiments.latent_view import LatentView, ShownLatent, ShownText, Weight
-from mosaic.publish.all_scores import N_PLAIN, WORDS, named_rows, score_table, scores_page
+from mosaic.publish.all_scores import (
+    N_PLAIN,
+    WORDS,
+    named_rows,
+    score_table,
+    scores_page,
+)
 from mosaic.publish.latent_browser import show_latents
+from mosaic.scores.names import run_name
 from mosaic.scores.table import make_scores
 
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>"
@@ -260,7 +268,7 @@ def test_the_download_holds_what_is_chosen_and_computes_nothing(opens: Opens) ->
     tab.run(press_save)
     lines = list(csv.DictReader(io.StringIO(tab.run("saved.text()"))))
     assert tab.run("named") == "scores.csv"
-    assert [line["run"] for line in lines] == table["run"].tolist()
+    assert [line["repeat"] for line in lines] == table["repeat"].tolist()
     assert lines[7]["task"] == HOSTILE
     assert lines[8]["task"] == "'" + '=SUM(1,"2")'
     assert float(lines[4321]["macro_f1"]) == pytest.approx(4321 / 5000)
@@ -294,9 +302,10 @@ def test_the_page_holds_every_row_and_stays_quick(opens: Opens) -> None:
     tab = opens(body)
     total = int(tab.run(COUNT).split()[-3].replace(",", ""))
     assert total > 8000
-    assert {"published", "encoder"} <= set(
-        tab.run("[...document.querySelector('select').options].map(o => o.text)")
-    )
+    named = tab.run("[...document.querySelector('select').options].map(o => o.text)")
+    profiles = {open_bundle(folder).manifest.profile for folder in bundle_folders(RUNS)}
+    assert set(named) == {"all", "published scores", *map(run_name, profiles)}
+    assert "<li>Gemma run: A real Gemma" in page
     took = tab.run(
         """(() => { const start = performance.now();
         document.querySelector('th button').click(); return performance.now() - start; })()"""
@@ -315,7 +324,7 @@ def test_rows_say_what_tells_them_apart() -> None:
     table = named_rows(make_scores([{**shared, **one} for one in several]), "x")
     assert table["language"].tolist() == ["en → de", "", ""]
     assert table["pooling"].tolist() == ["sum > 1", "sum", "sum"]
-    assert table["run"].tolist() == ["seed 2", "mean of 3 seeds", ""]
+    assert table["repeat"].tolist() == ["seed 2", "mean of 3 seeds", ""]
     assert table["feature"].tolist() == [
         "SAE latents",
         "SAE latents, top 8, decision tree",

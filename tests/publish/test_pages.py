@@ -14,7 +14,8 @@ from places import ROOT
 
 from mosaic.cli import build_parser
 from mosaic.config.profiles import load_profile, profile_names
-from mosaic.publish.pages import figure_index, profile_table, rerun_box
+from mosaic.config.tasks import load_catalogue
+from mosaic.publish.pages import figure_index, measured_tables, profile_table, rerun_box, task_table
 from mosaic.publish.tables import readable
 from mosaic.scores.intervals import bootstrap_interval, paired_difference
 from mosaic.scores.names import pooling_name
@@ -60,13 +61,54 @@ def test_index_escapes_words_and_leaves_out_what_was_not_drawn(tmp_path: Path) -
 
 
 def test_table_of_profiles_has_every_cap() -> None:
-    lines = profile_table().splitlines()
-    assert [line.split("|")[1].strip(" `") for line in lines[2:]] == profile_names()
+    lines = [line for line in profile_table().splitlines() if line.startswith("| `")]
+    assert [line.split("|")[1].strip(" `") for line in lines] == profile_names()
     mini = next(line for line in lines if "`mini`" in line)
     profile = load_profile("mini")
     for cap in (profile.max_docs, profile.n_train, profile.n_test):
-        assert f"| {cap:,} |" in mini
-    assert "| all | 4,000 | all | 20% |" in next(line for line in lines if "`paper`" in line)
+        assert f"{{.source}} {cap:,} |" in mini
+    paper = next(line for line in lines if "`paper`" in line)
+    words = [cell.split("}")[-1].strip() for cell in paper.split("|")]
+    assert words[2:6] == ["all", "4,000", "all", "20%"]
+
+
+def test_languages_of_a_task_share_a_row() -> None:
+    page, tasks = task_table("paper"), load_catalogue("paper")
+    rows = [x for x in page.splitlines() if x.startswith("| ") and "---" not in x][1:]
+    assert any(row.startswith("| toxicity, en, es, de, ru, zh (4.4) |") for row in rows)
+    assert len(rows) < len(tasks)
+    for task in tasks.values():
+        [row] = [
+            row
+            for row in rows
+            if row.startswith((f"| {task.name},", f"| {task.name} ("))
+            and f"`{task.dataset}`" in row
+        ]
+        assert (task.language or task.label_model or "") in row.split("(")[0]
+        assert task.licence in row
+        assert task.note is None or task.note.rstrip(".") in page
+
+
+def test_measured_tables_have_plain_names_and_no_more_columns_than_a_page_holds(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "long.csv").write_text("peak_mb,texts\n7.5,10\n,20\n")
+    names = ",".join(f"column_{i}" for i in range(9))
+    (tmp_path / "wide.csv").write_text(f"{names}\n{'1,' * 8}2\n")
+    tables = measured_tables(tmp_path)
+    assert list(tables) == ["table_long", "table_wide"]
+    head, _, *rows = tables["table_long"].splitlines()[3:-1]
+    assert head == "| peak mb | texts |"
+    assert rows == ["| 7.5 | [texts:]{.source} 10 |", "|  | [texts:]{.source} 20 |"]
+    assert tables["table_wide"].splitlines()[3] == "| column 0 | 1 |", "it is turned"
+    assert "| column 8 | [1:]{.source} 2 |" in tables["table_wide"]
+    for table in measured_tables(ROOT / "book").values():
+        head = table.splitlines()[3]
+        assert 2 <= head.count("|") - 1 <= 9
+        assert "_" not in head
+    pages = "".join(path.read_text("utf-8") for path in (ROOT / "book").glob("*.md"))
+    shown = set(re.findall(r"_generated/(table_\w+)\.md", pages))
+    assert shown == set(measured_tables(ROOT / "book")), "each is on a page"
 
 
 def test_what_an_interval_means_is_what_the_code_does() -> None:
