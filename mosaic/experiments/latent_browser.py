@@ -8,15 +8,6 @@ import torch
 from safetensors import safe_open
 
 from mosaic.config.profiles import ModelSpec, Profile, SAESpec
-from mosaic.experiments.latent_view import (
-    MOST_CHARACTERS,
-    MOST_LATENTS,
-    TEXTS_SHOWN,
-    LatentView,
-    ShownLatent,
-    ShownText,
-    Weight,
-)
 from mosaic.experiments.latents import (
     Reading,
     TokenActivations,
@@ -26,6 +17,15 @@ from mosaic.experiments.latents import (
 from mosaic.models.language_model import load_weights, truncated
 from mosaic.models.resolve import resolve
 from mosaic.models.saes import sae_files
+from mosaic.scores.latent_view import (
+    MOST_CHARACTERS,
+    MOST_LATENTS,
+    TEXTS_SHOWN,
+    LatentView,
+    ShownLatent,
+    ShownText,
+    Weight,
+)
 
 HISTOGRAM_BINS, N_PROMOTED = 20, 10
 

@@ -14,9 +14,9 @@ import pytest
 from browser import Tab, open_tab
 from places import ROOT, RUNS
 
-from mosaic.experiments.latent_view import LatentView, ShownLatent, ShownText, Weight
 from mosaic.publish.all_scores import N_PLAIN, WORDS, named_rows, score_table, scores_page
 from mosaic.publish.latent_browser import show_latents
+from mosaic.scores.latent_view import LatentView, ShownLatent, ShownText, Weight
 from mosaic.scores.table import make_scores
 
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>"
