@@ -26,7 +26,8 @@ def _workspace(args: argparse.Namespace, train: bool = True) -> Any:
 
 def _write_bundle(args: argparse.Namespace, results: Any) -> None:
     """Write scored cells as a bundle, with the command as it was understood."""
-    from mosaic.evidence.bundles import command_line, write_bundle
+    from mosaic.evidence.bundles import write_bundle
+    from mosaic.evidence.pack import command_line
     from mosaic.sweep.results import to_scores
 
     options = {k: v for k, v in vars(args).items() if k not in ("verb", "action")}

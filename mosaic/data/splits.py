@@ -4,8 +4,8 @@ import hashlib
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def make_split(
     if protocol not in PROTOCOLS:
         raise ConfigError(f"Unknown protocol {protocol!r}; use one of {PROTOCOLS}.")
     if data.in_test is not None:
-        groups = None if protocol == "published" else _linked_groups(data.inputs, data.groups)
+        groups = None if protocol == "published" else linked_groups(data.inputs, data.groups)
         train, test = np.flatnonzero(~data.in_test), np.flatnonzero(data.in_test)
         _refuse_unseen(data, train, test)
         if protocol == "nested":
@@ -78,7 +78,7 @@ def make_split(
         train, test = _stratified_sample(data.labels, TEST_SHARE, PUBLISHED_SEED)
     else:
         order = np.argsort(data.ids, kind="stable")
-        groups = _linked_groups(data.inputs, data.groups)
+        groups = linked_groups(data.inputs, data.groups)
         share = n_test / (n_train + n_test) if n_train and n_test else TEST_SHARE
         unit, unit_labels = _units(
             data.labels[order], None if groups is None else groups[order], "documents"
@@ -236,7 +236,7 @@ def _proportional(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     return np.concatenate(drawn)
 
 
-def _linked_groups(inputs: Sequence[Any], groups: np.ndarray | None) -> np.ndarray | None:
+def linked_groups(inputs: Sequence[Any], groups: np.ndarray | None) -> np.ndarray | None:
     """Group number per row, identical texts joined; None where every row stands alone.
 
     Copies of a text on both sides of a split would be answered from memory.
@@ -254,41 +254,3 @@ def _linked_groups(inputs: Sequence[Any], groups: np.ndarray | None) -> np.ndarr
     start, end = np.tile(rows, len(edges)), np.concatenate(edges)
     graph = sparse.csr_array((np.ones(len(start)), (start, end)), shape=(n_rows, n_rows))
     return sparse.csgraph.connected_components(graph, directed=False)[1]
-
-
-def thin(split: Split, labels: np.ndarray, fraction: float) -> Split:
-    """The split with a stratified share of its training part; smaller shares lie inside larger.
-
-    `labels` are those of all documents. Raises ConfigError for a share outside of (0, 1].
-    """
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"Training fraction {fraction!r}; use a number above 0 and at most 1.")
-    order = np.random.default_rng(split.seed).permutation(len(split.train))
-    y = labels[split.train][order]
-    parts = [order[y == label] for label in np.unique(y)]
-    return _keep(split, np.sort(np.concatenate([p[: round(fraction * len(p))] for p in parts])))
-
-
-def without_items(split: Split, data: TaskData, others: Iterable[tuple[TaskData, Split]]) -> Split:
-    """The split without the training documents whose item stands in a test part of `others`.
-
-    An item is what rows of equal `groups` have in common across languages (a text and its
-    translations), and any text that is equal to the letter.
-    """
-    groups, texts = set(), set()
-    for other, tested in others:
-        texts |= {other.inputs[row] for row in tested.test}
-        if other.groups is not None:
-            groups |= set(other.groups[tested.test].tolist())
-    stays = np.asarray([data.inputs[row] not in texts for row in split.train])
-    if data.groups is not None:
-        stays &= [group not in groups for group in data.groups[split.train].tolist()]
-    return _keep(split, np.flatnonzero(stays))
-
-
-def _keep(split: Split, rows: np.ndarray) -> Split:
-    """The split with the training rows at these positions of its training part."""
-    groups = None if split.train_groups is None else split.train_groups[rows]
-    return replace(
-        split, train=split.train[rows], train_ids=split.train_ids[rows], train_groups=groups
-    )

@@ -7,8 +7,6 @@ It holds no other data and no weights; `bundle_rules` says what is refused.
 
 import json
 import os
-import re
-import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,17 +30,13 @@ from mosaic.evidence.bundle_rules import (
     read_manifest,
 )
 from mosaic.scores.latent_view import LATENTS_FILE, LatentView
-from mosaic.scores.table import ADDED, SCORE_COLUMNS, concat_scores, read_scores, write_scores
+from mosaic.scores.names import run_name
+from mosaic.scores.table import ADDED, CELL, SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors
 from mosaic.storage.versions import made_with
 
 REPLACED = ".replaced"
 """Ending of a bundle's name while a new one takes its place."""
-
-PRIVATE = re.compile(r"[/~]|[A-Za-z]:[/\\]|\\\\|file:|(.*[/\\])?\.\.([/\\]|$)", re.S)
-"""Begins a path that says where something lies on one machine."""
-
-NUMBERLESS = ("build_dir", "engine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,35 +47,6 @@ class Bundle:
     manifest: Manifest
     table: pd.DataFrame
     """Its scores, with `source` set to `bundle`."""
-
-
-def command_line(
-    verb: str, words: Iterable[str], options: Mapping[str, Any], parameters: Mapping[str, Any]
-) -> str:
-    """A command as it may be published: of a private path only the last name is left.
-
-    Where it builds and on which engine changes no number, and is left out.
-    """
-    line = ["mosaic", verb, *words]
-    for name, value in options.items():
-        if value is not None and name not in NUMBERLESS:
-            line += [f"--{name}", *map(str, public(value if isinstance(value, list) else [value]))]
-    for name, value in parameters.items():
-        if name not in ("profile", *NUMBERLESS):
-            text = json.dumps(public(value), ensure_ascii=False, default=str)
-            line += ["-p", f"{name}={text}"]
-    return shlex.join(line)
-
-
-def public(value: Any) -> Any:
-    """The value with every private path in it cut to its last name."""
-    if isinstance(value, str) and PRIVATE.match(value):
-        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    if isinstance(value, (list, tuple)):
-        return [public(entry) for entry in value]
-    if isinstance(value, dict):
-        return {public(name): public(entry) for name, entry in value.items()}
-    return value
 
 
 def write_bundle(
@@ -175,10 +140,49 @@ def read_bundles(root: Path) -> pd.DataFrame:
     return concat_scores(read_bundle(folder) for folder in bundle_folders(root))
 
 
+def shipped_runs(root: Path) -> dict[str, Bundle]:
+    """Each run that has SAE cells, by what readers call it.
+
+    Bundles of different profiles that `RUNS` gives one name are parts of one run: one table under
+    the first's profile, in which a cell that several scored is the first's. A second bundle of a
+    profile is another run, told apart by its folder (ours).
+    """
+    runs: dict[str, Bundle] = {}
+    profiles: dict[str, set[str]] = {}
+    for bundle in map(open_bundle, bundle_folders(root)):
+        if not (bundle.table["feature"] == "sae").any():
+            continue
+        name, profile = run_name(bundle.manifest.profile), bundle.manifest.profile
+        if profile in profiles.get(name, ()):
+            name = f"{name} ({bundle.folder.name})"
+        profiles.setdefault(name, set()).add(profile)
+        runs[name] = _joined(runs[name], bundle) if name in runs else bundle
+    return runs
+
+
+def scored_twice(run: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `part` with `there`, what `run` gives the same cell (missing where it has none):
+    the same model, setting, split and seed, whatever the profile and the folder of the SAE."""
+    shared = [name for name in CELL if name not in ("profile", "sae_release")]
+    there = run.drop_duplicates(shared).assign(there=run["macro_f1"])
+    return part.merge(there[[*shared, "there"]], "left", on=shared)
+
+
+def _joined(run: Bundle, part: Bundle) -> Bundle:
+    """The run with the cells and SAEs that only the part has."""
+    new = scored_twice(run.table, part.table)["there"].isna().to_numpy()
+    added = part.table[new].assign(profile=run.manifest.profile)
+    models = {model.name: model for model in (*part.manifest.models, *run.manifest.models)}
+    for model in part.manifest.models:
+        saes = {**model.saes, **models[model.name].saes}
+        models[model.name] = models[model.name].model_copy(update={"saes": saes})
+    manifest = run.manifest.model_copy(update={"models": list(models.values())})
+    return Bundle(run.folder, manifest, concat_scores([run.table, added]))
+
+
 def bundles_with_latents(root: Path) -> list[pd.DataFrame]:
-    """Every row of each bundle that has SAE cells, one table a bundle."""
-    tables = (read_bundle(folder) for folder in bundle_folders(root))
-    return [table for table in tables if (table["feature"] == "sae").any()]
+    """Every row of each run that has SAE cells, one table a run; see `shipped_runs`."""
+    return [run.table for run in shipped_runs(root).values()]
 
 
 def bundle_latents(root: Path) -> dict[str, LatentView]:
@@ -191,8 +195,8 @@ def bundle_latents(root: Path) -> dict[str, LatentView]:
 def bundle_grids(
     root: Path, feature: str | None = None, language: str | None = None, kind: str = "text"
 ) -> list[pd.DataFrame]:
-    """The grid of each bundle that has SAE cells, one table a bundle; see `bundle_grid`."""
-    grids = (bundle_grid(open_bundle(f), feature, language, kind) for f in bundle_folders(root))
+    """The grid of each run that has SAE cells, one table a run; see `bundle_grid`."""
+    grids = (bundle_grid(run, feature, language, kind) for run in shipped_runs(root).values())
     return [grid for grid in grids if grid is not None]
 
 
@@ -229,29 +233,31 @@ def bundle_grid(
     return table[grid].reset_index(drop=True)
 
 
-def bundle_transfers(root: Path, *features: str) -> list[pd.DataFrame]:
-    """Cells of `features` tested in other languages than they were trained in, one table a bundle.
+def bundle_transfers(root: Path, *features: str, whole: bool = True) -> list[pd.DataFrame]:
+    """Cells of `features` tested in other languages than the one learnt from, one table a bundle.
 
-    All seeds, at the whole training part, each with its native counterpart. A bundle without such
-    cells gives no table.
+    All seeds, at the whole training part or every share, each with its native counterpart. A bundle
+    without such cells gives no table.
     """
     settings = ["task", "feature", "model", "layer", "width", "pooling", "top_n", "threshold"]
     settings += ["selection", "k"]
     found = []
     for folder in bundle_folders(root):
         table = read_bundle(folder)
-        table = table[_usual(table) & table["seed"].notna() & table["feature"].isin(features)]
+        usual = _usual(table, whole)
+        table = table[usual & table["seed"].notna() & table["feature"].isin(features)]
+        table = table[~table["train_language"].str.contains("+", regex=False).fillna(False)]
         away = table[(table["train_language"] != table["language"]).fillna(False)]
         if len(away):
             found.append(table.merge(away[settings].drop_duplicates(), on=settings))
     return found
 
 
-def _usual(table: pd.DataFrame) -> pd.Series:
-    """Nested cells of the whole training part, scaled and pooled as this book does by default."""
-    whole = table["train_fraction"].fillna(1) == 1
+def _usual(table: pd.DataFrame, whole: bool = True) -> pd.Series:
+    """Nested cells, scaled and pooled as this book does by default; of the whole training part."""
+    share = (table["train_fraction"].fillna(1) == 1) | (not whole)
     default = table["scaling"].fillna("auto").eq("auto") & table["bos"].fillna("drop").eq("drop")
-    return (table["protocol"] == "nested") & whole & default
+    return (table["protocol"] == "nested") & share & default
 
 
 def _from_version_2(table: pd.DataFrame) -> pd.DataFrame:

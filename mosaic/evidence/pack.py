@@ -2,6 +2,9 @@
 
 import json
 import logging
+import re
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundle_rules import may_ship
-from mosaic.evidence.bundles import command_line, public, write_bundle
+from mosaic.evidence.bundles import write_bundle
 from mosaic.scores.latent_view import LATENTS_FILE, LatentView
 from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
 
@@ -19,6 +22,40 @@ log = logging.getLogger(__name__)
 
 ANATOMY = "01_features"
 """The chapter that leaves latents, and no scores."""
+
+PRIVATE = re.compile(r"[/~]|[A-Za-z]:[/\\]|\\\\|file:|(.*[/\\])?\.\.([/\\]|$)", re.S)
+"""Begins a path that says where something lies on one machine."""
+
+NUMBERLESS = ("build_dir", "engine")
+
+
+def command_line(
+    verb: str, words: Iterable[str], options: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> str:
+    """A command as it may be published: of a private path only the last name is left.
+
+    Where it builds and on which engine changes no number, and is left out.
+    """
+    line = ["mosaic", verb, *words]
+    for name, value in options.items():
+        if value is not None and name not in NUMBERLESS:
+            line += [f"--{name}", *map(str, public(value if isinstance(value, list) else [value]))]
+    for name, value in parameters.items():
+        if name not in ("profile", *NUMBERLESS):
+            text = json.dumps(public(value), ensure_ascii=False, default=str)
+            line += ["-p", f"{name}={text}"]
+    return shlex.join(line)
+
+
+def public(value: Any) -> Any:
+    """The value with every private path in it cut to its last name."""
+    if isinstance(value, str) and PRIVATE.match(value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    if isinstance(value, (list, tuple)):
+        return [public(entry) for entry in value]
+    if isinstance(value, dict):
+        return {public(name): public(entry) for name, entry in value.items()}
+    return value
 
 
 def pack_run(workspace: Workspace, title: str, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mosaic.scores.names import FEATURE_SETS, feature_set, series_of, source_label
@@ -62,6 +63,72 @@ def above_chance(table: pd.DataFrame, origin: str, chance: float = 0.5) -> pd.Da
             "high": part["macro_f1_high"] - chance,
         }
     )
+
+
+def labels_worth(tables: list[pd.DataFrame], origin: str) -> pd.DataFrame:
+    """How many native labels training on all of `origin`'s is worth, by language (ours).
+
+    That is where the curve of native training over its shares of the training part first reaches
+    the `origin`-trained score, linear in the logarithm of the number of texts; beyond the ends of
+    the curve only a bound is given. Scores are means over seeds, at shares that have all seeds of
+    the other side, and the point has no interval. Features without a curve have no row.
+    """
+    rows = []
+    for table in tables:
+        table = table[table["language"].notna() & (table["language"] != origin)]
+        table = table.assign(
+            features=table.apply(feature_set, axis=1) if len(table) else None,
+            macro_f1=table["macro_f1"].astype(float),
+            share=table["train_fraction"].fillna(1),
+        )
+        cell = ["task", "language", "features", "model", "layer", "width", "k"]
+        for key, part in table.groupby(cell, dropna=False, sort=False):
+            away = part[(part["train_language"] == origin) & (part["share"] == 1)]
+            native = part[part["train_language"] == part["language"]]
+            native = native[native["seed"].isin(away["seed"])]
+            there = native.groupby("share")["seed"].transform("nunique")
+            native = native[there == away["seed"].nunique()]
+            curve = native.groupby("share").agg({"n_train": "mean", "macro_f1": "mean"})
+            if len(curve) < 2 or away.empty:
+                continue
+            score = away["macro_f1"].mean()
+            low, high = _crossing(curve["n_train"].astype(float), curve["macro_f1"], score)
+            between = f"about {low:.0f}" if low == high else f"at most {high:.0f}"
+            rows.append(
+                {
+                    "source": source_label(part),
+                    "key": f"{key[0]}-{key[1]}",
+                    "features": key[2],
+                    "n_train": int(away["n_train"].mean()),
+                    "macro_f1": score,
+                    "labels": f"more than {low:.0f}" if np.isinf(high) else between,
+                    "most": high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _crossing(sizes: pd.Series, scores: pd.Series, wanted: float) -> tuple[float, float]:
+    """Bounds of the number of texts at which a curve first reaches a score."""
+    reached = (scores >= wanted).to_numpy()
+    if not reached.any():
+        return float(sizes.iloc[-1]), np.inf
+    at = int(reached.argmax())
+    if at == 0:
+        return 0.0, float(sizes.iloc[0])
+    between = np.log(sizes.iloc[at - 1 : at + 1])
+    point = float(np.exp(np.interp(wanted, scores.iloc[at - 1 : at + 1], between)))
+    return point, point
+
+
+def worth_in_words(table: pd.DataFrame) -> str:
+    """In how many languages `labels_worth` is below a fifth, all latents, by source."""
+    kept = table[table["features"] == FEATURE_SETS[0]]
+    said = []
+    for source, part in kept.groupby("source", sort=False):
+        few = int((part["most"] < part["n_train"] / 5).sum())
+        said.append(f"in {few} of {len(part)} languages ({source})")
+    return " and ".join(said) or "in no language, for there is no curve"
 
 
 def per_language(chosen: list[pd.DataFrame], run: pd.DataFrame) -> pd.DataFrame:

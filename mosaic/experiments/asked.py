@@ -179,6 +179,7 @@ class Asked:
             train_language=data.task.language,
             probe=NO_PROBE,
             seed=seed,
+            train_fraction=share,
             split=split.fingerprint[:16],
             n_train=len(shown),
             n_test=len(split.test),
@@ -210,8 +211,8 @@ def ask_for_labels(
     """Scored cells of the feature `asked`, and why a task has none.
 
     Their rows have neither pooling nor threshold and no probe; `n_train` is the number of labelled
-    texts shown, `n_cut` that of prompts that lost some of them or the text's end. The cells tell
-    these numbers apart by `train_fraction`. Raises what loading raises.
+    texts shown, `n_cut` that of prompts that lost some of them or the text's end. Raises what
+    loading raises.
     """
     asked, found, left_out = Asked(workspace, model), [], {}
     for task in tasks:

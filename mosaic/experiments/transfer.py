@@ -97,6 +97,35 @@ def transfer_cells(
     return found
 
 
+def several_sources(
+    profile: Profile,
+    tasks: Sequence[str],
+    model: ModelSpec,
+    seeds: Iterable[int] = (0,),
+    depth: str = "middle",
+) -> list[Cell]:
+    """The recipe and the mean hidden state in each language, learnt from all others together: with
+    about as many texts as one of them has, and with all of them (ours)."""
+    found = []
+    for task, seed in product(tasks, seeds):
+        first, *more = (key for key in tasks if key != task)
+        latents, _, mean = recipe_cells(profile, task, model, seed, depth)
+        for cell, share in product((latents, mean), dict.fromkeys((1 / (1 + len(more)), 1.0))):
+            learnt = replace(cell, train_task=first, also_train=tuple(more), train_fraction=share)
+            found.append(replace(learnt, kept_out=tuple(tasks)))
+    return found
+
+
+def source_pairs(cells: Iterable[Cell], origin: str) -> list[tuple[Cell, Cell]]:
+    """(cell learnt from several languages, the same learnt from all of `origin`), for seed 0."""
+    return [
+        (cell, replace(cell, train_task=origin, also_train=(), train_fraction=1.0, kept_out=kept))
+        for cell in cells
+        if cell.seed == 0 and cell.task != origin
+        for kept in [tuple(key for key in cell.kept_out if key != origin)]
+    ]
+
+
 def compare_transfer(
     pairs: Sequence[tuple[Cell, Cell]], results: Sequence[ScoredCell]
 ) -> pd.DataFrame:
@@ -106,7 +135,7 @@ def compare_transfer(
     p-values are adjusted for the number of pairs given.
     """
     table = compare_cells(pairs, results)
-    table.insert(1, "trained_on", [first.train_task for first, _ in pairs])
+    table.insert(1, "trained_on", ["+".join(first.train_tasks) for first, _ in pairs])
     table.insert(2, "train_fraction", [first.train_fraction for first, _ in pairs])
     table.insert(3, "k", pd.array([first.k for first, _ in pairs], dtype="Int64"))
     return table

@@ -74,6 +74,21 @@ class Candidate:
         return replace(self, X=X)
 
 
+def stacked(parts: Sequence[Mapping[str, Candidate]]) -> dict[str, Candidate]:
+    """The candidates with the documents of all parts, in order; each part describes them alike."""
+    return {name: _stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def _stack(parts: Sequence[Candidate]) -> Candidate:
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0].X, list):
+        return replace(parts[0], X=[text for part in parts for text in part.X])
+    stack = sparse.vstack if sparse.issparse(parts[0].X) else np.vstack
+    found = stack([part.X for part in parts])
+    return replace(parts[0], X=found.tocsr() if sparse.issparse(found) else found)
+
+
 Candidates = Candidate | Matrix | Mapping[str, Candidate | Matrix]
 """One candidate, a bare matrix, or a mapping of names to either."""
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from mosaic.config.choices import CATALOGUES
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError, MosaicError
-from mosaic.evidence.bundles import bundle_folders
 from mosaic.figures.style import load_figure
 from mosaic.publish.all_scores import scores_page
 from mosaic.publish.answers import first_page, lift_answer
-from mosaic.publish.bundle_pages import bundle_pages
+from mosaic.publish.bundle_pages import pages_of_bundles
 from mosaic.publish.notebook import show
 from mosaic.publish.pages import (
     book_config,
@@ -95,8 +94,7 @@ def _generate(workspace: Workspace, root: Path, folder: Path) -> None:
     pages["figures"] = figure_index(workspace.figures)
     forest = load_figure("fig-claims", workspace.figures)
     pages["forest"] = f"```{{raw}} html\n{show(forest).data}\n```\n" if forest else ""
-    for bundle in bundle_folders(runs):
-        pages |= {f"run_{bundle.name}_{name}": text for name, text in bundle_pages(bundle).items()}
+    pages |= {f"run_{name}": text for name, text in pages_of_bundles(runs).items()}
     folder.mkdir()
     for name, text in pages.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")

@@ -9,7 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from mosaic.evidence.bundle_rules import Manifest
-from mosaic.evidence.bundles import bundle_grid, bundle_origin, open_bundle
+from mosaic.evidence.bundles import (
+    Bundle,
+    bundle_folders,
+    bundle_grid,
+    bundle_origin,
+    open_bundle,
+    read_bundle,
+    scored_twice,
+    shipped_runs,
+)
 from mosaic.evidence.claims import judge_claims, load_claims, without_toys
 from mosaic.evidence.comparisons import wins
 from mosaic.evidence.contrasts import verdicts_twice
@@ -31,9 +40,38 @@ TRAINING = {
 """What each recorded number says."""
 
 
-def bundle_pages(folder: Path) -> dict[str, str]:
+def pages_of_bundles(root: Path) -> dict[str, str]:
+    """The parts of every bundle's page, by `<folder>_<part>`. A run that is shipped in parts is
+    described as one in the first's folder."""
+    whole = {run.folder: run for run in shipped_runs(root).values()}
+    pages: dict[str, str] = {}
+    for folder in bundle_folders(root):
+        bundle = open_bundle(folder)
+        parts = {**bundle_pages(whole.get(folder, bundle)), "again": ""}
+        for run in whole.values() if folder not in whole else ():
+            parts["again"] += again_in_words(scored_twice(read_bundle(run.folder), bundle.table))
+        pages |= {f"{folder.name}_{name}": text for name, text in parts.items()}
+    return pages
+
+
+def again_in_words(table: pd.DataFrame) -> str:
+    """How far the cells that a run has already came out equal; `table` is of `scored_twice`. ""
+    where there are none."""
+    twice = table.dropna(subset="there")
+    if twice.empty:
+        return ""
+    apart = (twice["macro_f1"] - twice["there"]).abs()
+    tasks = sorted(set(twice.loc[apart > 0, "task"]))
+    others = f" The others, of {', '.join(tasks)}, differ by up to {apart.max():.3f}."
+    return (
+        f"Cells scored in both parts: {len(twice)}; equal to the last digit: "
+        f"{int((apart == 0).sum())}.{others if tasks else ''} The first scores are those that "
+        f"count.\n"
+    )
+
+
+def bundle_pages(bundle: Bundle) -> dict[str, str]:
     """The parts of a bundle's page by name; a part about SAEs only where it has SAE cells."""
-    bundle = open_bundle(folder)
     parts = {"provenance": origin_table(bundle.manifest)}
     if (grid := bundle_grid(bundle)) is not None:
         parts |= {

@@ -11,7 +11,7 @@ import yaml
 from mosaic.config.choices import TEST_SHARE
 from mosaic.config.profiles import load_profile, profile_names
 from mosaic.config.tasks import load_catalogue
-from mosaic.evidence.bundles import NUMBERLESS, command_line, public
+from mosaic.evidence.pack import NUMBERLESS, command_line, public
 from mosaic.figures import CHAPTER_OF_FIGURE, figure_number
 from mosaic.figures.style import load_figure
 from mosaic.scores.markdown import markdown_table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mosaic.config.workspace import Workspace
-from mosaic.evidence.bundles import bundles_with_latents
+from mosaic.evidence.bundles import shipped_runs
 from mosaic.evidence.claims import (
     INCONCLUSIVE,
     LEANS,
@@ -31,7 +31,6 @@ from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
 from mosaic.scores.markdown import markdown_table
-from mosaic.scores.names import run_name
 from mosaic.scores.table import concat_scores, read_scores
 
 AUDIT = "08_audit"
@@ -48,13 +47,13 @@ def run_scores(workspace: Workspace) -> pd.DataFrame:
 
 
 def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
-    """Column of the scorecard to what it says of every claim: published scores, and each bundle
-    with SAE latents apart, for each reads other models; the bundle that tests most claims on enough
-    data sets comes first. What toys show is left out."""
+    """Column of the scorecard to what it says of every claim: published scores, and each shipped
+    run with SAE latents apart, for each reads other models; the run that tests most claims on
+    enough data sets comes first. What toys show is left out."""
     claims = load_claims()
     runs = {
-        run_name(table["profile"].iloc[0]): judge_claims(claims, without_toys(table))
-        for table in bundles_with_latents(bundles_dir)
+        name: judge_claims(claims, without_toys(run.table))
+        for name, run in shipped_runs(bundles_dir).items()
     }
     order = sorted(runs, key=lambda name: -sum(f.n_tasks >= MIN_TASKS for f in runs[name]))
     tested = {name: runs[name] for name in order if any(f.n_tasks for f in runs[name])}

@@ -19,6 +19,7 @@ NAMES = {
     "best_on_test": "by best test score",
     "cv_accuracy": "CV score",
     "key": "task",
+    "labels": "native labels that reach it",
     "macro_f1": "macro-F1",
     "mean": "by means",
     "needed": "needed to differ",

@@ -16,7 +16,9 @@ def control_rows(table: pd.DataFrame) -> pd.DataFrame:
     and layer, what the model says itself, and TF-IDF, on the seeds, languages and shares of the
     training part that the controls have; none that was trained on another language.
     """
-    table = table.assign(train_fraction=table["train_fraction"].fillna(1.0))
+    # A model that is asked learns nothing: what it is shown is told by n_train.
+    share = table["train_fraction"].mask(table["feature"] == "asked").fillna(1.0)
+    table = table.assign(train_fraction=share)
     controls = table[(table["feature"] == "control") & table["seed"].notna()]
     controls = controls.assign(width=controls["width"].str.rsplit(" ", n=1).str[0])
 

@@ -6,8 +6,14 @@ from mosaic.config.choices import CONTROLS, HIDDEN_JOINED
 
 SOURCE_LABEL = {"published": "published scores", "run": "this run", "bundle": "a shipped run"}
 
-RUNS = {"encoder": "MiniLM", "gemma-local": "Gemma", "gemma": "Gemma Scope"}
-"""What the run of a profile is called by its model; another is called by its profile."""
+RUNS = {
+    "encoder": "MiniLM",
+    "gemma-local": "Gemma",
+    "gemma-widths": "Gemma",
+    "gemma": "Gemma Scope",
+}
+"""What the run of a profile is called by its model; another is called by its profile. Profiles of
+one name are parts of one run."""
 
 COMPARED_WITH = {
     "hidden state, mean": "the mean hidden state",

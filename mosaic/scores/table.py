@@ -61,6 +61,9 @@ SCHEMA: dict[str, tuple[str, str]] = {
 
 SCORE_COLUMNS = tuple(SCHEMA)
 
+CELL = SCORE_COLUMNS[SCORE_COLUMNS.index("protocol") : SCORE_COLUMNS.index("n_train")]
+"""What was scored; the columns after it are what was measured."""
+
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "source": choices.SOURCES,
     "protocol": choices.PROTOCOLS,

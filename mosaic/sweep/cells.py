@@ -29,6 +29,8 @@ class Cell:
     seed: int = 0
     train_task: str = ""
     """Task whose training part is learnt from: the cell's own unless said (paper §4.4)."""
+    also_train: tuple[str, ...] = ()
+    """Further tasks learnt from, each with the same share of its training part (ours)."""
     train_fraction: float = 1.0
     kept_out: tuple[str, ...] = ()
     """Tasks whose test items are never trained on, so that no text meets its own translation."""
@@ -38,9 +40,14 @@ class Cell:
             object.__setattr__(self, "train_task", self.task)
 
     @property
+    def train_tasks(self) -> tuple[str, ...]:
+        """Keys of the tasks learnt from."""
+        return (self.train_task, *self.also_train)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Keys of all tasks that decide the cell's numbers, the tested one first."""
-        return tuple(dict.fromkeys((self.task, self.train_task, *self.kept_out)))
+        return tuple(dict.fromkeys((self.task, *self.train_tasks, *self.kept_out)))
 
 
 def grid_poolings(profile: Profile) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ that asks for it.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,10 +21,12 @@ from tqdm import tqdm
 from mosaic.config.profiles import Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData, load_task
-from mosaic.data.splits import Split, thin, without_items
+from mosaic.data.splits import Split
+from mosaic.data.training_part import joined, thin, without_items
 from mosaic.errors import ConfigError
 from mosaic.extraction.engines import parallel
 from mosaic.probes.evaluate import Outcome
+from mosaic.probes.select import stacked
 from mosaic.scores.calibration import probability_scores
 from mosaic.scores.intervals import bootstrap_interval
 from mosaic.storage.versions import code_digest, versions_of
@@ -32,8 +34,8 @@ from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell, read_scored, write_scored
 from mosaic.sweep.source import Source, extract_for, fit
 
-SCORE_CODE = ("probes", "sweep", "data/splits.py", "extraction/pooling.py", "scores/intervals.py",
-               "scores/choose.py", "scores/calibration.py")  # fmt: skip
+SCORE_CODE = ("probes", "sweep", "data/splits.py", "data/training_part.py", "extraction/pooling.py",
+               "scores/intervals.py", "scores/choose.py", "scores/calibration.py")  # fmt: skip
 """Rooms and modules that decide a scored cell: what other code scored is not read."""
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn", "scipy", "numpy")
@@ -78,7 +80,7 @@ def score_cells(
             scored = parallel(workspace.engine, n_jobs)(
                 delayed(_score_design)(
                     {cell: (splits[cell], paths[cell]) for cell in same},
-                    {key: sources[key, model] for c in same for key in (c.task, c.train_task)},
+                    {key: sources[key, model] for c in same for key in (c.task, *c.train_tasks)},
                 )
                 for same in designs.values()
             )
@@ -115,18 +117,20 @@ def _splits(cells: Sequence[Cell], sources: Sources) -> dict[Cell, Split]:
 
     found = {}
     for cell in cells:
-        if cell.train_task != cell.task and cell.protocol != "nested":
+        if cell.train_tasks != (cell.task,) and cell.protocol != "nested":
             raise ConfigError(f"{cell} asks for a protocol without transfer; use 'nested'.")
-        there, here = (sources[key, cell.model].data for key in (cell.train_task, cell.task))
-        if there.label_names != here.label_names:
-            raise ConfigError(
-                f"{cell.train_task!r} has the labels {there.label_names} and {cell.task!r} has "
-                f"{here.label_names}; a probe can only move between equal labels."
-            )
+        here, parts = sources[cell.task, cell.model].data, []
         others = [(sources[key, cell.model].data, split(key, cell)) for key in cell.kept_out]
-        home = thin(split(cell.train_task, cell), there.labels, cell.train_fraction)
-        tested = split(cell.task, cell)
-        home = without_items(home, there, others) if others else home
+        for key in cell.train_tasks:
+            there = sources[key, cell.model].data
+            if there.label_names != here.label_names:
+                raise ConfigError(
+                    f"{key!r} has the labels {there.label_names} and {cell.task!r} has "
+                    f"{here.label_names}; a probe can only move between equal labels."
+                )
+            part = thin(split(key, cell), there.labels, cell.train_fraction)
+            parts.append((there, without_items(part, there, others) if others else part))
+        tested, home = split(cell.task, cell), joined(parts)
         found[cell] = replace(home, test=tested.test, test_ids=tested.test_ids)
     return found
 
@@ -136,8 +140,10 @@ def _score_design(
 ) -> list[ScoredCell]:
     """Fit and test cells of one design, and keep them: every matrix is read once."""
     first = next(iter(cells))
-    keys = dict.fromkeys((first.train_task, *(cell.task for cell in cells)))
+    keys = dict.fromkeys((*first.train_tasks, *(cell.task for cell in cells)))
     described = {key: sources[key].candidates(first) for key in keys}
+    learnt = stacked([described[key] for key in first.train_tasks])
+    labels = np.concatenate([sources[key].data.labels for key in first.train_tasks])
     fits: dict[tuple[int | None, int, bytes], list[Cell]] = {}
     for cell, (split, _) in cells.items():
         # Cells tested at home and elsewhere share a fit where no item had to be left out.
@@ -145,8 +151,7 @@ def _score_design(
     found = []
     for tests in fits.values():
         start = time.perf_counter()
-        labels = sources[first.train_task].data.labels
-        probe = fit(tests[0], described[first.train_task], labels, cells[tests[0]][0])
+        probe = fit(tests[0], learnt, labels, cells[tests[0]][0])
         seconds = time.perf_counter() - start
         for cell in tests:
             split, path = cells[cell]
@@ -156,6 +161,12 @@ def _score_design(
             write_scored(path, result)
             found.append(result)
     return found
+
+
+def _languages(sources: Iterable[Source]) -> str | None:
+    """The language learnt from; of several, all of them: `en+es`."""
+    found = dict.fromkeys(source.data.task.language for source in sources)
+    return "+".join(filter(None, found)) or None
 
 
 def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> ScoredCell:
@@ -169,7 +180,7 @@ def _scored(cell: Cell, sources: Mapping[str, Source], outcome: Outcome) -> Scor
         "source": "run",
         "task": source.data.task.name,
         "language": source.data.task.language,
-        "train_language": sources[cell.train_task].data.task.language,
+        "train_language": _languages(sources[key] for key in cell.train_tasks),
         "train_fraction": cell.train_fraction,
         "label_model": source.data.task.label_model,
         "selection": ("all" if cell.k is None else "topk") if latents else None,

@@ -151,7 +151,7 @@ def extract_for(sources: Mapping[str, Source], cells: Sequence[Cell]) -> None:
     """
     asked: dict[str, list[Source]] = {}
     for key, source in sources.items():
-        own = [cell for cell in cells if key in (cell.task, cell.train_task)]
+        own = [cell for cell in cells if key in (cell.task, *cell.train_tasks)]
         if source.model is not None and any(cell.feature == "vision_tower" for cell in own):
             from mosaic.extraction.tower import tower_states
 

@@ -100,6 +100,20 @@ def test_the_local_gemma_names_the_files_its_models_were_made_of() -> None:
     assert second.chat
 
 
+def test_the_second_part_of_the_local_gemma_differs_by_a_wider_sae_alone() -> None:
+    """Its scores count as scores of the same run."""
+    run, part = load_profile("gemma-local"), load_profile("gemma-widths")
+    [model] = part.models
+    assert {m.name: m.source for m in run.models}[model.name] == model.source
+    whole = run.model(model.name)
+    assert model.note == whole.note
+    assert model.layers == {"middle": whole.layer("middle")}
+    assert model.saes[0] == whole.sae(whole.layer("middle"), "4k")
+    assert [sae.width for sae in model.saes] == ["4k", "16k"]
+    own = {"name": part.name, "description": part.description, "models": part.models}
+    assert replace(run, **own) == part
+
+
 def test_no_text_of_a_task_trains_the_local_gemmas_saes() -> None:
     profile = load_profile("gemma-local")
     catalogue = load_catalogue(str(profile.sae_catalogue))

@@ -27,22 +27,23 @@ from mosaic.evidence.bundles import (
     bundle_grids,
     bundle_latents,
     bundles_with_latents,
-    command_line,
-    public,
+    open_bundle,
     read_bundle,
     read_bundles,
+    shipped_runs,
     write_bundle,
 )
 from mosaic.evidence.claims import judge_claims, load_claims
-from mosaic.evidence.pack import pack_run
+from mosaic.evidence.pack import command_line, pack_run, public
 from mosaic.publish.bundle_pages import (
     bundle_pages,
     languages_table,
+    pages_of_bundles,
     seeds_table,
     training_in_words,
     verdicts_table,
 )
-from mosaic.publish.scorecard import verdicts_in_words
+from mosaic.publish.scorecard import PUBLISHED, scorecard_columns, verdicts_in_words
 from mosaic.scores.table import ADDED, make_scores, write_scores
 from mosaic.storage.files import sha256
 
@@ -459,8 +460,59 @@ def test_the_grid_of_a_bundle_is_what_chapters_compare(bundle: Path) -> None:
     assert len(whole) == len(read_bundle(bundle)) > len(grid)
 
 
+def two_widths(bundle: Path, monkeypatch: pytest.MonkeyPatch, profile: str = "widths") -> Path:
+    """Beside the bundle another of `profile`: its narrow SAE again, .02 above, and a wider one."""
+    monkeypatch.setattr("mosaic.scores.names.RUNS", {"mine": "Bert", "widths": "Bert"})
+    rows = [
+        {**ROW, "profile": profile, "macro_f1": 0.52, "sae_release": "trained again"},
+        {**ROW, "profile": profile, "macro_f1": 0.6, "width": "4k"},
+    ]
+    [facts] = MODEL["saes"].values()
+    saes = {"layer_3/width_1k": {**facts, "l0": 99.0}, "layer_3/width_4k": facts}
+    command, models = "mosaic run 03", [{**MODEL, "saes": saes}]
+    folder = bundle.with_name("more")
+    return write_bundle(folder, make_scores(rows), "more", command, "cpu", models)
+
+
+def test_parts_of_a_run_are_one_run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the second part has is added; a cell that both have is the first's, once."""
+    alone = read_bundle(bundle)
+    part = two_widths(bundle, monkeypatch)
+    runs = shipped_runs(bundle.parent)
+    assert list(runs) == ["Bert run"]
+    table = runs["Bert run"].table
+    assert len(table) == len(alone) + 1
+    assert set(table["profile"]) == {"mine"}
+    assert set(table.loc[table["macro_f1"] > 0.55, "width"]) == {"4k"}
+    [model] = runs["Bert run"].manifest.models
+    assert {name: sae["l0"] for name, sae in model.saes.items()} == {
+        "layer_3/width_1k": 23.4,
+        "layer_3/width_4k": 23.4,
+    }
+    [claimed] = [f for f in judge_claims(load_claims(), table) if f.claim.key == "narrow-enough"]
+    assert claimed.effect == pytest.approx(0.5 - 0.6), "narrow of the first, wide of the second"
+    pages = pages_of_bundles(bundle.parent)
+    assert "width_4k" in pages["mine_saes"]
+    assert "mosaic run 03" in pages["more_provenance"]
+    assert pages["mine_again"] == ""
+    assert pages["more_again"] == (
+        "Cells scored in both parts: 1; equal to the last digit: 0. The others, of banking77, "
+        "differ by up to 0.020. The first scores are those that count.\n"
+    )
+    assert read_bundle(part)["profile"].eq("widths").all(), "the file is as it was written"
+
+
+def test_a_second_run_of_a_profile_stands_beside_the_first(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the first one's column, without a word."""
+    two_widths(bundle, monkeypatch, profile="mine")
+    assert list(shipped_runs(bundle.parent)) == ["Bert run", "Bert run (more)"]
+    assert list(scorecard_columns(bundle.parent)) == [PUBLISHED, "Bert run", "Bert run (more)"]
+
+
 def test_cards_hold_the_numbers_of_the_bundle(bundle: Path) -> None:
-    cards = bundle_pages(bundle)
+    cards = bundle_pages(open_bundle(bundle))
     assert "| `layer_3/width_1k` | 1,024 | 23.4 | 0.700 | 10.0% |" in cards["saes"]
     assert "| SAE `1k`, sum &gt; 1 | 3 | 0.550 (0.400 to 0.600) |" in cards["chosen"]
     assert "| 2 | 0.500 (0.400 to 0.600) |" in cards["seeds"]
@@ -478,7 +530,7 @@ def test_how_saes_were_trained_is_said_by_the_bundle_alone(
     """Constants of today's code are no facts of a run made elsewhere."""
     for name in ("sae_texts.MOST_TEXTS", "sae_texts.HELD_OUT", "sae_metrics.SAE_BATCH"):
         monkeypatch.setattr(f"mosaic.models.{name}", 7777777)
-    assert "7,777,777" not in bundle_pages(bundle)["training"]
+    assert "7,777,777" not in bundle_pages(open_bundle(bundle))["training"]
     facts = {"texts": 6000, "held_out": 600, "steps": 195, "batch": 1024, "active": 24}
     [sae] = MODEL["saes"].values()
     told = {**MODEL, "saes": {"layer_3/width_1k": {**sae, **facts}}}
@@ -492,7 +544,7 @@ def test_how_saes_were_trained_is_said_by_the_bundle_alone(
 
 def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
     """With few tasks nothing is decided; with ten that agree the same comparison is, either way."""
-    said = bundle_pages(bundle)["verdicts"]
+    said = bundle_pages(open_bundle(bundle))["verdicts"]
     assert "**Too few tasks**" in said
     assert "**Not tested**" in said
     assert "Supported" not in said
@@ -514,7 +566,7 @@ def test_a_page_says_what_its_run_finds_of_each_claim(bundle: Path) -> None:
 
 
 def test_explained_variance_stands_by_language(bundle: Path) -> None:
-    assert bundle_pages(bundle)["languages"] == ""
+    assert bundle_pages(open_bundle(bundle))["languages"] == ""
     facts = {"explained_variance zh": 0.812, "explained_variance_rest zh": 0.7}
     [sae] = MODEL["saes"].values()
     told = {**MODEL, "saes": {"layer_3/width_1k": {**sae, **facts}}}
@@ -528,7 +580,7 @@ def test_a_page_reads_its_bundle_once(bundle: Path, monkeypatch: pytest.MonkeyPa
     read: list[Path] = []
     real = bundles.read_manifest
     monkeypatch.setattr(bundles, "read_manifest", lambda f: (read.append(f), real(f))[1])
-    bundle_pages(bundle)
+    bundle_pages(open_bundle(bundle))
     assert read == [bundle]
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +20,21 @@ from scipy import sparse
 from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.config.workspace import Workspace, open_workspace
 from mosaic.data.load import load_task
-from mosaic.data.splits import make_split, thin, without_items
+from mosaic.data.splits import inner_folds, make_split
+from mosaic.data.training_part import joined, thin, without_items
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundle_rules import read_manifest
 from mosaic.evidence.bundles import bundle_grids, bundle_transfers, read_bundle
 from mosaic.evidence.comparisons import shared_numbers
 from mosaic.evidence.published import best_on_test, published_scores
-from mosaic.evidence.transfer import above_chance, native_and_away, per_language, transfer_numbers
+from mosaic.evidence.transfer import (
+    above_chance,
+    labels_worth,
+    native_and_away,
+    per_language,
+    transfer_numbers,
+    worth_in_words,
+)
 from mosaic.experiments.transfer import (
     choose_depth,
     compare_transfer,
@@ -33,13 +42,16 @@ from mosaic.experiments.transfer import (
     languages_of,
     native_pairs,
     selected_latents,
+    several_sources,
+    source_pairs,
     transfer_cells,
     transfer_features,
 )
 from mosaic.extraction.features import Block
 from mosaic.figures.transfer import fig_multilingual, fig_shared_latents, fig_transfer_matrix
+from mosaic.probes.select import Candidate
 from mosaic.scores.choose import select_by_cv
-from mosaic.scores.table import read_scores, write_scores
+from mosaic.scores.table import make_scores, read_scores, write_scores
 from mosaic.sweep.cells import Cell, recipe_cells
 from mosaic.sweep.compare import mean_over_seeds
 from mosaic.sweep.results import to_scores
@@ -286,6 +298,67 @@ def test_no_item_is_trained_on_in_one_language_and_tested_in_another(world: Worl
     assert row["n_train"] == len(apart.train)
 
 
+def test_one_probe_learns_from_several_languages(world: World) -> None:
+    """The same as a probe fitted by hand on the rows of both, one under the other."""
+    cells = several_sources(world.workspace.profile, KEYS, MODEL)
+    assert len(cells) == 3 * 2 * 2, "languages, features and shares"
+    results = score_cells(cells, world.workspace)
+    for result in results:
+        cell, shares = result.cell, []
+        german, chinese = (world.data(key) for key in cell.train_tasks)
+        others = [(world.data(key), make_split(world.data(key), 0)) for key in KEYS]
+        for data in (german, chinese):
+            part = thin(make_split(data, 0), data.labels, cell.train_fraction)
+            shares.append(without_items(part, data, others))
+        assert result.row["n_train"] == sum(len(part.train) for part in shares)
+        assert result.row["train_language"] == "+".join(key[5:] for key in cell.train_tasks)
+        described, y = [], []
+        for data, part in zip((german, chinese), shares, strict=True):
+            values = world.latents[data.task.key][part.train]
+            described.append(values[:, :12] if cell.feature == "hidden" else values > 1)
+            y.append(data.labels[part.train])
+        X = np.vstack(described).astype(np.float32)
+        rows = joined(list(zip((german, chinese), shares, strict=True)))
+        assert list(rows.train_ids) == [i for part in shares for i in part.train_ids]
+        by_hand = fit(
+            cell,
+            {"": Candidate(X if cell.feature == "hidden" else sparse.csr_array(X))},
+            np.concatenate(y),
+            replace(rows, train=np.arange(len(X))),
+        )
+        tested = make_split(world.data(cell.task), 0).test
+        values = world.latents[cell.task][tested]
+        values = values[:, :12] if cell.feature == "hidden" else sparse.csr_array(values > 1.0)
+        assert list(by_hand.predict(values.astype(np.float32))) == list(result.y_pred)
+    half, whole = (result.row["n_train"] for result in results[:2])
+    assert half == pytest.approx(whole / 2, abs=3)
+    pairs = source_pairs(cells, KEYS[0])
+    english = score_cells(list(dict.fromkeys(b for _, b in pairs)), world.workspace)
+    table = compare_transfer(pairs, [*results, *english])
+    assert len(table) == 2 * 2 * 2
+    assert set(table["trained_on"]) == {"mood-en+mood-zh", "mood-en+mood-de"}
+
+
+def test_what_several_languages_teach_is_never_tested(world: World) -> None:
+    """Neither a text of a test part nor its translation, and none on both sides of a fold."""
+    data = [world.data(key) for key in KEYS[:2]]
+    splits = [make_split(d, 0) for d in data]
+    home = joined(list(zip(data, splits, strict=True)))
+    assert home.train_groups is not None
+    items = np.concatenate([d.groups[s.train] for d, s in zip(data, splits, strict=True)])
+    shared = [g for g in set(items) if (items == g).sum() > 1]
+    assert shared, "some texts stand in both languages"
+    labels = np.concatenate([d.labels for d in data])[home.train]
+    for fitted, scored in inner_folds(labels, home.train_groups, 5, 0):
+        assert not set(items[fitted]) & set(items[scored])
+    assert joined([(data[0], splits[0])]) is splits[0]
+    alike = [replace(d, groups=None) for d in data]
+    alike[1].inputs[splits[1].train[0]] = alike[0].inputs[splits[0].train[2]]
+    linked = joined(list(zip(alike, splits, strict=True))).train_groups
+    assert linked[2] == linked[len(splits[0].train)], "an equal text is one item"
+    assert len(set(linked)) == len(linked) - 1
+
+
 def test_equal_texts_count_as_one_item_without_groups(world: World) -> None:
     data, other = (replace(world.data(key), groups=None) for key in KEYS[:2])
     split, test = make_split(data, 0), make_split(other, 0)
@@ -425,6 +498,63 @@ def test_scores_name_both_languages(world: World, tmp_path: Path) -> None:
     again = read_scores(write_scores(table, tmp_path / "scores.csv"))
     assert set(again["train_fraction"]) == {0.5}
     assert set(again[again["language"] == "de"]["train_language"]) == {"en", "de"}
+
+
+CURVE = {"source": "run", "protocol": "nested", "profile": "mine", "task": "toxicity"}
+CURVE |= {"kind": "text", "toy": False, "probe": "linear", "feature": "sae", "model": "m"}
+CURVE |= {"layer": 3, "width": "1k", "pooling": "sum", "selection": "all", "threshold": 1.0}
+
+
+def curve(language: str, away: float, *native: float) -> list[dict[str, Any]]:
+    """Native scores at 25, 50 and 100 texts of two seeds, .02 apart, and those trained on en."""
+    rows = []
+    for seed, by in ((0, -0.01), (1, 0.01)):
+        cell = {**CURVE, "language": language, "seed": seed}
+        for share, score in zip((0.25, 0.5, 1.0), native, strict=True):
+            here = {"train_language": language, "train_fraction": share, "n_train": 100 * share}
+            rows.append({**cell, **here, "macro_f1": score + by})
+        rows.append({**cell, "train_language": "en", "n_train": 200, "macro_f1": away + by})
+        rows[-1]["train_fraction"] = 1.0
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("away", "native", "said"),
+    [
+        (0.55, (0.5, 0.6, 0.7), "about 35"),  # half way from 25 to 50, by their logarithms
+        (0.6, (0.5, 0.6, 0.7), "about 50"),
+        (0.45, (0.5, 0.6, 0.7), "at most 25"),
+        (0.5, (0.5, 0.6, 0.7), "at most 25"),
+        (0.8, (0.5, 0.6, 0.7), "more than 100"),
+        (0.65, (0.6, 0.7, 0.5), "about 35"),  # the first time, though it falls again
+    ],
+)
+def test_what_english_training_is_worth_in_native_labels(
+    away: float, native: tuple[float, ...], said: str
+) -> None:
+    early = {**curve("de", 0.1, *native)[0], "train_fraction": 0.1, "n_train": 10, "macro_f1": 0.99}
+    rows = curve("de", away, *native) + curve("en", 0.5, 0.5, 0.5, 0.5)
+    [row] = labels_worth([make_scores([*rows, early])], "en").to_dict("records")
+    assert row["labels"] == said, "a share that not all seeds have is no point of the curve"
+    assert (row["key"], row["n_train"]) == ("toxicity-de", 200)
+    assert row["macro_f1"] == pytest.approx(away)
+
+
+def test_what_english_training_is_worth_in_words() -> None:
+    rows = curve("de", 0.4, 0.5, 0.6, 0.7) + curve("fr", 0.65, 0.5, 0.6, 0.7)
+    table = labels_worth([make_scores(rows)], "en")
+    assert worth_in_words(table) == "in 1 of 2 languages (this run, profile mine)"
+    one = make_scores([{**row, "feature": "hidden", "selection": None} for row in rows])
+    assert worth_in_words(labels_worth([one], "en")) == "in no language, for there is no curve"
+
+
+def test_the_shipped_gemma_says_what_english_training_is_worth() -> None:
+    """Its shares of the training part were run, and no page showed what they are worth."""
+    shipped = bundle_transfers(RUNS, "sae", "hidden", whole=False)
+    table = labels_worth(shipped, "en")
+    latents = table[table["features"] == "all latents, sum > 1"]
+    assert list(latents["key"]) == [f"toxicity-{x}" for x in ("es", "de", "ru", "zh")]
+    assert (latents["most"] < 100).all()
 
 
 def test_the_shipped_floor_has_every_pair_of_eight_languages() -> None:
