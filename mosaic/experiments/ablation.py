@@ -22,6 +22,7 @@ from mosaic.experiments.asked import Asked, label_words, why_not_asked
 from mosaic.models.ask import Answerer
 from mosaic.models.language_model import find_blocks
 from mosaic.models.saes import load_sae
+from mosaic.scores.choose import level
 from mosaic.scores.sign_flips import sign_flip_interval
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.source import fit, open_source
@@ -150,7 +151,7 @@ def _ablated(
     layer, source = cell.layer, open_source(asked.workspace, cell)
     split = source.split(cell.seed)
     probe = fit(cell, source.candidates(cell), data.labels, split)
-    strongest = np.argsort(-np.abs(probe.coef[0]), kind="stable")
+    strongest = np.argsort(-level(np.abs(probe.coef[0])), kind="stable")
     numbers = [k for k in numbers if k <= len(strongest)]
     top = probe.columns[strongest[: max(numbers, default=0)]]
     sums = source.matrix(replace(cell, threshold=None))[split.train]
