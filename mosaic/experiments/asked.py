@@ -34,9 +34,6 @@ from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell, read_scored, write_scored
 from mosaic.sweep.source import Source
 
-SHOTS = 4
-"""Labelled texts in a few-shot prompt."""
-
 MOST_CLASSES = 20
 """Classes of a task that is asked: every prompt names them all."""
 
@@ -206,9 +203,9 @@ def ask_for_labels(
     model: ModelSpec,
     tasks: Iterable[str],
     seeds: Sequence[int],
-    shots: Sequence[int] = (0, SHOTS),
+    shots: Sequence[int],
 ) -> tuple[list[ScoredCell], dict[str, str]]:
-    """Scored cells of the feature `asked`, and why a task has none.
+    """Scored cells of the feature `asked`, one each number of `shots`, and why a task has none.
 
     Their rows have neither pooling nor threshold and no probe; `n_train` is the number of labelled
     texts shown, `n_cut` that of prompts that lost some of them or the text's end. Raises what

@@ -170,12 +170,12 @@ def test_answers_are_kept_and_tasks_that_cannot_be_asked_are_named(
     assert again[0].row == first[0].row
     np.testing.assert_allclose(again[0].probabilities, first[0].probabilities)
     monkeypatch.setattr(asked, "load_task", lambda *_: numbered)
-    assert ask_for_labels(workspace, spec, ["tiny"], [0]) == (
+    assert ask_for_labels(workspace, spec, ["tiny"], [0], (0,)) == (
         [], {"tiny": "the names of its classes are no words of their own"}
     )  # fmt: skip
     bert = replace(spec, source=str(tiny.write_model(tmp_path / "bert", "bert")))
     monkeypatch.setattr(asked, "load_task", lambda *_: data)
-    assert ask_for_labels(workspace, bert, ["tiny"], [0])[1] == {
+    assert ask_for_labels(workspace, bert, ["tiny"], [0], (0,))[1] == {
         "tiny": "the model is no causal one"
     }
     monkeypatch.setattr(ablation, "load_task", lambda *_: data)
