@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from mosaic.publish.pages import markdown_table
+from mosaic.scores.markdown import markdown_table
 from mosaic_mini.corpus import documents
 from mosaic_mini.grammar import draw, write
 from mosaic_mini.lexicon import LANGUAGES

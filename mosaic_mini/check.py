@@ -14,12 +14,12 @@ import numpy as np
 
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace, open_workspace
+from mosaic.data.questions import load_questions
 from mosaic.experiments.behaviour import correctness, question_tasks, score_behaviour
 from mosaic.experiments.images import image_tasks, vision_model, with_untrained_connector
-from mosaic.experiments.questions import load_questions
 from mosaic.experiments.transfer import languages_of
-from mosaic.publish.pages import markdown_table
 from mosaic.scores.intervals import bootstrap_interval
+from mosaic.scores.markdown import markdown_table
 from mosaic.storage.manifest import MINI
 from mosaic.sweep.cells import Cell, recipe_cells
 from mosaic.sweep.results import ScoredCell

@@ -209,11 +209,12 @@ def build_parser() -> argparse.ArgumentParser:
 @contextmanager
 def warnings_once() -> Iterator[None]:
     """Each warning of the package goes to standard error, and once however often it is met."""
-    handler, seen = logging.StreamHandler(), set()
+    handler, seen = logging.StreamHandler(), set[str]()
 
     def is_new(record: logging.LogRecord) -> bool:
-        said = record.getMessage()
-        return said not in seen and seen.add(said) is None
+        known = record.getMessage() in seen
+        seen.add(record.getMessage())
+        return not known
 
     handler.addFilter(is_new)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))

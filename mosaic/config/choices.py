@@ -34,7 +34,8 @@ BOS: tuple[Bos, ...] = get_args(Bos)
 TEXT_BASELINES = ("tfidf", "length", "base_rate")
 """Features that need no model."""
 
-FEATURES = ("sae", "control", "hidden", *TEXT_BASELINES, "vision_tower")
+FEATURES = ("sae", "control", "hidden", *TEXT_BASELINES, "vision_tower", "asked")
+"""What a probe reads; "asked" reads nothing: the model itself says the label."""
 
 SELECTIONS = ("all", "topk")
 
@@ -43,6 +44,7 @@ PROTOCOLS = ("published", "nested")
 TEST_SHARE = 0.2
 
 PROBES = ("linear", "tree")
+NO_PROBE = "none"
 
 ENGINES = ("local", "ray")
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mosaic.errors import IntegrityError
-from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
+from mosaic.scores.latent_view import LATENTS_FILE, LatentView
 from mosaic.storage.files import sha256
 
 SCHEMA_VERSION = 5

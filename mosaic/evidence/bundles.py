@@ -29,7 +29,7 @@ from mosaic.evidence.bundle_rules import (
     read_latents,
     read_manifest,
 )
-from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
+from mosaic.scores.latent_view import LATENTS_FILE, LatentView
 from mosaic.scores.names import run_name
 from mosaic.scores.table import ADDED, CELL, SCORE_COLUMNS, concat_scores, read_scores, write_scores
 from mosaic.storage.files import sha256, storage_errors

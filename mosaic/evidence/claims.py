@@ -174,7 +174,7 @@ def _prepare(table: pd.DataFrame) -> pd.DataFrame:
     )
     # The mean over seeds that some chapters add would count its seeds twice.
     plain &= (table["source"] == "published") | table["seed"].notna()
-    kept = table[plain & (table["probe"] == "linear")].copy()
+    kept = table[plain & (table["probe"] != "tree")].copy()
     native = kept["train_language"].fillna("") == kept["language"].fillna("")
     english = kept["train_language"].eq("en").fillna(False)
     kept["training"] = np.select([native, english], ["native", "from English"], "other")

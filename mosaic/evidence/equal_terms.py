@@ -18,7 +18,7 @@ from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.evidence.claims import Claim, Finding, judge_claims, judge_pairs
-from mosaic.evidence.contrasts import effect_table, verdicts_twice
+from mosaic.evidence.contrasts import compared, effect_table, verdicts_twice
 from mosaic.scores.choose import best_rows
 from mosaic.scores.controls import control_rows, headline
 from mosaic.sweep.cells import Cell
@@ -38,6 +38,9 @@ PLAIN = {
     "TF-IDF": {"feature": "tfidf"},
 }
 """What the trained SAE's sums and maxima together are compared with, whatever their pooling."""
+
+ASKED = {"zero-shot": [0], "few-shot": list(range(1, 100))}
+"""Labelled texts shown to a model that is asked for the label."""
 
 OFFERED = "chooser, with the trained SAE"
 
@@ -171,6 +174,27 @@ def sparse_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
         claim = _control_claim(f"random dictionary, {k} latents", {"feature": "control", **latents})
         claims.append(replace(claim, first={"feature": "sae", **latents}))
     return {claim.key: f for claim, f in zip(claims, judge_claims(claims, rows), strict=True)}
+
+
+def asked_contrasts(table: pd.DataFrame) -> dict[str, Finding]:
+    """The trained SAE minus the model itself asked for the label; sums and maxima averaged."""
+    claims = [
+        _control_claim(f"model asked, {how}", {"feature": "asked", "n_train": shown})
+        for how, shown in ASKED.items()
+    ]
+    claims = [replace(claim, same=("task", "language", "model")) for claim in claims]
+    found = zip(claims, judge_claims(claims, control_rows(table)), strict=True)
+    return {claim.key: finding for claim, finding in found if len(finding.pairs)}
+
+
+def asked_in_words(found: Mapping[str, Mapping[str, Finding]]) -> str:
+    """How the trained SAE compares with the model asked, a clause a source that asked it."""
+    each = {
+        source: [f"{compared(f)} than the {n}" for n, f in its.items()]
+        for source, its in found.items()
+    }
+    said = [f"{source}, {' and '.join(clauses)}" for source, clauses in each.items() if clauses]
+    return "; ".join(said) or "no source asked its model"
 
 
 def control_findings(table: pd.DataFrame) -> dict[str, Finding]:

@@ -15,7 +15,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundle_rules import may_ship
 from mosaic.evidence.bundles import write_bundle
-from mosaic.experiments.latent_view import LATENTS_FILE, LatentView
+from mosaic.scores.latent_view import LATENTS_FILE, LatentView
 from mosaic.scores.table import SCORE_COLUMNS, concat_scores, read_scores
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from mosaic.config.choices import TEXT_BASELINES
 from mosaic.config.profiles import ModelSpec, Profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData
+from mosaic.data.questions import Questions, load_questions
 from mosaic.errors import ConfigError
 from mosaic.experiments.oversight import margin_and_mass
-from mosaic.experiments.questions import Questions, load_questions
 from mosaic.extraction.memory import require_memory_to_ask
 from mosaic.models.ask import (
     OPEN_TOKENS,

@@ -10,15 +10,6 @@ from safetensors import safe_open
 
 from mosaic.config.profiles import ModelSpec, Profile, SAESpec
 from mosaic.config.workspace import Workspace
-from mosaic.experiments.latent_view import (
-    MOST_CHARACTERS,
-    MOST_LATENTS,
-    TEXTS_SHOWN,
-    LatentView,
-    ShownLatent,
-    ShownText,
-    Weight,
-)
 from mosaic.experiments.latents import (
     Reading,
     TokenActivations,
@@ -32,6 +23,15 @@ from mosaic.models.language_model import load_weights, truncated
 from mosaic.models.resolve import resolve
 from mosaic.models.saes import sae_files
 from mosaic.probes.saved import SavedProbe
+from mosaic.scores.latent_view import (
+    MOST_CHARACTERS,
+    MOST_LATENTS,
+    TEXTS_SHOWN,
+    LatentView,
+    ShownLatent,
+    ShownText,
+    Weight,
+)
 from mosaic.sweep.cells import Cell
 
 HISTOGRAM_BINS, N_PROMOTED = 20, 10

@@ -1,4 +1,4 @@
-"""fig-controls and fig-small-data: what the SAE adds to its controls (chapter 10, ours)."""
+"""fig-controls, fig-small-data and fig-ablation: what the SAE adds to its controls (chapter 10)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,3 +64,36 @@ def fig_small_data(curves: Sequence[pd.DataFrame], folder: Path) -> SavedFigure:
         f"{said[1]} with {best[1]['n_train']:,}, mean over {first['n_tasks'].max()} tasks."
     )
     return save_figure(figure, "fig-small-data", pd.concat(drawn), finding, folder)
+
+
+def fig_ablation(table: pd.DataFrame, folder: Path) -> SavedFigure:
+    """Margin lost to the top latents of a probe beyond matched ones, a row a task and number.
+
+    `table` is that of `experiments.ablation.ablation_table`.
+    """
+    table = table.assign(
+        label=[f"{t}, {k}" for t, k in zip(table["task"], table["k"], strict=True)]
+    )
+    top, drawn = (table[table["latents"] == kind] for kind in ("top", "matched"))
+    labels = list(top["label"])
+    figure = new_figure(1, 1, height=1.6 + 0.42 * len(labels))
+    axes = figure.axes[0]
+    differences(axes, labels, "top latents taken out, beyond matched ones")
+    rows = np.asarray([labels.index(label) for label in drawn["label"]]) + 0.16
+    mark(axes, drawn["difference"], rows, (PALE, "o", ""), 4.5, label="one draw of matched latents")
+    bars = interval_bars(top, ("difference", "low", "high"))
+    at = np.arange(len(top)) - 0.1
+    mark(axes, top["difference"], at, MEAN, 6.5, xerr=bars, width=1.6, label="top latents")
+    axes.set_xlabel("log-probability margin lost, minus the mean of the draws")
+    clear = ((top["low"] > 0) | (top["high"] < 0)).sum()
+    furthest = drawn.groupby("label")["difference"].agg(lambda values: values.abs().max())
+    beyond = (top["difference"].abs().to_numpy() > furthest.loc[labels].to_numpy()).sum()
+    finding = "Nothing was ablated: no task has 2 classes with words, or the model cannot be asked."
+    if len(top):
+        finding = (
+            f"{in_source(table)}, the margin lost to the top latents lies "
+            f"{top['difference'].min():+.3f} to {top['difference'].max():+.3f} from that to others "
+            f"as active; in {clear} of {len(top)} rows the interval leaves out zero, and in "
+            f"{beyond} no draw lies as far out."
+        )
+    return save_figure(figure, "fig-ablation", table, finding, folder)

@@ -9,7 +9,7 @@ import pandas as pd
 from mosaic.evidence.bundles import bundle_folders, open_bundle
 from mosaic.evidence.published import published_scores
 from mosaic.publish.latent_browser import inline_code, inline_data
-from mosaic.scores.names import SOURCE_LABEL, pooling_name, run_name
+from mosaic.scores.names import SOURCE_LABEL, pooling_name, run_name, series_of
 from mosaic.scores.table import F1
 
 N_PLAIN = 50
@@ -76,6 +76,8 @@ def _repeat(scores: pd.DataFrame, published: bool) -> list[str]:
 
 
 def _feature(row: pd.Series) -> str:
+    if row["feature"] == "asked":
+        return series_of(row)
     said = FEATURE_NAMES.get(row["feature"], str(row["feature"]).replace("_", " "))
     said += f", top {row['k']}" if pd.notna(row["k"]) else ""
     share, scaling = row["train_fraction"], row["scaling"]

@@ -10,7 +10,7 @@ from typing import Any
 from IPython.display import HTML
 
 from mosaic import ASSETS
-from mosaic.experiments.latent_view import LatentView, ShownText
+from mosaic.scores.latent_view import LatentView, ShownText
 
 BROWSER = ASSETS / "browser"
 

@@ -93,7 +93,8 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> tuple[pd.DataFrame, str]:
     table, said = _captioned(_named_task(table))
     if "feature" in table:
         parts = ("feature", "width", "pooling", "top_n", "threshold", "selection", "k")
-        read = [what_is_read(row) for _, row in frame.reindex(columns=parts).iterrows()]
+        rows = frame.reindex(columns=[*parts, "n_train"])
+        read = [what_is_read(row) for _, row in rows.iterrows()]
         table = _merged(table, parts, "what the probe reads", read)
     elif "pooling" in table:
         pooled = ("pooling", "top_n", "threshold")

@@ -13,10 +13,12 @@ def control_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of a source that answer what an SAE adds; empty where it scored no control.
 
     Raw sums and maxima of SAEs that have controls, those controls, hidden states of the same model
-    and layer, and TF-IDF, on the seeds, languages and shares of the training part that the controls
-    have; none that was trained on another language.
+    and layer, what the model says itself, and TF-IDF, on the seeds, languages and shares of the
+    training part that the controls have; none that was trained on another language.
     """
-    table = table.assign(train_fraction=table["train_fraction"].fillna(1.0))
+    # A model that is asked learns nothing: what it is shown is told by n_train.
+    share = table["train_fraction"].mask(table["feature"] == "asked").fillna(1.0)
+    table = table.assign(train_fraction=share)
     controls = table[(table["feature"] == "control") & table["seed"].notna()]
     controls = controls.assign(width=controls["width"].str.rsplit(" ", n=1).str[0])
 
@@ -29,10 +31,11 @@ def control_rows(table: pd.DataFrame) -> pd.DataFrame:
     pooled = table["pooling"].isin(["sum", "max"]) & table["threshold"].isna()
     kept |= (table["feature"] == "sae") & placed(table, *place, "width") & pooled
     kept |= table["feature"] == "tfidf"
+    kept |= (table["feature"] == "asked") & placed(table, "profile", "model")
     kept &= placed(table, "profile", "task", "language", "seed", "train_fraction")
     kept &= table["train_language"].fillna("") == table["language"].fillna("")
     kept &= table["protocol"] == "nested"
-    return table[kept & (table["probe"] == "linear")].drop_duplicates(
+    return table[kept & (table["probe"] != "tree")].drop_duplicates(
         [name for name in SCORE_COLUMNS if name != "seconds"], ignore_index=True
     )
 

@@ -23,6 +23,8 @@ COMPARED_WITH = {
 
 HIDDEN_SERIES = ("hidden state, last token", "hidden state, mean")
 
+ASKED_SERIES = ("model asked, zero-shot", "model asked, few-shot")
+
 UNTRAINED = "SAE, untrained connector"
 
 
@@ -37,6 +39,8 @@ def series_of(row: pd.Series) -> str:
         last, mean = HIDDEN_SERIES
         others = {"mean": mean, "max": "hidden state, max", HIDDEN_JOINED: "hidden state, mean+max"}
         return others.get(row["pooling"], last)
+    if row["feature"] == "asked":
+        return ASKED_SERIES[0] if row["n_train"] == 0 else ASKED_SERIES[1]
     if row["feature"] == "control":
         return CONTROLS[row["width"].split()[-1]]
     names = {"sae": "SAE latents", "tfidf": "TF-IDF", "length": "prompt length"}

@@ -41,12 +41,12 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "split": ("string", "identity of the train/test split: equal where it is the same"),
     "kind": ("string", "what the task asks; one of KINDS"),
     "toy": ("boolean", "whether model or task was made for this book, so that it is no evidence"),
-    "probe": ("string", "linear or tree"),
+    "probe": ("string", "linear or tree; none where the model itself is asked"),
     "seed": ("Int64", "seed of split and probe"),
     "repeat": ("Int64", "running number of repetitions of the same cell"),
-    "n_train": ("Int64", "training documents"),
+    "n_train": ("Int64", "training documents; of a model that is asked, those it is shown"),
     "n_test": ("Int64", "test documents"),
-    "n_cut": ("Int64", "test documents of which the model read only a part"),
+    "n_cut": ("Int64", "test documents of which the model read only a part, or a shorter prompt"),
     "n_features": ("Int64", "columns the probe reads"),
     "macro_f1": ("Float64", "unweighted mean of the classes' F1 on the test documents"),
     "macro_f1_low": ("Float64", "lower end of its 95% interval"),
@@ -73,7 +73,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "selection": choices.SELECTIONS,
     "bos": choices.BOS,
     "kind": choices.KINDS,
-    "probe": choices.PROBES,
+    "probe": (*choices.PROBES, choices.NO_PROBE),
 }
 
 REQUIRED = ("source", "protocol", "feature", "task", "kind", "toy", "probe", "macro_f1")

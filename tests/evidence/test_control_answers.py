@@ -17,6 +17,8 @@ from mosaic.evidence.claims import judge_claims, load_claims
 from mosaic.evidence.equal_terms import (
     ALIKE,
     OFFERED,
+    asked_contrasts,
+    asked_in_words,
     chooser_contrasts,
     control_contrasts,
     effects_by_source,
@@ -144,6 +146,45 @@ def test_a_difference_of_few_latents_by_hand() -> None:
     found = sparse_contrasts(pd.concat([table, alone]).astype(table.dtypes))
     assert list(found) == ["random dictionary, 5 latents"]
     assert found["random dictionary, 5 latents"].effect == pytest.approx(0.2)
+
+
+def with_asked(table: pd.DataFrame) -> pd.DataFrame:
+    """The scores, and what the model says itself: 0.3 zero-shot, 0.4 after four texts."""
+    rows = table[table["feature"] == "tfidf"]
+    own = {"feature": "asked", "probe": "none", "model": "m", "cv_accuracy": None, "scaling": None}
+    shown = [(0, 0.0, 0.3), (4, 4 / 600, 0.4)]
+    parts = [rows.assign(**own, n_train=n, train_fraction=s, macro_f1=f1) for n, s, f1 in shown]
+    return make_scores(pd.concat([table, *parts]).to_dict("records"))
+
+
+def test_the_model_asked_by_hand() -> None:
+    plain = scores(sae=0.6, random=0.5, mean=0.5)
+    table = with_asked(plain)
+    # Sums 0.60 and maxima 0.58, tasks 0.01 apart (0.035 on average), seeds 0.002.
+    found = asked_contrasts(table)
+    assert list(found) == ["model asked, zero-shot", "model asked, few-shot"]
+    for finding, f1 in zip(found.values(), (0.3, 0.4), strict=True):
+        assert finding.effect == pytest.approx(0.59 + 0.035 + 0.001 - f1)
+        assert finding.n_tasks == len(TASKS)
+    said = asked_in_words({"a run": found, "another": asked_contrasts(plain)})
+    assert said == (
+        "a run, 0.326 higher (8 of 8 tasks) than the model asked, zero-shot and "
+        "0.226 higher (8 of 8 tasks) than the model asked, few-shot"
+    )
+    assert asked_in_words({"another": {}}) == "no source asked its model"
+    assert effects_by_source({"another": {}}).empty
+    quality = quality_table([table]).set_index("features")["macro_f1"]
+    assert quality["model asked, zero-shot"] == pytest.approx(0.3)
+    assert quality["model asked, few-shot"] == pytest.approx(0.4)
+    for contrasts in (control_contrasts, chooser_contrasts, sparse_contrasts):
+        without, beside = contrasts(plain), contrasts(table)
+        assert [f.effect for f in without.values()] == [f.effect for f in beside.values()]
+    curve = small_data_curve(table, (64, 250))
+    assert not curve["series"].str.startswith("model").any()
+    claims = load_claims()
+    assert [f.effect for f in judge_claims(claims, table)] == [
+        f.effect for f in judge_claims(claims, plain)
+    ]
 
 
 def test_the_chooser_gains_what_it_takes() -> None:

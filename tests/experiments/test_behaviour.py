@@ -15,6 +15,7 @@ import torch
 
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
+from mosaic.data.questions import Questions, prompt
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_grids
 from mosaic.evidence.claims import INCONCLUSIVE, SUPPORTED, judge_claims, load_claims
@@ -23,7 +24,6 @@ from mosaic.evidence.noise import noise_spread, rerun_probes
 from mosaic.evidence.published import best_on_test, published_scores
 from mosaic.experiments.behaviour import behaviour_cells, best_by_cv, correctness, score_behaviour
 from mosaic.experiments.oversight import answer_baselines, margin_and_mass
-from mosaic.experiments.questions import Questions, prompt
 from mosaic.figures.behaviour import PUBLISHED_SIZES, fig_behaviour, fig_oversight
 from mosaic.models.ask import SCORINGS, Answerer, generate_answers, includes, load_answerer
 from mosaic.models.options import score_options

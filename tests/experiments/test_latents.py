@@ -18,7 +18,6 @@ from mosaic.experiments.latent_browser import (
     cut_at_activations,
     promoted_tokens,
 )
-from mosaic.experiments.latent_view import MOST_CHARACTERS, TEXTS_SHOWN, LatentView
 from mosaic.experiments.latents import (
     FAINT,
     Reading,
@@ -33,6 +32,7 @@ from mosaic.experiments.latents import (
 from mosaic.extraction.extract import extract
 from mosaic.probes.select import Candidate, fit_select
 from mosaic.scores.intervals import bootstrap_interval
+from mosaic.scores.latent_view import MOST_CHARACTERS, TEXTS_SHOWN, LatentView
 
 
 def planted(n: int = 200, d: int = 40) -> tuple[sparse.csr_array, np.ndarray]:

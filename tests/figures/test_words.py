@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 
 from mosaic.evidence.claims import judge_pairs, load_claims
 from mosaic.evidence.contrasts import by_binarization
+from mosaic.experiments.ablation import ABLATED_COLUMNS
 from mosaic.experiments.latents import TokenActivations
 from mosaic.figures import CAPTIONS, CHAPTER_OF_FIGURE, figure_number
 from mosaic.figures.anatomy import fig_anatomy
@@ -29,7 +30,7 @@ from mosaic.figures.baselines import fig_baselines, fig_layerwise
 from mosaic.figures.behaviour import fig_behaviour, fig_oversight
 from mosaic.figures.claims import fig_claims
 from mosaic.figures.configuration import fig_binarize, fig_topn, fig_width
-from mosaic.figures.controls import fig_controls, fig_small_data
+from mosaic.figures.controls import fig_ablation, fig_controls, fig_small_data
 from mosaic.figures.images import fig_vision
 from mosaic.figures.layers import fig_layers, fig_scale
 from mosaic.figures.style import CYCLE, SERIES_STYLE, WIDTH_INCHES, SavedFigure
@@ -168,6 +169,30 @@ def draw_small(flipped: bool, folder: Path) -> SavedFigure:
     return fig_small_data([curve.assign(source="published", profile=pd.NA, **ends)], folder)
 
 
+def draw_ablation(flipped: bool, folder: Path) -> SavedFigure:
+    top = pd.DataFrame({"task": "toxicity-de", "k": [1, 5], "latents": "top", "toy": False})
+    top["difference"] = [0.0, -0.25] if flipped else [0.125, 0.5]
+    top = top.assign(low=top["difference"] - 0.0625, high=top["difference"] + 0.0625)
+    drawn = [
+        top.assign(latents="matched", difference=d, low=np.nan, high=np.nan) for d in (-0.2, 0.2)
+    ]
+    table = pd.concat([top, *drawn], ignore_index=True)
+    return fig_ablation(table.assign(source="run", profile="mine"), folder)
+
+
+def test_what_ablation_shows_is_counted(kept: list[Figure], tmp_path: Path) -> None:
+    said = [draw_ablation(flipped, tmp_path).caption.finding for flipped in (False, True)]
+    assert said[0] == (
+        "In this run, profile mine, the margin lost to the top latents lies +0.125 to +0.500 from "
+        "that to others as active; in 2 of 2 rows the interval leaves out zero, and in 1 no draw "
+        "lies as far out."
+    )
+    assert "-0.250 to +0.000" in said[1]
+    assert "in 1 of 2 rows" in said[1]
+    none = pd.DataFrame(columns=ABLATED_COLUMNS)
+    assert fig_ablation(none, tmp_path).caption.finding.startswith("Nothing was ablated")
+
+
 def draw_shared(flipped: bool, folder: Path) -> SavedFigure:
     rows = [("en", 1, True, 0.5), ("de", 1, not flipped, 0.4), ("en", 2, True, -0.3)]
     table = pd.DataFrame(rows, columns=["language", "latent", "selected", "gap"])
@@ -208,6 +233,7 @@ DRAWN: dict[str, Draw] = {
     "fig-confounds": draw_confounds,
     "fig-controls": lambda flip, to: fig_controls({"this run": by_binarization(grid(flip))}, to),
     "fig-small-data": draw_small,
+    "fig-ablation": draw_ablation,
 }
 
 

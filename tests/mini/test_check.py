@@ -14,8 +14,8 @@ from places import ROOT
 from mosaic.cli import main
 from mosaic.config.profiles import ModelSpec
 from mosaic.config.workspace import Workspace
+from mosaic.data.questions import load_questions
 from mosaic.experiments import behaviour
-from mosaic.experiments.questions import load_questions
 from mosaic.sweep.cells import Cell
 from mosaic.sweep.results import ScoredCell
 from mosaic_mini import check

@@ -15,7 +15,6 @@ from browser import Tab, open_tab
 from places import ROOT, RUNS
 
 from mosaic.evidence.bundles import bundle_folders, open_bundle
-from mosaic.experiments.latent_view import LatentView, ShownLatent, ShownText, Weight
 from mosaic.publish.all_scores import (
     N_PLAIN,
     WORDS,
@@ -24,6 +23,7 @@ from mosaic.publish.all_scores import (
     scores_page,
 )
 from mosaic.publish.latent_browser import show_latents
+from mosaic.scores.latent_view import LatentView, ShownLatent, ShownText, Weight
 from mosaic.scores.names import run_name
 from mosaic.scores.table import make_scores
 

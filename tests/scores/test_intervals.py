@@ -189,10 +189,11 @@ def test_the_interval_over_tasks_is_what_the_exact_test_leaves(n: int) -> None:
         assert (low, high) == (values.min(), values.max()), "five reject nothing at 0.05"
 
 
-def test_an_interval_of_many_tasks_is_drawn() -> None:
-    values = np.random.default_rng(0).normal(size=40)
+@pytest.mark.parametrize("n", [40, 62, 63, 300])
+def test_an_interval_of_many_tasks_or_documents_is_drawn(n: int) -> None:
+    values = np.random.default_rng(0).normal(size=n)
     low, high = sign_flip_interval(values)
-    reach = 2.02 * values.std(ddof=1) / 40**0.5
+    reach = 2.0 * values.std(ddof=1) / n**0.5
     assert (low, high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.03)
 
 
