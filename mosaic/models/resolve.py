@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,39 +43,53 @@ class ResolvedModel:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer. Raises AccessError, ConfigError."""
-        from tokenizers import Tokenizer
-        from transformers import AutoTokenizer
+        files = {*self._tokenizer_files, self.folder / "config.json"}
+        known = tuple(sorted(digest_files(p for p in files if p.is_file()).items()))
+        return _load_tokenizer(self.folder, known, self.spec.name)
 
-        with fitting(self.folder, "tokenizer"), reachable(str(self.folder)):
-            found = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-            int(found.model_max_length)  # transformers takes what stands there
-            if (file := self.folder / "tokenizer.json").is_file():
-                plain = Tokenizer.from_file(str(file))
-                plain.no_padding()
-                plain.no_truncation()
-                if plain.encode(SAMPLE).ids != found(SAMPLE)["input_ids"]:
-                    log.warning(
-                        "the tokenizer of %s reads a sentence otherwise than its tokenizer.json: "
-                        "tokenizer_config.json is missing, or another model's", self.spec.name
-                    )  # fmt: skip
-        if 2 * len(found) < (known := self.config.get_text_config().vocab_size):
-            log.warning(
-                "the tokenizer of %s has %d tokens and the model embeddings for %d: it may be "
-                "another model's", self.spec.name, len(found), known
-            )  # fmt: skip
-        return found
+    @property
+    def _tokenizer_files(self) -> set[Path]:
+        return {path for pattern in TOKENIZER_FILES for path in self.folder.glob(pattern)}
 
     @cached_property
     def identity(self) -> dict[str, dict[str, str]]:
         """What decides its numbers: sha256 of the files of `weights` and `tokenizer`."""
-        files = {path for pattern in TOKENIZER_FILES for path in self.folder.glob(pattern)}
         weights = [*self.folder.glob("*.safetensors"), self.folder / "config.json"]
-        return {"weights": digest_files(weights), "tokenizer": digest_files(files)}
+        return {"weights": digest_files(weights), "tokenizer": digest_files(self._tokenizer_files)}
 
     @property
     def commit(self) -> str | None:
         """The commit on the Hub that it came from, None for a folder of this machine."""
         return self.folder.name if local_folder(self.spec.source) is None else None
+
+
+@lru_cache(maxsize=2)
+def _load_tokenizer(
+    folder: Path, _files: tuple[tuple[str, str], ...], name: str
+) -> PreTrainedTokenizerBase:
+    """A tokenizer by the checksums of its files: one of 262,144 words takes seconds to load, and
+    every task of a run asks for it."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    with fitting(folder, "tokenizer"), reachable(str(folder)):
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        int(found.model_max_length)  # transformers takes what stands there
+        if (file := folder / "tokenizer.json").is_file():
+            plain = Tokenizer.from_file(str(file))
+            plain.no_padding()
+            plain.no_truncation()
+            if plain.encode(SAMPLE).ids != found(SAMPLE)["input_ids"]:
+                log.warning(
+                    "the tokenizer of %s reads a sentence otherwise than its tokenizer.json: "
+                    "tokenizer_config.json is missing, or another model's", name
+                )  # fmt: skip
+    if 2 * len(found) < (known := load_config(folder).get_text_config().vocab_size):
+        log.warning(
+            "the tokenizer of %s has %d tokens and the model embeddings for %d: it may be "
+            "another model's", name, len(found), known
+        )  # fmt: skip
+    return found
 
 
 def resolve(spec: ModelSpec, profile: Profile) -> ResolvedModel:

@@ -318,3 +318,22 @@ def test_asking_holds_the_head_and_the_cache(tmp_path: Path) -> None:
     grown = asking_bytes(gemma, 2000) - asking_bytes(gemma, 1000)
     keys_and_values = 2 * tiny.N_BLOCKS * 2 * 8
     assert grown == 1000 * 4 * (keys_and_values + memory.WORKING_VECTORS * tiny.D_MODEL)
+
+
+def test_several_tasks_take_one_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 262,144 words takes five seconds, and every task loaded its own."""
+    from transformers import AutoTokenizer
+
+    spec = tiny.model_spec(tmp_path / "m")
+    loads: list[int] = []
+    real = AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        AutoTokenizer, "from_pretrained", lambda *a, **k: loads.append(1) or real(*a, **k)
+    )
+    several = [tiny.task_data(), tiny.task_data(["other texts", "b"])]
+    extract_all(spec, several, tiny.profile(spec), store=tmp_path / "s")
+    assert loads == [1]
+    file = Path(spec.source) / "tokenizer_config.json"
+    file.write_text(file.read_text() + " ")
+    extract_all(spec, several, tiny.profile(spec), store=tmp_path / "s")
+    assert loads == [1, 1], "changed files are another tokenizer"
