@@ -111,6 +111,7 @@ def test_the_second_part_of_the_local_gemma_differs_by_a_wider_sae_alone() -> No
     assert model.saes[0] == whole.sae(whole.layer("middle"), "4k")
     assert [sae.width for sae in model.saes] == ["4k", "16k"]
     own = {"name": part.name, "description": part.description, "models": part.models}
+    own |= {"thresholds": part.thresholds}  # which the first part has
     assert replace(run, **own) == part
 
 

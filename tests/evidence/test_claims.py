@@ -20,7 +20,13 @@ import yaml
 from places import ROOT
 from scipy.stats import norm
 
-from mosaic.evidence.bundles import bundles_with_latents, read_bundle, read_bundles
+from mosaic.evidence.bundle_rules import read_manifest
+from mosaic.evidence.bundles import (
+    bundles_with_latents,
+    read_bundle,
+    read_bundles,
+    shipped_runs,
+)
 from mosaic.evidence.claims import (
     CLAIMS,
     INCONCLUSIVE,
@@ -413,6 +419,20 @@ def test_verdicts_on_the_published_scores(on_published: dict[str, Finding]) -> N
 
 
 RUNS = {profile: ROOT / "book" / "runs" / profile for profile in ("gemma-local", "encoder")}
+
+
+def test_the_gemma_run_has_a_verdict_on_twelve_claims() -> None:
+    """Each over five tasks or more; the second part of the run judges the width."""
+    runs = shipped_runs(ROOT / "book" / "runs")
+    first, second = (read_manifest(RUNS["gemma-local"].with_name(f"gemma-{n}")).models[0]
+                     for n in ("local", "widths"))  # fmt: skip
+    at = "layer_9/width_4k"
+    assert first.saes[at]["sae_weights.safetensors"] == second.saes[at]["sae_weights.safetensors"]
+    found = judge_claims(load_claims(), without_toys(runs["Gemma run"].table))
+    judged = [f for f in found if f.verdict not in (NOT_TESTED, TOO_FEW)]
+    assert len(judged) == 12
+    assert all(f.n_tasks >= MIN_TASKS for f in judged)
+    assert "narrow-enough" in {f.claim.key for f in judged}
 
 
 @pytest.mark.parametrize(("run", "measured"), [("", 12), ("gemma-local", 15), ("encoder", 12)])
