@@ -51,13 +51,16 @@ def joined(parts: Sequence[tuple[TaskData, Split]]) -> Split:
         return first
     starts = np.cumsum([0, *(len(data) for data, _ in parts)])
     inputs = [data.inputs[row] for data, split in parts for row in split.train]
-    groups = [data.groups[split.train] for data, split in parts if data.groups is not None]
-    linked = np.concatenate(groups) if len(groups) == len(parts) else None
+    groups: list[str] = []
+    for at, (data, split) in enumerate(parts):
+        own = [f"{at}, {row}" for row in split.train]  # a row without a group is one of its own
+        known = None if data.groups is None else data.groups[split.train]
+        groups += own if known is None else [f"group {name}" for name in known.tolist()]
     return replace(
         first,
         train=np.concatenate([s.train + at for at, (_, s) in zip(starts, parts, strict=False)]),
         train_ids=np.concatenate([split.train_ids for _, split in parts]),
-        train_groups=linked_groups(inputs, linked),
+        train_groups=linked_groups(inputs, np.asarray(groups)),
     )
 
 

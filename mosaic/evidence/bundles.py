@@ -140,23 +140,21 @@ def read_bundles(root: Path) -> pd.DataFrame:
     return concat_scores(read_bundle(folder) for folder in bundle_folders(root))
 
 
-def shipped_runs(root: Path) -> dict[str, Bundle]:
-    """Each run that has SAE cells, by what readers call it.
+def shipped_runs(root: Path) -> dict[str, list[Bundle]]:
+    """The parts of each run that has SAE cells, by what readers call it.
 
-    Bundles of different profiles that `RUNS` gives one name are parts of one run: one table under
-    the first's profile, in which a cell that several scored is the first's. A second bundle of a
+    Bundles of different profiles that `RUNS` gives one name are parts of one run: the first is the
+    run, later ones say what it cannot, for each part trains its SAEs anew. A second bundle of a
     profile is another run, told apart by its folder (ours).
     """
-    runs: dict[str, Bundle] = {}
-    profiles: dict[str, set[str]] = {}
+    runs: dict[str, list[Bundle]] = {}
     for bundle in map(open_bundle, bundle_folders(root)):
         if not (bundle.table["feature"] == "sae").any():
             continue
         name, profile = run_name(bundle.manifest.profile), bundle.manifest.profile
-        if profile in profiles.get(name, ()):
+        if profile in {part.manifest.profile for part in runs.get(name, ())}:
             name = f"{name} ({bundle.folder.name})"
-        profiles.setdefault(name, set()).add(profile)
-        runs[name] = _joined(runs[name], bundle) if name in runs else bundle
+        runs.setdefault(name, []).append(bundle)
     return runs
 
 
@@ -168,21 +166,14 @@ def scored_twice(run: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
     return part.merge(there[[*shared, "there"]], "left", on=shared)
 
 
-def _joined(run: Bundle, part: Bundle) -> Bundle:
-    """The run with the cells and SAEs that only the part has."""
-    new = scored_twice(run.table, part.table)["there"].isna().to_numpy()
-    added = part.table[new].assign(profile=run.manifest.profile)
-    models = {model.name: model for model in (*part.manifest.models, *run.manifest.models)}
-    for model in part.manifest.models:
-        saes = {**model.saes, **models[model.name].saes}
-        models[model.name] = models[model.name].model_copy(update={"saes": saes})
-    manifest = run.manifest.model_copy(update={"models": list(models.values())})
-    return Bundle(run.folder, manifest, concat_scores([run.table, added]))
-
-
 def bundles_with_latents(root: Path) -> list[pd.DataFrame]:
-    """Every row of each run that has SAE cells, one table a run; see `shipped_runs`."""
-    return [run.table for run in shipped_runs(root).values()]
+    """Every row of the first part of each run that has SAE cells; see `shipped_runs`."""
+    return [parts[0].table for parts in shipped_runs(root).values()]
+
+
+def further_parts(root: Path) -> list[pd.DataFrame]:
+    """Every row of each later part of a run; see `shipped_runs`."""
+    return [part.table for parts in shipped_runs(root).values() for part in parts[1:]]
 
 
 def bundle_latents(root: Path) -> dict[str, LatentView]:
@@ -195,8 +186,9 @@ def bundle_latents(root: Path) -> dict[str, LatentView]:
 def bundle_grids(
     root: Path, feature: str | None = None, language: str | None = None, kind: str = "text"
 ) -> list[pd.DataFrame]:
-    """The grid of each run that has SAE cells, one table a run; see `bundle_grid`."""
-    grids = (bundle_grid(run, feature, language, kind) for run in shipped_runs(root).values())
+    """The grid of each run that has SAE cells, of its first part; see `bundle_grid`."""
+    runs = shipped_runs(root).values()
+    grids = (bundle_grid(parts[0], feature, language, kind) for parts in runs)
     return [grid for grid in grids if grid is not None]
 
 

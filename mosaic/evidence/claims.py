@@ -130,11 +130,13 @@ def load_claims(path: Path = CLAIMS) -> list[Claim]:
     return [Claim(**{**entry, "same": tuple(entry["same"])}) for entry in raw]
 
 
-def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Finding]:
+def judge_claims(claims: Sequence[Claim], *parts: pd.DataFrame) -> list[Finding]:
     """Verdict on every claim from the rows of one source; what toys show is called toy. Of runs and
-    bundles only cells under `nested`, scaled and pooled by default, count: none of the audit's."""
-    cells = _prepare(table)
-    return judge_pairs(claims, [_pairs(claim, cells) for claim in claims])
+    bundles only cells under `nested`, scaled and pooled by default, count: none of the audit's.
+    Of `parts` of a run the first with pairs judges a claim: no pair is made of two trainings."""
+    cells = [_prepare(part) for part in parts]
+    found = [[its for part in cells if len(its := _pairs(claim, part))] for claim in claims]
+    return judge_pairs(claims, [its[0] if its else pd.DataFrame() for its in found])
 
 
 def judge_pairs(claims: Sequence[Claim], pairs: Sequence[pd.DataFrame]) -> list[Finding]:

@@ -126,8 +126,8 @@ def worth_in_words(table: pd.DataFrame) -> str:
     kept = table[table["features"] == FEATURE_SETS[0]]
     said = []
     for source, part in kept.groupby("source", sort=False):
-        few = int((part["most"] < part["n_train"] / 5).sum())
-        said.append(f"in {few} of {len(part)} languages ({source})")
+        few = (part["most"] < part["n_train"] / 5).groupby(part["key"]).all()
+        said.append(f"in {few.sum()} of {len(few)} languages ({source})")
     return " and ".join(said) or "in no language, for there is no curve"
 
 

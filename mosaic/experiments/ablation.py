@@ -126,7 +126,8 @@ def ablation_table(
 ) -> pd.DataFrame:
     """What a text loses of the margin of its label's word over the other when latents are ablated.
 
-    Asked zero-shot about `n_texts` test texts of each task with two classes that have words. A row
+    Asked zero-shot about `n_texts` test texts at most, half of each class, of each task with two
+    classes that have words. A row
     is one set of `k` latents: `top` by absolute weight in the recipe's probe (sum > 1), or one
     `matched` draw. Columns: source, profile, toy, task, k, latents, lost (log-probability, mean
     over texts), difference (from the mean of the draws), low, high (95% over texts, of `top` only),
@@ -156,7 +157,10 @@ def _ablated(
     top = probe.columns[strongest[: max(numbers, default=0)]]
     sums = source.matrix(replace(cell, threshold=None))[split.train]
     draws, fires = matched_latents(sums, top, n_draws, cell.seed), activity(sums)[0]
-    tested = np.random.default_rng(cell.seed).permutation(split.test)[:n_texts]
+    # As many of each class, so that what only favours one word over the other is no loss.
+    tested = np.random.default_rng(cell.seed).permutation(split.test)
+    turn = pd.Series(data.labels[tested]).groupby(data.labels[tested]).cumcount().to_numpy()
+    tested = tested[turn < min(n_texts // 2, np.bincount(data.labels[tested], minlength=2).min())]
     prompts, _ = asked.prompts(data, tested, np.zeros(0, dtype=np.int64))
     words, toward = label_words(data), 2 * data.labels[tested] - 1
     config = asked.answerer.model.config.get_text_config()

@@ -101,14 +101,17 @@ def several_sources(
     profile: Profile,
     tasks: Sequence[str],
     model: ModelSpec,
+    origin: str,
     seeds: Iterable[int] = (0,),
     depth: str = "middle",
 ) -> list[Cell]:
-    """The recipe and the mean hidden state in each language, learnt from all others together: with
-    about as many texts as one of them has, and with all of them (ours)."""
+    """The recipe and the mean hidden state in each language but `origin`, learnt from all others
+    together: with about as many texts as one of them has, and with all of them (ours)."""
     found = []
     for task, seed in product(tasks, seeds):
         first, *more = (key for key in tasks if key != task)
+        if task == origin:
+            continue
         latents, _, mean = recipe_cells(profile, task, model, seed, depth)
         for cell, share in product((latents, mean), dict.fromkeys((1 / (1 + len(more)), 1.0))):
             learnt = replace(cell, train_task=first, also_train=tuple(more), train_fraction=share)
@@ -121,7 +124,7 @@ def source_pairs(cells: Iterable[Cell], origin: str) -> list[tuple[Cell, Cell]]:
     return [
         (cell, replace(cell, train_task=origin, also_train=(), train_fraction=1.0, kept_out=kept))
         for cell in cells
-        if cell.seed == 0 and cell.task != origin
+        if cell.seed == 0
         for kept in [tuple(key for key in cell.kept_out if key != origin)]
     ]
 

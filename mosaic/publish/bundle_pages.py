@@ -19,7 +19,7 @@ from mosaic.evidence.bundles import (
     scored_twice,
     shipped_runs,
 )
-from mosaic.evidence.claims import judge_claims, load_claims, without_toys
+from mosaic.evidence.claims import Finding, judge_claims, load_claims, without_toys
 from mosaic.evidence.comparisons import wins
 from mosaic.evidence.contrasts import verdicts_twice
 from mosaic.publish.scorecard import effect_words, verdicts_in_words
@@ -41,45 +41,50 @@ TRAINING = {
 
 
 def pages_of_bundles(root: Path) -> dict[str, str]:
-    """The parts of every bundle's page, by `<folder>_<part>`. A run that is shipped in parts is
-    described as one in the first's folder."""
-    whole = {run.folder: run for run in shipped_runs(root).values()}
+    """What pages say of every bundle, by `<folder>_<what>`. Verdicts on a run that is shipped in
+    parts stand with its first."""
+    parts_of = {parts[0].folder: parts for parts in shipped_runs(root).values()}
     pages: dict[str, str] = {}
     for folder in bundle_folders(root):
-        bundle = open_bundle(folder)
-        parts = {**bundle_pages(whole.get(folder, bundle)), "again": ""}
-        for run in whole.values() if folder not in whole else ():
-            parts["again"] += again_in_words(scored_twice(read_bundle(run.folder), bundle.table))
-        pages |= {f"{folder.name}_{name}": text for name, text in parts.items()}
+        further = parts_of.get(folder, ())[1:]
+        said = bundle_pages(open_bundle(folder), *(part.table for part in further))
+        pages |= {f"{folder.name}_{name}": text for name, text in said.items()}
+        for part in further:
+            again = again_in_words(scored_twice(read_bundle(folder), part.table))
+            pages[f"{part.folder.name}_again"] = again
     return pages
 
 
 def again_in_words(table: pd.DataFrame) -> str:
-    """How far the cells that a run has already came out equal; `table` is of `scored_twice`. ""
-    where there are none."""
+    """How far the cells that a run has already came out equal, by what is read; `table` is of
+    `scored_twice`. "" where there are none."""
     twice = table.dropna(subset="there")
     if twice.empty:
         return ""
-    apart = (twice["macro_f1"] - twice["there"]).abs()
-    tasks = sorted(set(twice.loc[apart > 0, "task"]))
-    others = f" The others, of {', '.join(tasks)}, differ by up to {apart.max():.3f}."
+    apart, said = twice["macro_f1"] - twice["there"], []
+    for read, differ in apart.groupby(twice.apply(series_of, axis=1), sort=False):
+        part = f"of {read} {int((differ == 0).sum())} of {len(differ)}"
+        if differ.any():
+            part += f" (others by up to {differ.abs().max():.3f}, on average {differ.mean():+.3f})"
+        said.append(part)
     return (
-        f"Cells scored in both parts: {len(twice)}; equal to the last digit: "
-        f"{int((apart == 0).sum())}.{others if tasks else ''} The first scores are those that "
-        f"count.\n"
+        f"Cells scored in both parts that came out equal to the last digit: {'; '.join(said)}. "
+        f"Each part is judged within itself.\n"
     )
 
 
-def bundle_pages(bundle: Bundle) -> dict[str, str]:
-    """The parts of a bundle's page by name; a part about SAEs only where it has SAE cells."""
+def bundle_pages(bundle: Bundle, *further: pd.DataFrame) -> dict[str, str]:
+    """The parts of a bundle's page by name; a part about SAEs only where it has SAE cells.
+
+    `further` are tables of the run's later parts."""
     parts = {"provenance": origin_table(bundle.manifest)}
     if (grid := bundle_grid(bundle)) is not None:
         parts |= {
             "saes": sae_table(bundle.manifest),
             "languages": languages_table(bundle.manifest),
             "training": training_in_words(bundle.manifest),
-            "verdicts": verdicts_in_words(judge_claims(load_claims(), without_toys(bundle.table))),
-            "claims": verdicts_table(bundle.table),
+            "verdicts": verdicts_in_words(_judged(bundle.table, *further)),
+            "claims": verdicts_table(bundle.table, *further),
             "summary": wins_in_words(grid),
             "chosen": chosen_table(grid),
             "seeds": seeds_table(bundle.table),
@@ -124,13 +129,17 @@ def languages_table(manifest: Manifest) -> str:
     return stacked_table(columns, rows, "mosaic-flow") if languages else ""
 
 
-def verdicts_table(table: pd.DataFrame) -> str:
+def _judged(*tables: pd.DataFrame) -> list[Finding]:
+    return judge_claims(load_claims(), *map(without_toys, tables))
+
+
+def verdicts_table(*tables: pd.DataFrame) -> str:
     """Effect, interval, data sets on the claim's side and verdict of each claim a bundle can test.
 
     Of the data sets also how many lie on either side beyond the noise of their own test documents:
     what few data sets cannot say of others, they may still say of themselves.
     """
-    rows, found = [], judge_claims(load_claims(), without_toys(table))
+    rows, found = [], _judged(*tables)
     for finding, verdict in zip(found, verdicts_twice(found), strict=True):
         if finding.effect is not None:
             bound, (above, below) = f"{finding.claim.beyond:g}", finding.beyond_noise

@@ -65,8 +65,8 @@ def scorecard_columns(bundles_dir: Path) -> dict[str, list[Finding]]:
     enough data sets comes first. What toys show is left out."""
     claims = load_claims()
     runs = {
-        name: judge_claims(claims, without_toys(run.table))
-        for name, run in shipped_runs(bundles_dir).items()
+        name: judge_claims(claims, *(without_toys(part.table) for part in parts))
+        for name, parts in shipped_runs(bundles_dir).items()
     }
     order = sorted(runs, key=lambda name: -sum(f.n_tasks >= MIN_TASKS for f in runs[name]))
     tested = {name: runs[name] for name in order if any(f.n_tasks for f in runs[name])}

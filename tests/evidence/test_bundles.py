@@ -28,6 +28,7 @@ from mosaic.evidence.bundles import (
     bundle_grids,
     bundle_latents,
     bundles_with_latents,
+    further_parts,
     open_bundle,
     read_bundle,
     read_bundles,
@@ -476,31 +477,30 @@ def two_widths(bundle: Path, monkeypatch: pytest.MonkeyPatch, profile: str = "wi
 
 
 def test_parts_of_a_run_are_one_run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What only the second part has is added; a cell that both have is the first's, once."""
-    alone = read_bundle(bundle)
-    part = two_widths(bundle, monkeypatch)
+    """What the first cannot say the second says, and no pair is made of both."""
+    alone = judge_claims(load_claims(), read_bundle(bundle))
+    two_widths(bundle, monkeypatch)
     runs = shipped_runs(bundle.parent)
-    assert list(runs) == ["Bert run"]
-    table = runs["Bert run"].table
-    assert len(table) == len(alone) + 1
-    assert set(table["profile"]) == {"mine"}
-    assert set(table.loc[table["macro_f1"] > 0.55, "width"]) == {"4k"}
-    [model] = runs["Bert run"].manifest.models
-    assert {name: sae["l0"] for name, sae in model.saes.items()} == {
-        "layer_3/width_1k": 23.4,
-        "layer_3/width_4k": 23.4,
+    assert {name: [p.folder.name for p in parts] for name, parts in runs.items()} == {
+        "Bert run": ["mine", "more"]
     }
-    [claimed] = [f for f in judge_claims(load_claims(), table) if f.claim.key == "narrow-enough"]
-    assert claimed.effect == pytest.approx(0.5 - 0.6), "narrow of the first, wide of the second"
+    [only] = bundles_with_latents(bundle.parent)
+    assert set(only["profile"]) == {"mine"}
+    assert [set(table["profile"]) for table in further_parts(bundle.parent)] == [{"widths"}]
+    found = scorecard_columns(bundle.parent)["Bert run"]
+    [claimed] = [f for f in found if f.claim.key == "narrow-enough"]
+    assert claimed.effect == pytest.approx(0.52 - 0.6), "both of the second"
+    others = [f.effect for f in found if f is not claimed]
+    assert others == [f.effect for f in alone if f.claim.key != "narrow-enough"]
     pages = pages_of_bundles(bundle.parent)
-    assert "width_4k" in pages["mine_saes"]
+    assert "width_4k" in pages["more_saes"]
+    assert "The narrowest SAE is enough" in pages["mine_claims"]
     assert "mosaic run 03" in pages["more_provenance"]
-    assert pages["mine_again"] == ""
+    assert "mine_again" not in pages
     assert pages["more_again"] == (
-        "Cells scored in both parts: 1; equal to the last digit: 0. The others, of banking77, "
-        "differ by up to 0.020. The first scores are those that count.\n"
+        "Cells scored in both parts that came out equal to the last digit: of SAE latents 0 of 1 "
+        "(others by up to 0.020, on average +0.020). Each part is judged within itself.\n"
     )
-    assert read_bundle(part)["profile"].eq("widths").all(), "the file is as it was written"
 
 
 def test_a_second_run_of_a_profile_stands_beside_the_first(

@@ -20,11 +20,10 @@ import yaml
 from places import ROOT
 from scipy.stats import norm
 
-from mosaic.evidence.bundle_rules import read_manifest
 from mosaic.evidence.bundles import (
-    bundles_with_latents,
     read_bundle,
     read_bundles,
+    scored_twice,
     shipped_runs,
 )
 from mosaic.evidence.claims import (
@@ -62,7 +61,6 @@ from mosaic.publish.scorecard import (
     without_one_table,
 )
 from mosaic.scores.intervals import holm
-from mosaic.scores.names import source_label
 from mosaic.scores.sign_flips import sign_flip_p
 from mosaic.scores.table import concat_scores, make_scores, validate_scores
 
@@ -424,11 +422,14 @@ RUNS = {profile: ROOT / "book" / "runs" / profile for profile in ("gemma-local",
 def test_the_gemma_run_has_a_verdict_on_twelve_claims() -> None:
     """Each over five tasks or more; the second part of the run judges the width."""
     runs = shipped_runs(ROOT / "book" / "runs")
-    first, second = (read_manifest(RUNS["gemma-local"].with_name(f"gemma-{n}")).models[0]
+    first, second = (read_bundle(RUNS["gemma-local"].with_name(f"gemma-{n}"))
                      for n in ("local", "widths"))  # fmt: skip
-    at = "layer_9/width_4k"
-    assert first.saes[at]["sae_weights.safetensors"] == second.saes[at]["sae_weights.safetensors"]
-    found = judge_claims(load_claims(), without_toys(runs["Gemma run"].table))
+    twice = scored_twice(first, second).dropna(subset="there")
+    hidden = twice[twice["feature"] == "hidden"]
+    same = hidden["macro_f1"] == hidden["there"]
+    assert same.sum() >= 32
+    assert len(same) == 34, "the same documents and splits: hidden states score the same"
+    found = judge_claims(load_claims(), *(without_toys(p.table) for p in runs["Gemma run"]))
     judged = [f for f in found if f.verdict not in (NOT_TESTED, TOO_FEW)]
     assert len(judged) == 12
     assert all(f.n_tasks >= MIN_TASKS for f in judged)
@@ -701,10 +702,13 @@ def test_page_and_tables_say_the_same(build_dir: Path) -> None:
     assert [row[0].replace("’", "'") for row in rows] == [claim.says for claim in wanted]
     sources = list(scorecard_columns(ROOT / "book" / "runs"))
     assert "MiniLM run" in sources
-    shipped = {source_label(t): without_toys(t) for t in bundles_with_latents(ROOT / "book/runs")}
+    shipped = {
+        name: [without_toys(part.table) for part in parts]
+        for name, parts in shipped_runs(ROOT / "book/runs").items()
+    }
     for column, source in enumerate(sources, start=1):
-        table = published_scores() if column == 1 else shipped[source]
-        for row, words in zip(rows, _words(judge_claims(wanted, table)), strict=True):
+        tables = [published_scores()] if column == 1 else shipped[source]
+        for row, words in zip(rows, _words(judge_claims(wanted, *tables)), strict=True):
             assert row[column] == f"{source}: {words}"
     few = {len(row) for row in rows}
     assert few == {1 + len(sources)}, "what the mini models do is not on the first page"
