@@ -382,7 +382,7 @@ def test_models_of_one_bundle_keep_their_own_rows() -> None:
     assert page.startswith(":::{dropdown} The paper's recipe, mean over seeds (2 rows;")
     rows = [line for line in page.splitlines() if line.startswith("| `banking77`")]
     assert ["3 of `bert`" in rows[0], "3 of `other`" in rows[1]] == [True, True]
-    assert "| 0.550" in rows[1]
+    assert "} 0.550 (" in rows[1]
 
 
 def test_every_shipped_bundle_is_read() -> None:
