@@ -268,7 +268,12 @@ def test_margin_lost_by_hand(spec: ModelSpec, data: TaskData, tmp_path: Path) ->
         assert part["low"].iloc[1:].isna().all()
     asker = Asked(workspace, spec)
     split = make_split(data, 0, n_train=28, n_test=10)
-    tested = np.random.default_rng(0).permutation(split.test)[:4]
+    seen, tested = [0, 0], []
+    for row in np.random.default_rng(0).permutation(split.test):
+        seen[data.labels[row]] += 1
+        tested += [row] if seen[data.labels[row]] <= 2 else []
+    tested = np.asarray(tested)
+    assert list(np.bincount(data.labels[tested])) == [2, 2], "half of each class"
     prompts, _ = asker.prompts(data, tested, np.zeros(0, dtype=np.int64))
     margins = []
     for row, prompt in zip(tested, prompts, strict=True):
