@@ -146,7 +146,7 @@ def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
 
 def test_without_ray_the_extra_is_named(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'mosaic-companion\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[ray\]'"):
         check_engine("ray")
 
 

@@ -184,8 +184,7 @@ def test_what_ablation_shows_is_counted(kept: list[Figure], tmp_path: Path) -> N
     said = [draw_ablation(flipped, tmp_path).caption.finding for flipped in (False, True)]
     assert said[0] == (
         "In this run, profile mine, the margin lost to the top latents lies +0.125 to +0.500 from "
-        "that to others as active; in 2 of 2 rows the interval leaves out zero, and in 1 no draw "
-        "lies as far out."
+        "that to others as active; in 2 of 2 rows the interval leaves out zero."
     )
     assert "-0.250 to +0.000" in said[1]
     assert "in 1 of 2 rows" in said[1]
