@@ -65,6 +65,9 @@ def above_chance(table: pd.DataFrame, origin: str, chance: float = 0.5) -> pd.Da
     )
 
 
+WORTH_COLUMNS = ("source", "key", "features", "n_train", "macro_f1", "labels", "most")
+
+
 def labels_worth(tables: list[pd.DataFrame], origin: str) -> pd.DataFrame:
     """How many native labels training on all of `origin`'s is worth, by language (ours).
 
@@ -105,7 +108,7 @@ def labels_worth(tables: list[pd.DataFrame], origin: str) -> pd.DataFrame:
                     "most": high,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(WORTH_COLUMNS))
 
 
 def _crossing(sizes: pd.Series, scores: pd.Series, wanted: float) -> tuple[float, float]:

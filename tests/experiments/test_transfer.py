@@ -551,7 +551,11 @@ def test_what_english_training_is_worth_in_words() -> None:
     table = labels_worth([make_scores(rows)], "en")
     assert worth_in_words(table) == "in 1 of 2 languages (this run, profile mine)"
     one = make_scores([{**row, "feature": "hidden", "selection": None} for row in rows])
-    assert worth_in_words(labels_worth([one], "en")) == "in no language, for there is no curve"
+    nothing = "in no language, for there is no curve"
+    assert worth_in_words(labels_worth([one], "en")) == nothing
+    whole = make_scores([r for r in rows if r["train_fraction"] == 1])
+    assert worth_in_words(labels_worth([whole], "en")) == nothing, "one share is no curve"
+    assert list(labels_worth([], "en").drop(columns="most")), "a page shows its columns"
 
 
 def test_the_shipped_gemma_says_what_english_training_is_worth() -> None:
