@@ -28,7 +28,7 @@ import torch
 import world
 
 from mosaic.extraction.extract import extract
-from mosaic.publish.pages import markdown_table
+from mosaic.scores.markdown import markdown_table
 
 
 def difference(one: schemes.Outputs, other: schemes.Outputs) -> dict[str, object]:
