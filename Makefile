@@ -5,6 +5,9 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 PROFILE ?= mini
 
+# Every kernel and worker would compile all of its imports anew, 8 s of a chapter.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: reproduce test check lock clean
 
 reproduce: .venv/.installed

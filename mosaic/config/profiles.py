@@ -24,7 +24,9 @@ Index = Annotated[int, Field(ge=0)]
 
 PROFILES = ASSETS / "profiles"
 
-ABOUT_TASKS = ("catalogue", "tasks", "chapters", "data_dir", "max_docs", "n_train", "n_test")
+ABOUT_TASKS = (
+    "catalogue", "tasks", "chapters", "data_dir", "max_docs", "n_train", "n_test", "folds"
+)  # fmt: skip
 """Fields a file does not take from its `base` where it brings a catalogue of its own."""
 
 
@@ -180,6 +182,8 @@ class Profile:
     n_train: Positive | None = None
     """Cap on training documents of a split, or None for all."""
     n_test: Positive | None = None
+    folds: Annotated[int, Field(gt=1)] = 5
+    """Inner folds of a training part, which choose under the protocol `nested`."""
     seeds: tuple[Index, ...] = (0, 1, 2, 3, 4)
     token_budget: Positive = 8192
     """Padded tokens in one forward pass."""

@@ -151,7 +151,7 @@ def _ablated(
     assert cell.width is not None
     layer, source = cell.layer, open_source(asked.workspace, cell)
     split = source.split(cell.seed)
-    probe = fit(cell, source.candidates(cell), data.labels, split)
+    probe = fit(cell, source.candidates(cell), data.labels, split, source.profile.folds)
     strongest = np.argsort(-level(np.abs(probe.coef[0])), kind="stable")
     numbers = [k for k in numbers if k <= len(strongest)]
     top = probe.columns[strongest[: max(numbers, default=0)]]

@@ -59,7 +59,8 @@ def read_cell(cell: Cell, workspace: Workspace) -> Reading:
     matrix = cache(source.matrix)  # each is built once
     split, labels = source.split(cell.seed, cell.protocol), source.data.labels
     start = time.perf_counter()
-    probe = fit(cell, {"": Candidate(matrix(cell), scaling=cell.scaling)}, labels, split)
+    described = {"": Candidate(matrix(cell), scaling=cell.scaling)}
+    probe = fit(cell, described, labels, split, source.profile.folds)
     seconds = time.perf_counter() - start
     outcome = Outcome.of(probe, matrix(cell)[split.test], labels[split.test], split, seconds)
     sizes = []

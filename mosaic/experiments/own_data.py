@@ -20,7 +20,6 @@ from mosaic.experiments.own_texts import parts_said, reading_said, rows_said
 from mosaic.models.resolve import resolve
 from mosaic.models.sae_metrics import LOW
 from mosaic.probes.saved import SavedProbe, check_same
-from mosaic.probes.select import N_FOLDS
 from mosaic.scores.choose import first_best
 from mosaic.scores.intervals import paired_difference
 from mosaic.storage.versions import made_with
@@ -58,7 +57,7 @@ def fit_probe(
         say(line)
     # What cannot be split is said before anything is extracted.
     split = make_split(data, seed, "nested", profile.n_train, profile.n_test)
-    inner_folds(data.labels[split.train], split.train_groups, N_FOLDS, seed)
+    inner_folds(data.labels[split.train], split.train_groups, profile.folds, seed)
     chosen = [profile.model(name) for name in models] if models else profile.text_models
     cells = [c for c in paper_grid(profile, [task], chosen, (seed,)) if c.feature == "sae"]
     if not chosen or not cells:
@@ -74,7 +73,7 @@ def fit_probe(
         say(line)
     best = results[first_best(result.row["cv_accuracy"] for result in results)]
     source = open_source(workspace, best.cell)
-    probe = fit(best.cell, source.candidates(best.cell), data.labels, split)
+    probe = fit(best.cell, source.candidates(best.cell), data.labels, split, profile.folds)
     classes = [data.label_names[c] for c in probe.classes]
     card = {"classes": classes, **_card(source, best), "chosen_from": len(results)}
     return SavedProbe(probe, card)

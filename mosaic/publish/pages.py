@@ -173,6 +173,16 @@ def profile_table() -> str:
         caps = ["all" if n is None else f"{n:,}" for n in (profile.max_docs, n_train, n_test)]
         share = n_test / (n_train + n_test) if n_train and n_test else TEST_SHARE
         length = f"{profile.max_length:,}"
-        rows.append((f"`{name}`", *caps, f"{share:.0%}", length, str(len(profile.seeds))))
-    head = ("profile", "documents read", "training", "test", "test share", "tokens", "seeds")
+        counts = (length, str(profile.folds), str(len(profile.seeds)))
+        rows.append((f"`{name}`", *caps, f"{share:.0%}", *counts))
+    head = (
+        "profile",
+        "documents read",
+        "training",
+        "test",
+        "test share",
+        "tokens",
+        "folds",
+        "seeds",
+    )
     return stacked_table(head, rows, "mosaic-flow")

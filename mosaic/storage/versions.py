@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,6 +37,7 @@ def versions_of(*packages: str) -> dict[str, str]:
     return {name: package_version(name) for name in packages}
 
 
+@cache
 def package_version(package: str) -> str:
     """The installed version without its local part, or "not installed"."""
     try:

@@ -93,7 +93,7 @@ def score_cells(
 def _path(cell: Cell, sources: Sources) -> Path:
     """Where the scored cell is kept: under all that decides its numbers, code included."""
     first = sources[cell.task, cell.model]
-    caps = [first.profile.n_train, first.profile.n_test]
+    caps = [first.profile.n_train, first.profile.n_test, first.profile.folds]
     documents = [sources[key, cell.model].identity(cell) for key in cell.tasks]
     inputs = [asdict(cell), documents, caps, code_digest(*SCORE_CODE), versions_of(*LIBRARIES)]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -151,7 +151,8 @@ def _score_design(
     found = []
     for tests in fits.values():
         start = time.perf_counter()
-        probe = fit(tests[0], learnt, labels, cells[tests[0]][0])
+        n_folds = sources[first.task].profile.folds
+        probe = fit(tests[0], learnt, labels, cells[tests[0]][0], n_folds)
         seconds = time.perf_counter() - start
         for cell in tests:
             split, path = cells[cell]

@@ -178,14 +178,17 @@ def extract_for(sources: Mapping[str, Source], cells: Sequence[Cell]) -> None:
             source._features = features
 
 
-def fit(cell: Cell, candidates: dict[str, Candidate], y: np.ndarray, split: Split) -> FittedProbe:
+def fit(
+    cell: Cell, candidates: dict[str, Candidate], y: np.ndarray, split: Split, n_folds: int
+) -> FittedProbe:
     """The probe of one cell, trained on the training part of its split.
 
-    `candidates` and `y` cover all documents of the cell's training task.
+    `candidates` and `y` cover all documents of the cell's training task. Under `nested` so many
+    inner folds of that part choose.
     """
     if cell.feature == "base_rate":
         return majority(y[split.train])
     kept = {name: replace(candidate, k=cell.k) for name, candidate in candidates.items()}
     # Cells run side by side, so each keeps to one core.
-    options: dict[str, Any] = {"n_jobs": 1} if split.protocol == "nested" else {}
+    options = {"n_jobs": 1, "n_folds": n_folds} if split.protocol == "nested" else {}
     return train(kept, y, split, probe=cell.probe, **options)
