@@ -11,6 +11,7 @@ of them lie beyond the bound (ours).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +30,33 @@ from mosaic.scores.sign_flips import sign_flip_interval, sign_flip_p
 
 CLAIMS = ASSETS / "claims.yaml"
 
-SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
-LEANS, LEANS_AGAINST = "leans", "leans against"
-INCONCLUSIVE, NOT_TESTED, TOO_FEW = "inconclusive", "not tested", "too few tasks"
-NO_DIFFERENCE = "no difference"
-"""Both sides are equal in every pair: what the claim is about changed nothing here."""
 MIN_TASKS = 5
 """Below it there is no interval and no verdict, on any page (ours): the range of five tasks holds
 their mean 94 times in 100, of four 88."""
-
-TOY = "toy"
-"""Of toy models and tasks: made so that such effects can appear, so their scores never count."""
 
 LEVEL = 0.95
 
 OF_A_RUN = ("source", "profile", "protocol")
 """What both cells of a pair share whatever the claim: each run is paired by itself."""
 
-ALWAYS_READ = (
-    "kind",
-    "language",
-    "selection",
-    "toy",
-    "train_fraction",
-    "training",
-    "value",
-    "variance",
-)
+ALWAYS_READ = ("kind", "language", "selection", "toy", "train_fraction", "training", "value",
+               "variance")  # fmt: skip
+
+
+class Verdict(StrEnum):
+    """What a source says of a claim, in the words of the pages and their order."""
+
+    SUPPORTED = "supported"
+    LEANS = "leans"
+    NOT_SUPPORTED = "not supported"
+    LEANS_AGAINST = "leans against"
+    NO_DIFFERENCE = "no difference"
+    """Both sides are equal in every pair: what the claim is about changed nothing here."""
+    INCONCLUSIVE = "inconclusive"
+    TOO_FEW = "too few tasks"
+    NOT_TESTED = "not tested"
+    TOY = "toy"
+    """Of toy models and tasks: made so that such effects can appear; their scores never count."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Finding:
     """What one source says of one claim."""
 
     claim: Claim
-    verdict: str
+    verdict: Verdict
     effect: float | None = None
     """Mean over tasks, in macro-F1; None where there is no pair."""
     low: float | None = None
@@ -166,14 +167,18 @@ def _decided(found: Sequence[Finding]) -> list[Finding]:
 
 def _with_verdict(finding: Finding, p_holm: float) -> Finding:
     finding = replace(finding, p_holm=p_holm)
-    if finding.verdict == TOY:
+    if finding.verdict == Verdict.TOY:
         return finding
     if p_holm < 1 - LEVEL:
-        return replace(finding, verdict=SUPPORTED if finding.points_at_claim else NOT_SUPPORTED)
+        return replace(
+            finding, verdict=Verdict.SUPPORTED if finding.points_at_claim else Verdict.NOT_SUPPORTED
+        )
     if finding.p_value is not None and finding.p_value < 1 - LEVEL:
-        return replace(finding, verdict=LEANS if finding.points_at_claim else LEANS_AGAINST)
+        return replace(
+            finding, verdict=Verdict.LEANS if finding.points_at_claim else Verdict.LEANS_AGAINST
+        )
     differ = level(finding.pairs["value"]).any()
-    return replace(finding, verdict=INCONCLUSIVE if differ else NO_DIFFERENCE)
+    return replace(finding, verdict=Verdict.INCONCLUSIVE if differ else Verdict.NO_DIFFERENCE)
 
 
 def without_toys(table: pd.DataFrame) -> pd.DataFrame:
@@ -182,11 +187,8 @@ def without_toys(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _prepare(table: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
-    """Rows that count, with what the claims read of them: size and training are made here.
-
-    Beside each column that can be a key of pairs stands its text, "=" before its name, which is ""
-    where it is missing: made once here, it takes most of the time of a claim otherwise.
-    """
+    """Rows that count, with what the claims read of them: size and training are made here. A key
+    of pairs is kept as its text, "=" before its name and "" where it is missing."""
     plain = (table["source"] == "published") | (
         (table["protocol"] == "nested")
         & table["scaling"].fillna("auto").eq("auto")
@@ -206,46 +208,9 @@ def _prepare(table: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     kept["value"] = kept["macro_f1"].astype(float)
     keys = {*OF_A_RUN, "seed", *(key for claim in claims for key in claim.same)}
     asked = {name for claim in claims for name in {**claim.first, **(claim.second or {})}}
+    # Once for all claims: it takes half the time of judging one.
     text = kept[sorted(keys)].astype("string").fillna("").astype(object)
-    read = sorted({*ALWAYS_READ, *asked})
-    return kept[read].join(text.add_prefix("="))
-
-
-def without_one_pair(
-    finding: Finding, among: Sequence[Finding]
-) -> tuple[pd.Series, Finding] | None:
-    """The pair whose absence moves the effect most, and the finding without it (ours).
-
-    `among` are the findings of the source, with which p-values are adjusted. None where there are
-    not two pairs.
-    """
-    if finding.effect is None or len(finding.pairs) < 2:
-        return None
-    value = finding.pairs["value"]
-    of_task = value.groupby(one_per_dataset(finding.pairs["task"]))
-    size, mean = of_task.transform("size"), of_task.transform("mean")
-    # Without one of its pairs a task's mean moves; a task of a single pair leaves with it.
-    stays = (mean - value) / (size - 1).where(size > 1) / finding.n_tasks
-    leaves = (finding.effect - value) / max(finding.n_tasks - 1, 1)
-    moved = stays.where(size > 1, leaves).abs().idxmax()
-    return finding.pairs.loc[moved], _without(finding, among, finding.pairs.index == moved)
-
-
-def without_one_task(finding: Finding, among: Sequence[Finding]) -> tuple[str, Finding] | None:
-    """The task whose absence moves the effect most, and the finding without it (ours).
-
-    None where there are not two tasks.
-    """
-    if finding.effect is None or finding.n_tasks < 2:
-        return None
-    moved = str((finding.by_task - finding.effect).abs().idxmax())
-    return moved, _without(finding, among, one_per_dataset(finding.pairs["task"]) == moved)
-
-
-def _without(finding: Finding, among: Sequence[Finding], left_out: Any) -> Finding:
-    rest = _finding(finding.claim, finding.pairs[~np.asarray(left_out)])
-    others = [f for f in among if f.claim is not finding.claim]
-    return _decided([rest, *others])[0]
+    return kept[sorted({*ALWAYS_READ, *asked})].join(text.add_prefix("="))
 
 
 def _narrowest(widths: pd.Series) -> str | None:
@@ -297,8 +262,8 @@ def _mean(cells: pd.DataFrame, wanted: dict[str, Any], keys: list[str]) -> pd.Da
 
 def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
     if not len(pairs):
-        return Finding(claim, NOT_TESTED)
-    finding = Finding(claim, TOO_FEW, pairs=pairs)
+        return Finding(claim, Verdict.NOT_TESTED)
+    finding = Finding(claim, Verdict.TOO_FEW, pairs=pairs)
     by_task = finding.by_task.to_numpy()
     finding = replace(finding, effect=float(by_task.mean()))
     if len(by_task) >= MIN_TASKS and claim.several:
@@ -306,7 +271,7 @@ def _finding(claim: Claim, pairs: pd.DataFrame) -> Finding:
     elif len(by_task) >= MIN_TASKS:
         finding = _tested(finding, by_task)
     if pairs["toy"].all():
-        finding = replace(finding, verdict=TOY)
+        finding = replace(finding, verdict=Verdict.TOY)
     return finding
 
 

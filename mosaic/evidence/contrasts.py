@@ -10,11 +10,12 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mosaic.config.choices import DEPTHS
 from mosaic.evidence.claims import Claim, Finding, judge_claims, judge_pairs, load_claims
-from mosaic.evidence.comparisons import SAME_TEXTS
+from mosaic.evidence.comparisons import SAME_TEXTS, one_per_dataset
 from mosaic.scores.names import counted, pooling_name, source_label
 
 LATENTS = {"feature": "sae"}
@@ -48,6 +49,43 @@ def verdicts_twice(found: Sequence[Finding]) -> list[str]:
         f.verdict if f.verdict == once.verdict else f"{f.verdict} (texts once: {once.verdict})"
         for f, once in zip(found, texts_once(found), strict=True)
     ]
+
+
+def without_one_pair(
+    finding: Finding, among: Sequence[Finding]
+) -> tuple[pd.Series, Finding] | None:
+    """The pair whose absence moves the effect most, and the finding without it (ours).
+
+    `among` are the findings of the source, with which p-values are adjusted. None where there are
+    not two pairs.
+    """
+    if finding.effect is None or len(finding.pairs) < 2:
+        return None
+    value = finding.pairs["value"]
+    of_task = value.groupby(one_per_dataset(finding.pairs["task"]))
+    size, mean = of_task.transform("size"), of_task.transform("mean")
+    # Without one of its pairs a task's mean moves; a task of a single pair leaves with it.
+    stays = (mean - value) / (size - 1).where(size > 1) / finding.n_tasks
+    leaves = (finding.effect - value) / max(finding.n_tasks - 1, 1)
+    moved = stays.where(size > 1, leaves).abs().idxmax()
+    return finding.pairs.loc[moved], _without(finding, among, finding.pairs.index == moved)
+
+
+def without_one_task(finding: Finding, among: Sequence[Finding]) -> tuple[str, Finding] | None:
+    """The task whose absence moves the effect most, and the finding without it (ours).
+
+    None where there are not two tasks.
+    """
+    if finding.effect is None or finding.n_tasks < 2:
+        return None
+    moved = str((finding.by_task - finding.effect).abs().idxmax())
+    return moved, _without(finding, among, one_per_dataset(finding.pairs["task"]) == moved)
+
+
+def _without(finding: Finding, among: Sequence[Finding], left_out: Any) -> Finding:
+    others = [f for f in among if f.claim is not finding.claim]
+    rest = finding.pairs[~np.asarray(left_out)]
+    return judge_pairs([f.claim for f in (finding, *others)], [rest, *(f.pairs for f in others)])[0]
 
 
 def by_width(table: pd.DataFrame) -> Findings:

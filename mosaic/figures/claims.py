@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mosaic.evidence.claims import NOT_SUPPORTED, SUPPORTED, TOY, Finding
+from mosaic.evidence.claims import Finding, Verdict
 from mosaic.figures.panels import arrows, differences, interval_bars, mark, room_for_labels
 from mosaic.figures.style import CYCLE, GREY, MEAN, SavedFigure, new_figure, save_figure
 
@@ -39,7 +39,7 @@ def fig_claims(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Save
         }
         for source, its in found.items()
         for finding in its.values()
-        if finding.effect is not None and finding.verdict != TOY
+        if finding.effect is not None and finding.verdict != Verdict.TOY
     ]
     order = list(dict.fromkeys(f.claim.says for its in found.values() for f in its.values()))
     table = pd.DataFrame(rows).astype({"effect": float, "low": float, "high": float})
@@ -59,7 +59,7 @@ def fig_claims(found: Mapping[str, Mapping[str, Finding]], folder: Path) -> Save
             of = part[part["source"] == source]
             places = np.array([claims.index(claim) for claim in of["claim"]])
             places = places + SHIFT * (i - (len(looks) - 1) / 2)
-            decided = of["verdict"].isin((SUPPORTED, NOT_SUPPORTED)).to_numpy()
+            decided = of["verdict"].isin((Verdict.SUPPORTED, Verdict.NOT_SUPPORTED)).to_numpy()
             limits = (0.3, 1.0) if level else LIMITS
             for which, face in ((decided, colour), (~decided, "white")):
                 bars = interval_bars(of[which], ("effect", "low", "high"))

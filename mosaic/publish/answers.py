@@ -20,20 +20,7 @@ from IPython.display import HTML, Markdown, display
 
 from mosaic import ASSETS
 from mosaic.errors import ConfigError
-from mosaic.evidence.claims import (
-    INCONCLUSIVE,
-    LEANS,
-    LEANS_AGAINST,
-    NO_DIFFERENCE,
-    NOT_SUPPORTED,
-    NOT_TESTED,
-    SUPPORTED,
-    TOO_FEW,
-    TOY,
-    Finding,
-    judge_claims,
-    load_claims,
-)
+from mosaic.evidence.claims import Finding, Verdict, judge_claims, load_claims
 from mosaic.publish.scorecard import PUBLISHED, counts_in_words, listed, scorecard_columns
 from mosaic.scores.names import counted
 
@@ -49,12 +36,15 @@ THIS_RUN = "this run"
 FIRST_QUESTION = "04_baselines"
 """The chapter whose question stands on the first page."""
 
-DECIDED, LEANING = (SUPPORTED, NOT_SUPPORTED), (LEANS, LEANS_AGAINST)
+DECIDED, LEANING = (
+    (Verdict.SUPPORTED, Verdict.NOT_SUPPORTED),
+    (Verdict.LEANS, Verdict.LEANS_AGAINST),
+)
 
 HEDGE = {
-    LEANS: ", though not surely,",
-    LEANS_AGAINST: ", though not surely,",
-    TOO_FEW: ", in too few data sets for a test,",
+    Verdict.LEANS: ", though not surely,",
+    Verdict.LEANS_AGAINST: ", though not surely,",
+    Verdict.TOO_FEW: ", in too few data sets for a test,",
 }
 
 TAKE_AWAY = "> **Take-away.**"
@@ -121,9 +111,13 @@ def chapter_answer(
     for point in says["points"]:
         key = point["of"]
         its = {name: findings[key] for name, findings in found.items() if key in findings}
-        folded += [_bullet(point, n, f) for n, f in its.items() if f.verdict == TOY]
-        told = [(n, f) for n, f in its.items() if f.verdict not in (TOY, NOT_TESTED)]
-        told.sort(key=lambda pair: -pair[1].n_tasks if pair[1].verdict == TOO_FEW else -(10**6))
+        folded += [_bullet(point, n, f) for n, f in its.items() if f.verdict == Verdict.TOY]
+        told = [
+            (n, f) for n, f in its.items() if f.verdict not in (Verdict.TOY, Verdict.NOT_TESTED)
+        ]
+        told.sort(
+            key=lambda pair: -pair[1].n_tasks if pair[1].verdict == Verdict.TOO_FEW else -(10**6)
+        )
         place, sure, clause = "nothing here tests", " whether", point.get("whether")
         if settled and key in settled:
             place, sure, clause = "", "", point["up" if settled[key] else "down"]
@@ -195,10 +189,10 @@ def lift_answer(notebook: Any, chapter: str) -> None:
 def _clause(point: Mapping[str, str], source: str, finding: Finding) -> tuple[str, str, str | None]:
     """Where a point is seen, how surely, and its clause."""
     place = "in this run" if source.startswith(THIS_RUN) else f"in the {_in_text(source)}"
-    split = finding.verdict == TOO_FEW and 0 < finding.n_above < finding.n_tasks
-    if finding.verdict == NO_DIFFERENCE:
+    split = finding.verdict == Verdict.TOO_FEW and 0 < finding.n_above < finding.n_tasks
+    if finding.verdict == Verdict.NO_DIFFERENCE:
         return place, " both sides are equal, so nothing tells whether", point.get("whether")
-    if split or finding.verdict == INCONCLUSIVE:
+    if split or finding.verdict == Verdict.INCONCLUSIVE:
         return place, " it is open whether", point.get("whether")
     clause = point.get("up" if finding.points_at_claim else "down")
     return place, HEDGE.get(finding.verdict, ""), clause

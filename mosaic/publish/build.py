@@ -55,7 +55,7 @@ def build_book(workspace: Workspace) -> Path:
     _generate(workspace, root, stage / "book" / "_generated")
     _render(stage, workspace.root / "book.log")
     shutil.move(stage / "_build" / "html", html)
-    _drop_live_code(html)
+    _drop_unused(html)
     return html / "index.html"
 
 
@@ -119,12 +119,15 @@ def _render(stage: Path, log: Path) -> None:
         )
 
 
-def _drop_live_code(html: Path) -> None:
-    """Take the live-code scripts out of every page.
+def _drop_unused(html: Path) -> None:
+    """Take out the live-code scripts of every page and the theme's source maps.
 
-    jupyter-book declares them twice, which is an error in the browser's console, and they would
-    load from another site; the book runs nothing, so no page needs them.
+    jupyter-book declares the scripts twice, which is an error in the browser's console, and they
+    would load from another site; the book runs nothing, so no page needs them. The maps are a tenth
+    of the book, for those who mend the theme.
     """
+    for source_map in html.rglob("*.map"):
+        source_map.unlink()
     scripts = re.compile(
         r"<script[^>]*>const THEBE_JS_URL.*?</script>|<script[^>]*sphinx-thebe[^>]*></script>", re.S
     )

@@ -10,24 +10,20 @@ import pandas as pd
 from mosaic.config.workspace import Workspace
 from mosaic.evidence.bundles import shipped_runs
 from mosaic.evidence.claims import (
-    INCONCLUSIVE,
-    LEANS,
-    LEANS_AGAINST,
     MIN_TASKS,
-    NO_DIFFERENCE,
-    NOT_SUPPORTED,
-    NOT_TESTED,
-    SUPPORTED,
-    TOO_FEW,
     Claim,
     Finding,
+    Verdict,
     judge_claims,
     load_claims,
-    without_one_pair,
-    without_one_task,
     without_toys,
 )
-from mosaic.evidence.contrasts import texts_once, verdicts_twice
+from mosaic.evidence.contrasts import (
+    texts_once,
+    verdicts_twice,
+    without_one_pair,
+    without_one_task,
+)
 from mosaic.evidence.equal_terms import CONTROL_CHAPTER
 from mosaic.evidence.published import published_scores
 from mosaic.figures import CHAPTER_OF_FIGURE
@@ -40,13 +36,13 @@ AUDIT = "08_audit"
 PUBLISHED = "Published scores"
 
 OF_CLAIMS = {
-    SUPPORTED: ("is supported", "are supported"),
-    NOT_SUPPORTED: ("is not supported", "are not supported"),
-    LEANS: ("leans", "lean"),
-    LEANS_AGAINST: ("leans against", "lean against"),
-    INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
-    NO_DIFFERENCE: ("shows no difference", "show no difference"),
-    TOO_FEW: ("has too few tasks", "have too few tasks"),
+    Verdict.SUPPORTED: ("is supported", "are supported"),
+    Verdict.NOT_SUPPORTED: ("is not supported", "are not supported"),
+    Verdict.LEANS: ("leans", "lean"),
+    Verdict.LEANS_AGAINST: ("leans against", "lean against"),
+    Verdict.INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
+    Verdict.NO_DIFFERENCE: ("shows no difference", "show no difference"),
+    Verdict.TOO_FEW: ("has too few tasks", "have too few tasks"),
 }
 """What one claim with a verdict does, and what several do."""
 
@@ -88,11 +84,9 @@ def verdicts_in_words(found: Sequence[Finding]) -> str:
     said: dict[str, list[str]] = {}
     for finding in found:
         said.setdefault(finding.verdict, []).append(finding.claim.says)
-    order = [SUPPORTED, LEANS, NOT_SUPPORTED, LEANS_AGAINST, NO_DIFFERENCE, INCONCLUSIVE]
-    order += [TOO_FEW, NOT_TESTED]
     return "\n".join(
         f"- **{word.capitalize()}** ({len(said[word])} of {len(found)}): {'; '.join(said[word])}."
-        for word in order
+        for word in Verdict
         if word in said
     )
 
@@ -114,7 +108,7 @@ def _sources(columns: dict[str, list[Finding]]) -> str:
 
 def counts_in_words(found: Sequence[Finding]) -> str:
     """`Of 3 claims tested there, 2 lean and 1 is inconclusive.`"""
-    counts = Counter(f.verdict for f in found if f.verdict != NOT_TESTED)
+    counts = Counter(f.verdict for f in found if f.verdict != Verdict.NOT_TESTED)
     if not counts:
         return "No claim can be tested there."
     said = listed([counted(n, *OF_CLAIMS[verdict]) for verdict, n in counts.most_common()])
@@ -125,10 +119,12 @@ def verdict_counts(found: Sequence[Finding]) -> dict[str, int]:
     """How many claims were tested, decided, supported, and lean."""
     verdicts = [f.verdict for f in found]
     return {
-        "n_tested": len(found) - verdicts.count(NOT_TESTED),
-        "n_decided": sum(verdict in (SUPPORTED, NOT_SUPPORTED) for verdict in verdicts),
-        "n_supported": verdicts.count(SUPPORTED),
-        "n_leaning": sum(verdict in (LEANS, LEANS_AGAINST) for verdict in verdicts),
+        "n_tested": len(found) - verdicts.count(Verdict.NOT_TESTED),
+        "n_decided": sum(
+            verdict in (Verdict.SUPPORTED, Verdict.NOT_SUPPORTED) for verdict in verdicts
+        ),
+        "n_supported": verdicts.count(Verdict.SUPPORTED),
+        "n_leaning": sum(verdict in (Verdict.LEANS, Verdict.LEANS_AGAINST) for verdict in verdicts),
     }
 
 
@@ -144,7 +140,7 @@ def _legend(columns: dict[str, list[Finding]]) -> str:
         f"{MIN_TASKS} that all agree have p = {2 / 2**MIN_TASKS:.2g}, which decides nothing. "
         f"Languages of one set are one task. The published scores can test {n['n_tested']} of "
         f"{len(published)} claims: {counted(n['n_decided'], 'is', 'are')} decided and "
-        f"{counted(n['n_leaning'], *OF_CLAIMS[LEANS])}. Tasks "
+        f"{counted(n['n_leaning'], *OF_CLAIMS[Verdict.LEANS])}. Tasks "
         f"that label the same texts, such as intent and scenario, are tasks of their own; counted "
         f"as one, the published verdict is another on: {'; '.join(changed) or 'no claim'}."
     )

@@ -28,27 +28,24 @@ from mosaic.evidence.bundles import (
 )
 from mosaic.evidence.claims import (
     CLAIMS,
-    INCONCLUSIVE,
-    LEANS,
-    LEANS_AGAINST,
     MIN_TASKS,
-    NO_DIFFERENCE,
-    NOT_SUPPORTED,
-    NOT_TESTED,
-    SUPPORTED,
-    TOO_FEW,
-    TOY,
     Claim,
     Finding,
+    Verdict,
     _several_p,
     judge_claims,
     load_claims,
-    without_one_pair,
-    without_one_task,
     without_toys,
 )
 from mosaic.evidence.comparisons import one_per_dataset
-from mosaic.evidence.contrasts import effect_table, in_words, texts_once, verdicts_twice
+from mosaic.evidence.contrasts import (
+    effect_table,
+    in_words,
+    texts_once,
+    verdicts_twice,
+    without_one_pair,
+    without_one_task,
+)
 from mosaic.evidence.noise import noise_spread, rerun_probes, run_variance
 from mosaic.evidence.published import PUBLISHED_SCORES, published_scores
 from mosaic.publish.scorecard import (
@@ -106,13 +103,13 @@ def gaps(*values: float) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("values", "verdict"),
     [
-        ((0.04, 0.05, 0.06, 0.05, 0.04, 0.05), SUPPORTED),
-        ((-0.04, -0.05, -0.06, -0.05, -0.04, -0.05), NOT_SUPPORTED),
-        ((0.10, -0.08, 0.05, -0.06, 0.01), INCONCLUSIVE),
-        ((0.05,), TOO_FEW),
-        ((0.05, 0.05, 0.05, 0.05), TOO_FEW),
-        ((0.05, 0.05, 0.05, 0.05, 0.05), INCONCLUSIVE),
-        ((), NOT_TESTED),
+        ((0.04, 0.05, 0.06, 0.05, 0.04, 0.05), Verdict.SUPPORTED),
+        ((-0.04, -0.05, -0.06, -0.05, -0.04, -0.05), Verdict.NOT_SUPPORTED),
+        ((0.10, -0.08, 0.05, -0.06, 0.01), Verdict.INCONCLUSIVE),
+        ((0.05,), Verdict.TOO_FEW),
+        ((0.05, 0.05, 0.05, 0.05), Verdict.TOO_FEW),
+        ((0.05, 0.05, 0.05, 0.05, 0.05), Verdict.INCONCLUSIVE),
+        ((), Verdict.NOT_TESTED),
     ],
 )
 def test_verdict_is_known(values: tuple[float, ...], verdict: str) -> None:
@@ -137,7 +134,7 @@ def test_few_tasks_could_only_decide_by_agreeing() -> None:
 def test_four_tasks_are_too_few_on_every_page() -> None:
     """One least number: scorecard, prose and tables leave the same out."""
     few, enough = judged(gaps(0.05, 0.04, 0.06, 0.05)), judged(gaps(0.05, 0.04, 0.06, 0.05, 0.05))
-    assert (few.verdict, few.n_tasks) == (TOO_FEW, MIN_TASKS - 1)
+    assert (few.verdict, few.n_tasks) == (Verdict.TOO_FEW, MIN_TASKS - 1)
     assert (few.low, few.high, few.p_value, few.p_holm) == (None, None, None, None)
     assert verdict_cell(few).endswith("+0.050 (4/4)")
     assert in_words(few) == "+0.050 (4 tasks)"
@@ -155,7 +152,7 @@ def test_splits_of_one_dataset_are_one_task() -> None:
         "flowers",
         "food",
     ]
-    assert food("flowers", "food", "food-train").verdict == TOO_FEW
+    assert food("flowers", "food", "food-train").verdict == Verdict.TOO_FEW
     apart = pd.Series(["nqswap-original", "nqswap-closed", "intent", "scenario", "my own"])
     assert list(one_per_dataset(apart)) == list(apart), "other labels or contexts"
 
@@ -173,15 +170,15 @@ def about_several(*values: float, sd: float = 0.02) -> Finding:
 
 def test_a_claim_about_several_tasks_is_tested_task_by_task() -> None:
     found = about_several(0.3, 0.3, 0.3, -0.5, -0.5)
-    assert (found.verdict, found.beyond_noise, found.low) == (SUPPORTED, (3, 2), None)
+    assert (found.verdict, found.beyond_noise, found.low) == (Verdict.SUPPORTED, (3, 2), None)
     assert found.effect == pytest.approx(0.58), "their mean decides nothing"
-    assert about_several(0.3, 0.3, -0.1, -0.1, -0.1).verdict == NOT_SUPPORTED
-    assert about_several(0.3, 0.3, 0.3, 0.3).verdict == TOO_FEW
+    assert about_several(0.3, 0.3, -0.1, -0.1, -0.1).verdict == Verdict.NOT_SUPPORTED
+    assert about_several(0.3, 0.3, 0.3, 0.3).verdict == Verdict.TOO_FEW
     near = about_several(0.3, 0.3, 0.01, 0.01, 0.01)
-    assert (near.verdict, near.n_above, near.beyond_noise[0]) == (INCONCLUSIVE, 5, 2)
-    assert about_several(0.3, 0.3, 0.045, -0.5, -0.5).verdict == INCONCLUSIVE
+    assert (near.verdict, near.n_above, near.beyond_noise[0]) == (Verdict.INCONCLUSIVE, 5, 2)
+    assert about_several(0.3, 0.3, 0.045, -0.5, -0.5).verdict == Verdict.INCONCLUSIVE
     silent = judge_claims([SEVERAL], cells(gaps(0.3, 0.3, 0.3, 0.3, 0.3)))[0]
-    assert (silent.verdict, silent.beyond_noise) == (INCONCLUSIVE, (0, 0)), "no noise known"
+    assert (silent.verdict, silent.beyond_noise) == (Verdict.INCONCLUSIVE, (0, 0)), "no noise known"
 
 
 def test_the_test_of_several_tasks_keeps_its_level() -> None:
@@ -210,7 +207,7 @@ def test_the_pair_that_decides_is_found() -> None:
     found = judge_claims([CLAIM], table)[0]
     pair, rest = without_one_pair(found, [found])
     assert (pair["task"], pair["layer"]) == ("stance", "3")
-    assert (found.verdict, rest.verdict) == (INCONCLUSIVE, SUPPORTED)
+    assert (found.verdict, rest.verdict) == (Verdict.INCONCLUSIVE, Verdict.SUPPORTED)
     assert rest.effect == pytest.approx(np.mean([0.01, 0.012, 0.011, 0.009, 0.01, 0.01]))
     # By trying all of them, and where a task leaves with its only pair.
     for few in (found, judge_claims([CLAIM], table[table["layer"] == 3])[0]):
@@ -231,7 +228,9 @@ def test_the_task_that_decides_is_found() -> None:
     assert task == "intent"
     assert rest.n_tasks == found.n_tasks - 1
     assert rest.effect == pytest.approx(np.mean([0.01, 0.012, 0.011, 0.009, 0.01]))
-    assert (found.verdict, rest.verdict) == (SUPPORTED, INCONCLUSIVE), "five tasks reach 0.06"
+    assert (found.verdict, rest.verdict) == (Verdict.SUPPORTED, Verdict.INCONCLUSIVE), (
+        "five tasks reach 0.06"
+    )
     other = replace(CLAIM, key="other", beyond=0.009)
     both = judge_claims([CLAIM, other], cells(gaps(0.01, 0.012, 0.011, 0.01, 0.01, 0.3)))
     _, rest = without_one_task(both[0], both)
@@ -256,8 +255,12 @@ def test_what_holds_only_unadjusted_leans() -> None:
     values = cells(gaps(0.04, 0.05, 0.06, 0.05, 0.04, 0.05))
     claims = [replace(CLAIM, key=str(b), beyond=b) for b in (0.0, 0.2, 0.05)]
     found = judge_claims(claims, values)
-    assert [f.verdict for f in found] == [LEANS, LEANS_AGAINST, INCONCLUSIVE]
-    assert [f.verdict for f in judge_claims(claims[:1], values)] == [SUPPORTED]
+    assert [f.verdict for f in found] == [
+        Verdict.LEANS,
+        Verdict.LEANS_AGAINST,
+        Verdict.INCONCLUSIVE,
+    ]
+    assert [f.verdict for f in judge_claims(claims[:1], values)] == [Verdict.SUPPORTED]
 
 
 def test_interval_is_over_tasks_not_cells() -> None:
@@ -282,8 +285,8 @@ def test_noise_of_a_difference_is_that_of_both_sides() -> None:
 
 def test_sides_that_are_equal_everywhere_are_no_open_question() -> None:
     same = judged(gaps(*[0.0] * 6))
-    assert (same.verdict, same.effect, same.p_value) == (NO_DIFFERENCE, 0, 1)
-    assert judged(gaps(*[0.0] * 6), replace(CLAIM, beyond=-0.01)).verdict == SUPPORTED
+    assert (same.verdict, same.effect, same.p_value) == (Verdict.NO_DIFFERENCE, 0, 1)
+    assert judged(gaps(*[0.0] * 6), replace(CLAIM, beyond=-0.01)).verdict == Verdict.SUPPORTED
 
 
 def test_tasks_on_the_same_texts_can_be_counted_once() -> None:
@@ -291,10 +294,14 @@ def test_tasks_on_the_same_texts_can_be_counted_once() -> None:
     names = ("banking77", "election", "stance", "toxicity", "intent", "scenario")
     found = judge_claims([CLAIM] * 2, cells(dict.fromkeys(names, 0.05)))
     [once, _] = texts_once(found)
-    assert (found[0].verdict, once.verdict, once.n_tasks) == (LEANS, INCONCLUSIVE, 5)
+    assert (found[0].verdict, once.verdict, once.n_tasks) == (
+        Verdict.LEANS,
+        Verdict.INCONCLUSIVE,
+        5,
+    )
     assert verdicts_twice(found) == ["leans (texts once: inconclusive)"] * 2
     empty = judge_claims([CLAIM], cells({}).iloc[:0])
-    assert verdicts_twice(empty) == [NOT_TESTED]
+    assert verdicts_twice(empty) == [Verdict.NOT_TESTED]
     page = scorecard_page(scorecard_columns(ROOT / "no bundles"), [])
     [says] = (claim.says for claim in load_claims() if claim.key == "above-hidden")
     assert f"counted as one, the published verdict is another on: {says} (leans)" in page
@@ -303,8 +310,8 @@ def test_tasks_on_the_same_texts_can_be_counted_once() -> None:
 
 def test_bound_of_a_claim_moves_its_verdict() -> None:
     values = gaps(-0.004, -0.006, -0.005, -0.004, -0.006, -0.005)
-    assert judged(values).verdict == NOT_SUPPORTED
-    assert judged(values, replace(CLAIM, beyond=-0.01)).verdict == SUPPORTED
+    assert judged(values).verdict == Verdict.NOT_SUPPORTED
+    assert judged(values, replace(CLAIM, beyond=-0.01)).verdict == Verdict.SUPPORTED
     alone = replace(CLAIM, second=None, beyond=0.5)
     assert judged(values, alone).effect == pytest.approx(0.595)
 
@@ -334,27 +341,27 @@ def test_only_seeds_that_both_sides_have_count() -> None:
 def test_cells_of_the_audit_and_other_protocols_do_not_count() -> None:
     usual = gaps(0.05, 0.04, 0.06, 0.05, 0.05, 0.05)
     for change in ({"bos": "keep"}, {"scaling": "none"}, {"protocol": "published"}):
-        assert judged(usual, **change).verdict == NOT_TESTED, change
-    assert judged(usual, scaling="auto", bos="drop").verdict == SUPPORTED
-    assert judged(usual, probe="tree").verdict == NOT_TESTED
-    assert judged(usual, train_language="de").verdict == NOT_TESTED
-    assert judged(usual, label_model="gemma", kind="behaviour").verdict == NOT_TESTED
+        assert judged(usual, **change).verdict == Verdict.NOT_TESTED, change
+    assert judged(usual, scaling="auto", bos="drop").verdict == Verdict.SUPPORTED
+    assert judged(usual, probe="tree").verdict == Verdict.NOT_TESTED
+    assert judged(usual, train_language="de").verdict == Verdict.NOT_TESTED
+    assert judged(usual, label_model="gemma", kind="behaviour").verdict == Verdict.NOT_TESTED
 
 
 def test_mini_is_a_toy_and_never_evidence() -> None:
     clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04)
-    assert judged(clear, toy=True, source="run").verdict == TOY
+    assert judged(clear, toy=True, source="run").verdict == Verdict.TOY
     mixed = pd.concat([cells(clear, profile="mini", toy=True), cells(gaps(*[-0.1] * 6))])
-    assert judge_claims([CLAIM], without_toys(mixed))[0].verdict == NOT_SUPPORTED
+    assert judge_claims([CLAIM], without_toys(mixed))[0].verdict == Verdict.NOT_SUPPORTED
 
 
 def test_toys_are_known_by_model_and_task_not_by_the_name_of_a_profile() -> None:
     clear = gaps(0.04, 0.05, 0.06, 0.05, 0.04, 0.05)
-    assert judged(clear, profile="renamed", toy=True, source="run").verdict == TOY
-    assert judged(clear, profile="mini", source="run").verdict == SUPPORTED
+    assert judged(clear, profile="renamed", toy=True, source="run").verdict == Verdict.TOY
+    assert judged(clear, profile="mini", source="run").verdict == Verdict.SUPPORTED
     half = cells(clear)
     half.loc[half["feature"] == "sae", "toy"] = True
-    assert judge_claims([CLAIM], half)[0].verdict == TOY, "one side is enough"
+    assert judge_claims([CLAIM], half)[0].verdict == Verdict.TOY, "one side is enough"
     both = concat_scores([cells(clear, toy=True), cells(gaps(*[-0.1] * 6), model="real")])
     assert judge_claims([CLAIM], both)[0].effect == pytest.approx(-0.1), "toys stand aside"
 
@@ -406,14 +413,14 @@ def test_a_claim_on_the_published_scores_by_hand(on_published: dict[str, Finding
 def test_verdicts_on_the_published_scores(on_published: dict[str, Finding]) -> None:
     """Of all the paper's claims, two stand the test over tasks among so many, two task by task."""
     words = {key: f.verdict for key, f in on_published.items() if f.p_holm is not None}
-    assert {key for key, word in words.items() if word == SUPPORTED} == {
+    assert {key for key, word in words.items() if word == Verdict.SUPPORTED} == {
         *("above-hidden", "binarized"),
         *("several-above-0.85", "small-predicts-large"),
     }
-    assert {key for key, word in words.items() if word == LEANS} == {
+    assert {key for key, word in words.items() if word == Verdict.LEANS} == {
         *("above-tfidf", "middle-above-early", "middle-above-late", "narrow-enough")
     }
-    assert NOT_SUPPORTED not in words.values()
+    assert Verdict.NOT_SUPPORTED not in words.values()
 
 
 RUNS = {profile: ROOT / "book" / "runs" / profile for profile in ("gemma-local", "encoder")}
@@ -430,7 +437,7 @@ def test_the_gemma_run_has_a_verdict_on_twelve_claims() -> None:
     assert same.sum() >= 32
     assert len(same) == 34, "the same documents and splits: hidden states score the same"
     found = judge_claims(load_claims(), *(without_toys(p.table) for p in runs["Gemma run"]))
-    judged = [f for f in found if f.verdict not in (NOT_TESTED, TOO_FEW)]
+    judged = [f for f in found if f.verdict not in (Verdict.NOT_TESTED, Verdict.TOO_FEW)]
     assert len(judged) == 12
     assert all(f.n_tasks >= MIN_TASKS for f in judged)
     assert "narrow-enough" in {f.claim.key for f in judged}
@@ -465,14 +472,14 @@ def test_every_effect_and_verdict_again_from_the_csv(run: str, measured: int) ->
         found, key, beyond = by_key[claim["key"]], claim["key"], claim.get("beyond", 0)
         assert (found.n_tasks, len(found.pairs)) == (len(tasks), len(pairs)), key
         if not tasks:
-            assert found.verdict == NOT_TESTED
+            assert found.verdict == Verdict.NOT_TESTED
             continue
         by_hand = {name: fmean(values) for name, values in tasks.items()}
         assert found.effect == pytest.approx(fmean(by_hand.values()), abs=5e-4)
         assert found.by_task.to_dict() == pytest.approx(by_hand, abs=5e-4)
         assert found.n_above == sum(value > beyond for value in by_hand.values())
         if len(tasks) < 5:
-            assert found.verdict == TOO_FEW
+            assert found.verdict == Verdict.TOO_FEW
             continue
         p_values[key] = found.p_value
         if not claim.get("several"):
@@ -486,9 +493,13 @@ def test_every_effect_and_verdict_again_from_the_csv(run: str, measured: int) ->
         up = found.n_above >= found.claim.several if found.claim.several else found.effect > 0
         if found.claim.beyond and not found.claim.several:
             up = found.effect > found.claim.beyond
-        word = (LEANS if up else LEANS_AGAINST) if p < 0.05 else INCONCLUSIVE
-        word = NO_DIFFERENCE if not any(found.by_task) else word
-        assert found.verdict == ((SUPPORTED if up else NOT_SUPPORTED) if least < 0.05 else word)
+        word = (
+            (Verdict.LEANS if up else Verdict.LEANS_AGAINST) if p < 0.05 else Verdict.INCONCLUSIVE
+        )
+        word = Verdict.NO_DIFFERENCE if not any(found.by_task) else word
+        assert found.verdict == (
+            (Verdict.SUPPORTED if up else Verdict.NOT_SUPPORTED) if least < 0.05 else word
+        )
     assert sum(f.n_tasks > 0 for f in by_key.values()) >= measured
 
 
@@ -550,7 +561,7 @@ def _fits(said: str, wanted: Any) -> bool:
 
 
 def test_what_the_public_scores_cannot_test_is_not_tested(on_published: dict[str, Finding]) -> None:
-    silent = {key for key, f in on_published.items() if f.verdict == NOT_TESTED}
+    silent = {key for key, f in on_published.items() if f.verdict == Verdict.NOT_TESTED}
     assert silent == {
         *("above-mean-hidden", "native", "transfer-usable"),
         *("binarized-for-selection", "threshold-matters"),
@@ -568,7 +579,7 @@ def test_one_failed_cell_moves_the_effect_of_width_most(on_published: dict[str, 
     every = list(on_published.values())
     pair, rest = without_one_pair(on_published["narrow-enough"], every)
     assert pair["value"] == pytest.approx(0.8462 - 0.227)
-    assert (on_published["narrow-enough"].verdict, rest.verdict) == (LEANS, LEANS)
+    assert (on_published["narrow-enough"].verdict, rest.verdict) == (Verdict.LEANS, Verdict.LEANS)
     wide = set(table.loc[(table["width"] == "65k"), "model"])
     assert wide == {"gemma-2-2b", "paligemma2-3b-pt-224"}, "as its remark says"
 

@@ -18,7 +18,7 @@ from mosaic.config.workspace import Workspace
 from mosaic.data.questions import Questions, prompt
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_grids
-from mosaic.evidence.claims import INCONCLUSIVE, SUPPORTED, judge_claims, load_claims
+from mosaic.evidence.claims import Verdict, judge_claims, load_claims
 from mosaic.evidence.comparisons import behaviour_gaps, published_both_ways
 from mosaic.evidence.noise import noise_spread, rerun_probes
 from mosaic.evidence.published import best_on_test, published_scores
@@ -344,9 +344,9 @@ def test_means_over_layers_say_less_against_sae_features_than_the_best_test_scor
     assert said["mean"] == pytest.approx(float((by_layer - hidden).mean()))
     assert abs(said["mean"]) < said["needed"] > abs(said["best_on_test"])
     # The chapter's prose rests on these words.
-    assert found["behaviour-above-hidden"].verdict == INCONCLUSIVE
+    assert found["behaviour-above-hidden"].verdict == Verdict.INCONCLUSIVE
     small = found["small-predicts-large"]
-    assert (small.verdict, small.n_above, small.beyond_noise[0]) == (SUPPORTED, 4, 3)
+    assert (small.verdict, small.n_above, small.beyond_noise[0]) == (Verdict.SUPPORTED, 4, 3)
 
 
 def test_label_sets_of_a_bundle_stand_beside_the_published(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_a_random_gemma_folder_with_random_saes_runs_to_the_end(tmp_path: Path) 
         "max_docs": 100,
         "n_train": 40,
         "n_test": 40,
+        "folds": 2,
         "seeds": [0],
         "top_n": [3, 6],
     }
