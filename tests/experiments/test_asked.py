@@ -284,7 +284,7 @@ def test_margin_lost_by_hand(spec: ModelSpec, data: TaskData, tmp_path: Path) ->
     np.testing.assert_allclose(table["margin"], np.mean(margins), atol=1e-4)
     cell = Cell("tiny", "sae", spec.name, 2, "96", "sum", threshold=1.0)
     source = open_source(workspace, cell)
-    probe = fit(cell, source.candidates(cell), data.labels, split)
+    probe = fit(cell, source.candidates(cell), data.labels, split, source.profile.folds)
     first = probe.columns[[np.round(np.abs(probe.coef[0]), 9).argmax()]]
     sae = load_sae(spec.sae(2, "96"), torch.device("cpu"), tiny.D_MODEL, decoder=True)
     with without_latents(asker.answerer, 2, sae, first):

@@ -189,7 +189,8 @@ def test_the_same_latents_are_kept_with_another_split(controlled: Workspace) -> 
     read = []
     for cell in latents:
         source = open_source(controlled, cell)
-        probe = fit(cell, source.candidates(cell), source.data.labels, source.split(cell.seed))
+        split, folds = source.split(cell.seed), source.profile.folds
+        probe = fit(cell, source.candidates(cell), source.data.labels, split, folds)
         read.append(set(probe.columns))
     own = table.iloc[0]
     assert own["shared"] == len(read[0] & read[1])

@@ -326,6 +326,7 @@ def test_one_probe_learns_from_several_languages(world: World) -> None:
             {"": Candidate(X if cell.feature == "hidden" else sparse.csr_array(X))},
             np.concatenate(y),
             replace(rows, train=np.arange(len(X))),
+            world.workspace.profile.folds,
         )
         tested = make_split(world.data(cell.task), 0).test
         values = world.latents[cell.task][tested]
