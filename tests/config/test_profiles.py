@@ -369,3 +369,11 @@ def test_a_sae_that_is_not_in_the_cache_says_how_to_get_it(hub: Path, tmp_path: 
     model = replace(profile.model("pythia-70m"), source=source)
     with pytest.raises(AccessError, match="not in the local cache and the Hub cannot be reached"):
         extract(model, tiny.task_data(), profile, [1], ["32k"], tmp_path / "s")
+
+
+def test_own_texts_are_not_chosen_in_the_few_folds_of_mini(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    mine = "{name: mine, dataset: ./t.csv, input_field: text, label_field: label}"
+    path.write_text(f"base: mini\ncatalogue:\n  - {mine}\n")
+    assert load_profile("mini").folds < 5
+    assert load_profile(str(path)).folds == 5

@@ -18,6 +18,7 @@ from mosaic import ASSETS
 from mosaic.config.profiles import Profile, load_profile
 from mosaic.config.workspace import Workspace
 from mosaic.data.load import TaskData, load_task
+from mosaic.data.splits import inner_folds
 from mosaic.errors import ConfigError
 from mosaic.evidence.bundles import bundle_origins, read_bundles, write_bundle
 from mosaic.evidence.comparisons import wins
@@ -78,6 +79,23 @@ def test_other_caps_and_other_data_are_other_cells(workspace: Workspace) -> None
     [result] = score_cells(CELLS[:1], smaller, n_jobs=1)
     assert (result.row["n_train"], result.row["n_test"]) == (32, 16)
     assert len(cell_files(workspace)) == 2
+
+
+def test_a_profile_says_in_how_many_folds_a_probe_is_chosen(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(labels: Any, groups: Any, n_folds: int, seed: int) -> Any:
+        asked.append(n_folds)
+        return inner_folds(labels, groups, n_folds, seed)
+
+    monkeypatch.setattr("mosaic.probes.select.inner_folds", counted)
+    for folds in (2, 4):
+        changed = replace(workspace, profile=replace(workspace.profile, folds=folds))
+        score_cells(CELLS[:1], changed, n_jobs=1)
+    assert asked == [2, 4]
+    assert len(cell_files(workspace)) == 2, "chosen in other folds it is another cell"
 
 
 def test_other_groups_are_another_cell(workspace: Workspace) -> None:
